@@ -1,0 +1,26 @@
+//! The shared words of Shunt: virtual services, real servers, forwarding modes, stable ids,
+//! the forwarding information of the director, live load, and the immutable [`Snapshot`]
+//! that control publishes and workers read.
+//!
+//! Nothing here does I/O, keeps time or knows a configuration format. `control` builds these
+//! values, `scheduler`, `session` and `dataplane` read them. Start with [`snapshot`].
+
+pub mod fib;
+pub mod id;
+pub mod load;
+pub mod protocol;
+pub mod publish;
+pub mod service;
+pub mod settings;
+pub mod snapshot;
+
+pub use fib::{Adjacency, AdjacencyId, Fib, Interface, InterfaceId, NextHop, PortId, Route};
+pub use id::{ServerId, ServerSlot, ServiceId, Ticks, Weight, WorkerId};
+pub use load::{Load, ServerCounters};
+pub use protocol::{FlowKey, Mode, Protocol};
+pub use service::{
+    NoServer, OnDown, OnRemoved, RealServer, Servers, Service, ServiceKey, Status, TtlPolicy,
+    Unknown,
+};
+pub use settings::{Settings, TcpState, Timeouts};
+pub use snapshot::{Services, Snapshot};

@@ -1,0 +1,303 @@
+//! Live load and counters of real servers, shared between workers and control.
+//!
+//! Each worker has one cache line per server that it alone writes ([`ServerCounters`]); readers
+//! add the workers' lines up. What must be exact across workers (the number of sessions held
+//! against a limit) is one shared atomic per server that changes at session create and close
+//! only, never on a hit.
+
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use crossbeam::utils::CachePadded;
+
+use crate::id::{ServerSlot, WorkerId};
+
+/// What one worker counts for one server: written by that worker only, read by all.
+///
+/// Bytes are those of the IP packet, without Ethernet and tunnel headers.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct ServerCounters {
+    packets_in: AtomicU64,
+    bytes_in: AtomicU64,
+    packets_out: AtomicU64,
+    bytes_out: AtomicU64,
+    sessions: AtomicU64,
+    refused: AtomicU64,
+    active: AtomicU32,
+    inactive: AtomicU32,
+    reserved: [u8; 8],
+}
+
+const _: () = assert!(size_of::<ServerCounters>() == 64);
+
+/// Adds to a counter that has one writer: a load and a store, no read-modify-write.
+#[inline(always)]
+fn bump64(c: &AtomicU64, n: u64) {
+    c.store(c.load(Relaxed).wrapping_add(n), Relaxed);
+}
+
+#[inline(always)]
+fn bump32(c: &AtomicU32, n: i32) {
+    c.store(c.load(Relaxed).wrapping_add_signed(n), Relaxed);
+}
+
+impl ServerCounters {
+    /// Counts packets from the client side.
+    #[inline(always)]
+    pub fn add_in(&self, packets: u64, bytes: u64) {
+        bump64(&self.packets_in, packets);
+        bump64(&self.bytes_in, bytes);
+    }
+
+    /// Counts packets from the server side.
+    #[inline(always)]
+    pub fn add_out(&self, packets: u64, bytes: u64) {
+        bump64(&self.packets_out, packets);
+        bump64(&self.bytes_out, bytes);
+    }
+}
+
+/// Counters of a server, added up over the workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Sessions ever created.
+    pub sessions: u64,
+    /// Packets from clients.
+    pub packets_in: u64,
+    /// Bytes from clients.
+    pub bytes_in: u64,
+    /// Packets from the server.
+    pub packets_out: u64,
+    /// Bytes from the server.
+    pub bytes_out: u64,
+    /// Live sessions that count as active.
+    pub active: u32,
+    /// Live sessions that do not.
+    pub inactive: u32,
+    /// New sessions that were refused although the server was picked.
+    pub refused: u64,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Live sessions of all workers: reserved before a session is made.
+    sessions: AtomicU32,
+    /// Upper threshold reached and lower not yet passed (the kernel's `IP_VS_DEST_F_OVERLOAD`).
+    overloaded: AtomicBool,
+}
+
+/// The load table: one line per worker and server, one shared line per server.
+#[derive(Debug)]
+pub struct Load {
+    workers: Box<[Box<[ServerCounters]>]>,
+    shared: Box<[CachePadded<Shared>]>,
+}
+
+impl Load {
+    /// A table for `workers` workers and server slots `0..servers`.
+    pub fn new(workers: u16, servers: u32) -> Self {
+        let line = |_| (0..servers).map(|_| ServerCounters::default()).collect();
+        Self {
+            workers: (0..workers).map(line).collect(),
+            shared: (0..servers).map(|_| CachePadded::default()).collect(),
+        }
+    }
+
+    /// Number of server slots.
+    pub fn capacity(&self) -> u32 {
+        self.shared.len() as u32
+    }
+
+    /// Number of workers.
+    pub fn workers(&self) -> u16 {
+        self.workers.len() as u16
+    }
+
+    /// The line of one worker and server; `None` where there is no such line.
+    #[inline(always)]
+    pub fn counters(&self, worker: WorkerId, slot: ServerSlot) -> Option<&ServerCounters> {
+        self.workers.get(worker.index())?.get(slot.index())
+    }
+
+    /// Sessions of `slot` that count as active, over all workers.
+    #[inline]
+    pub fn active(&self, slot: ServerSlot) -> u32 {
+        self.sum(slot, |c| &c.active)
+    }
+
+    /// Sessions of `slot` that do not count as active, over all workers.
+    #[inline]
+    pub fn inactive(&self, slot: ServerSlot) -> u32 {
+        self.sum(slot, |c| &c.inactive)
+    }
+
+    fn sum(&self, slot: ServerSlot, field: impl Fn(&ServerCounters) -> &AtomicU32) -> u32 {
+        // A session that moved between workers may leave one line below zero: add up wrapping.
+        self.workers
+            .iter()
+            .filter_map(|w| w.get(slot.index()))
+            .fold(0, |sum: u32, c| sum.wrapping_add(field(c).load(Relaxed)))
+    }
+
+    /// Live sessions held against the server's limit.
+    #[inline]
+    pub fn sessions(&self, slot: ServerSlot) -> u32 {
+        self.shared.get(slot.index()).map_or(0, |s| s.sessions.load(Relaxed))
+    }
+
+    /// Whether the server has reached its upper threshold and not yet fallen below the lower.
+    #[inline]
+    pub fn overloaded(&self, slot: ServerSlot) -> bool {
+        self.shared.get(slot.index()).is_some_and(|s| s.overloaded.load(Relaxed))
+    }
+
+    /// Reserves a session against `upper` (0: no limit) and counts it as inactive on `worker`.
+    /// Never lets the number of sessions exceed `upper`, in any interleaving. As in the kernel a
+    /// server is overloaded once it holds `upper` sessions.
+    ///
+    /// Returns whether the session may be made.
+    pub fn open(&self, worker: WorkerId, slot: ServerSlot, upper: u32) -> bool {
+        let (Some(shared), Some(counters)) =
+            (self.shared.get(slot.index()), self.counters(worker, slot))
+        else {
+            return false;
+        };
+        let held = shared.sessions.fetch_add(1, Relaxed) + 1;
+        if upper != 0 && held >= upper {
+            shared.overloaded.store(true, Relaxed);
+            if held > upper {
+                shared.sessions.fetch_sub(1, Relaxed);
+                bump64(&counters.refused, 1);
+                return false;
+            }
+        }
+        bump64(&counters.sessions, 1);
+        bump32(&counters.inactive, 1);
+        true
+    }
+
+    /// Undoes [`Load::open`] for a session that could not be made after all.
+    pub fn undo_open(&self, worker: WorkerId, slot: ServerSlot, upper: u32, lower: u32) {
+        if let Some(counters) = self.counters(worker, slot) {
+            bump64(&counters.sessions, u64::MAX);
+            bump64(&counters.refused, 1);
+        }
+        self.close(worker, slot, false, upper, lower);
+    }
+
+    /// Gives a session back; `active` says how it was counted last.
+    ///
+    /// Overload ends when the sessions fall below `lower`, or below three quarters of `upper`
+    /// where `lower` is 0 (SEMANTICS 2.5).
+    pub fn close(&self, worker: WorkerId, slot: ServerSlot, active: bool, upper: u32, lower: u32) {
+        let (Some(shared), Some(counters)) =
+            (self.shared.get(slot.index()), self.counters(worker, slot))
+        else {
+            return;
+        };
+        bump32(if active { &counters.active } else { &counters.inactive }, -1);
+        let held = shared.sessions.fetch_sub(1, Relaxed).wrapping_sub(1);
+        let free = if upper == 0 {
+            true
+        } else if lower != 0 {
+            held < lower
+        } else {
+            u64::from(held) * 4 < u64::from(upper) * 3
+        };
+        if free && shared.overloaded.load(Relaxed) {
+            shared.overloaded.store(false, Relaxed);
+        }
+    }
+
+    /// Judges the overload flag anew after the thresholds changed.
+    pub fn judge(&self, slot: ServerSlot, upper: u32) {
+        if let Some(s) = self.shared.get(slot.index()) {
+            s.overloaded.store(upper != 0 && s.sessions.load(Relaxed) >= upper, Relaxed);
+        }
+    }
+
+    /// Moves a session between active and inactive.
+    pub fn set_active(&self, worker: WorkerId, slot: ServerSlot, active: bool) {
+        if let Some(c) = self.counters(worker, slot) {
+            let n = if active { 1 } else { -1 };
+            bump32(&c.active, n);
+            bump32(&c.inactive, -n);
+        }
+    }
+
+    /// All counters of a server, added up over the workers.
+    pub fn totals(&self, slot: ServerSlot) -> Totals {
+        let mut t = Totals {
+            active: self.active(slot),
+            inactive: self.inactive(slot),
+            ..Totals::default()
+        };
+        for c in self.workers.iter().filter_map(|w| w.get(slot.index())) {
+            t.sessions = t.sessions.wrapping_add(c.sessions.load(Relaxed));
+            t.refused = t.refused.wrapping_add(c.refused.load(Relaxed));
+            t.packets_in = t.packets_in.wrapping_add(c.packets_in.load(Relaxed));
+            t.bytes_in = t.bytes_in.wrapping_add(c.bytes_in.load(Relaxed));
+            t.packets_out = t.packets_out.wrapping_add(c.packets_out.load(Relaxed));
+            t.bytes_out = t.bytes_out.wrapping_add(c.bytes_out.load(Relaxed));
+        }
+        t
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const W: WorkerId = WorkerId(0);
+    const S: ServerSlot = ServerSlot(0);
+
+    #[test]
+    fn limit_holds_and_overload_ends_below_three_quarters() {
+        let load = Load::new(1, 1);
+        for _ in 0..4 {
+            assert!(load.open(W, S, 4));
+        }
+        assert!(load.overloaded(S));
+        assert!(!load.open(W, S, 4));
+        assert_eq!(load.sessions(S), 4);
+        load.close(W, S, false, 4, 0);
+        assert!(load.overloaded(S), "3 of 4 is not below three quarters");
+        load.close(W, S, false, 4, 0);
+        assert!(!load.overloaded(S));
+        assert_eq!(load.totals(S).refused, 1);
+    }
+
+    #[test]
+    fn lower_threshold_decides_where_it_is_set() {
+        let load = Load::new(1, 1);
+        for _ in 0..4 {
+            assert!(load.open(W, S, 4));
+        }
+        for _ in 0..2 {
+            load.close(W, S, false, 4, 2);
+        }
+        assert!(load.overloaded(S), "2 is not below 2");
+        load.close(W, S, false, 4, 2);
+        assert!(!load.overloaded(S));
+    }
+
+    #[test]
+    fn two_workers_never_exceed_the_limit() {
+        let load = Load::new(2, 1);
+        std::thread::scope(|s| {
+            for w in 0..2 {
+                let load = &load;
+                s.spawn(move || {
+                    for _ in 0..10_000 {
+                        if load.open(WorkerId(w), S, 3) {
+                            assert!(load.sessions(S) <= 4, "at most one refused attempt on top");
+                            load.close(WorkerId(w), S, false, 3, 0);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(load.sessions(S), 0);
+        assert_eq!(load.totals(S).inactive, 0);
+    }
+}

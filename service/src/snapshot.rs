@@ -1,0 +1,146 @@
+//! The immutable configuration that workers read: a [`Snapshot`] is built by control, published
+//! whole through [`crate::publish`], and read once a burst. Its parts are shared between
+//! snapshots, so that a neighbour change does not copy a hundred thousand servers.
+
+use core::net::IpAddr;
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+
+use crate::fib::Fib;
+use crate::id::{ServerSlot, ServiceId};
+use crate::protocol::Protocol;
+use crate::service::{RealServer, Service, ServiceKey};
+use crate::settings::Settings;
+
+/// One generation of the whole configuration.
+#[derive(Clone, Debug)]
+pub struct Snapshot<S> {
+    /// Counts up by one with every publication.
+    pub generation: u64,
+    /// Services and servers.
+    pub services: Arc<Services<S>>,
+    /// Routes, neighbours, adjacencies.
+    pub fib: Arc<Fib>,
+    /// Global settings.
+    pub settings: Arc<Settings>,
+}
+
+/// What an address of the director is used for in load balancing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AddressRole {
+    /// It is the VIP of a service.
+    pub vip: bool,
+    /// It is a local address of FULLNAT.
+    pub local: bool,
+    /// Workers answer ARP, ND and echo for it.
+    pub announced: bool,
+}
+
+/// All services with their lookup tables.
+#[derive(Clone, Debug)]
+pub struct Services<S> {
+    list: Vec<Service<S>>,
+    exact: HashMap<ServiceKey, u32>,
+    by_id: HashMap<ServiceId, u32>,
+    addresses: HashMap<IpAddr, AddressRole>,
+    servers: Vec<Option<RealServer>>,
+    reply_sources: HashSet<(Protocol, IpAddr, u16)>,
+    reply_any_port: HashSet<(Protocol, IpAddr)>,
+}
+
+impl<S> Default for Services<S> {
+    fn default() -> Self {
+        Self::new(Vec::new(), Vec::new())
+    }
+}
+
+impl<S> Services<S> {
+    /// Builds the tables. `retired` are servers that left the configuration but still have
+    /// sessions.
+    pub fn new(list: Vec<Service<S>>, retired: Vec<RealServer>) -> Self {
+        let mut exact = HashMap::new();
+        let mut by_id = HashMap::new();
+        let mut addresses: HashMap<IpAddr, AddressRole> = HashMap::new();
+        let mut servers: Vec<Option<RealServer>> = Vec::new();
+        let mut reply_sources = HashSet::new();
+        let mut reply_any_port = HashSet::new();
+        for (n, service) in (0u32..).zip(&list) {
+            exact.insert(service.key, n);
+            by_id.insert(service.id, n);
+            let role = addresses.entry(service.key.vip).or_default();
+            role.vip = true;
+            role.announced |= service.announce;
+            for local in service.local_addresses.iter() {
+                let role = addresses.entry(*local).or_default();
+                role.local = true;
+                role.announced |= service.announce;
+            }
+        }
+        let protocols: HashMap<ServiceId, Protocol> =
+            list.iter().map(|s| (s.id, s.key.protocol)).collect();
+        for server in list.iter().flat_map(|s| s.servers.iter()).chain(&retired) {
+            let slot = server.slot.index();
+            if servers.len() <= slot {
+                servers.resize(slot + 1, None);
+            }
+            if server.mode.sees_replies() {
+                for protocol in [Protocol::Tcp, Protocol::Udp] {
+                    if protocols.get(&server.service).is_none_or(|p| *p == protocol) {
+                        if server.port == 0 {
+                            reply_any_port.insert((protocol, server.addr));
+                        } else {
+                            reply_sources.insert((protocol, server.addr, server.port));
+                        }
+                    }
+                }
+            }
+            servers[slot] = Some(server.clone());
+        }
+        Self { list, exact, by_id, addresses, servers, reply_sources, reply_any_port }
+    }
+
+    /// The service for a destination: the exact port first, then any port.
+    pub fn lookup(&self, protocol: Protocol, vip: IpAddr, port: u16) -> Option<&Service<S>> {
+        let at = |port| self.exact.get(&ServiceKey { protocol, vip, port });
+        let n = at(port).or_else(|| at(0))?;
+        self.list.get(*n as usize)
+    }
+
+    /// The service of an id.
+    pub fn by_id(&self, id: ServiceId) -> Option<&Service<S>> {
+        self.list.get(*self.by_id.get(&id)? as usize)
+    }
+
+    /// All services, in the order of the configuration.
+    pub fn list(&self) -> &[Service<S>] {
+        &self.list
+    }
+
+    /// The server of a slot, removed ones included while they have sessions.
+    #[inline(always)]
+    pub fn server(&self, slot: ServerSlot) -> Option<&RealServer> {
+        self.servers.get(slot.index())?.as_ref()
+    }
+
+    /// All servers that have a slot.
+    pub fn servers(&self) -> impl Iterator<Item = &RealServer> {
+        self.servers.iter().flatten()
+    }
+
+    /// What an address is used for; `None` if load balancing does not use it.
+    pub fn address(&self, addr: IpAddr) -> Option<AddressRole> {
+        self.addresses.get(&addr).copied()
+    }
+
+    /// All VIPs and local addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, AddressRole)> {
+        self.addresses.iter().map(|(a, r)| (*a, *r))
+    }
+
+    /// Whether a packet from this source can be a real server's reply (NAT and FULLNAT).
+    pub fn is_reply_source(&self, protocol: Protocol, addr: IpAddr, port: u16) -> bool {
+        self.reply_sources.contains(&(protocol, addr, port))
+            || (!self.reply_any_port.is_empty() && self.reply_any_port.contains(&(protocol, addr)))
+    }
+}
