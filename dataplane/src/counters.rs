@@ -200,7 +200,8 @@ impl WorkerCounters {
     /// Packets that came in less those accounted for: 0 whenever the worker is between two
     /// iterations. The conservation law of ARCHITECTURE section 3.
     pub fn unaccounted(&self) -> i64 {
-        let came = self.received.get() + self.received_handed_over.get() + self.received_mirror.get();
+        let came =
+            self.received.get() + self.received_handed_over.get() + self.received_mirror.get();
         let went = self.forwarded.get()
             + self.mirrored.get()
             + self.sent_for_kernel.get()

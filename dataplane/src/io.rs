@@ -171,8 +171,16 @@ pub fn mirror_queues<B>(depth: usize) -> (MirrorQueues<B>, MirrorPeer<B>) {
     let (up_urgent, up_urgent_rx) = rtrb::RingBuffer::new(depth);
     let (down_tx, down) = rtrb::RingBuffer::new(depth);
     (
-        MirrorQueues { up, up_urgent, down },
-        MirrorPeer { up: up_rx, up_urgent: up_urgent_rx, down: down_tx },
+        MirrorQueues {
+            up,
+            up_urgent,
+            down,
+        },
+        MirrorPeer {
+            up: up_rx,
+            up_urgent: up_urgent_rx,
+            down: down_tx,
+        },
     )
 }
 

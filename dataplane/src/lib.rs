@@ -5,5 +5,7 @@
 //! `miss` makes one, `modes` rewrite, `answer` makes ICMP errors and resets, [`worker`] sends.
 //! Start with [`io`] and [`worker`].
 
+pub mod command;
 pub mod counters;
 pub mod io;
+mod limit;

@@ -142,13 +142,17 @@ impl Load {
     /// Live sessions held against the server's limit.
     #[inline]
     pub fn sessions(&self, slot: ServerSlot) -> u32 {
-        self.shared.get(slot.index()).map_or(0, |s| s.sessions.load(Relaxed))
+        self.shared
+            .get(slot.index())
+            .map_or(0, |s| s.sessions.load(Relaxed))
     }
 
     /// Whether the server has reached its upper threshold and not yet fallen below the lower.
     #[inline]
     pub fn overloaded(&self, slot: ServerSlot) -> bool {
-        self.shared.get(slot.index()).is_some_and(|s| s.overloaded.load(Relaxed))
+        self.shared
+            .get(slot.index())
+            .is_some_and(|s| s.overloaded.load(Relaxed))
     }
 
     /// Reserves a session against `upper` (0: no limit) and counts it as inactive on `worker`.
@@ -195,7 +199,14 @@ impl Load {
         else {
             return;
         };
-        bump32(if active { &counters.active } else { &counters.inactive }, -1);
+        bump32(
+            if active {
+                &counters.active
+            } else {
+                &counters.inactive
+            },
+            -1,
+        );
         let held = shared.sessions.fetch_sub(1, Relaxed).wrapping_sub(1);
         let free = if upper == 0 {
             true
@@ -212,7 +223,8 @@ impl Load {
     /// Judges the overload flag anew after the thresholds changed.
     pub fn judge(&self, slot: ServerSlot, upper: u32) {
         if let Some(s) = self.shared.get(slot.index()) {
-            s.overloaded.store(upper != 0 && s.sessions.load(Relaxed) >= upper, Relaxed);
+            s.overloaded
+                .store(upper != 0 && s.sessions.load(Relaxed) >= upper, Relaxed);
         }
     }
 

@@ -8,7 +8,10 @@
 //! Hard", chapter 9).
 //!
 //! Read the tests under `cfg(loom)` before changing an ordering.
-#![allow(unsafe_code, reason = "snapshot publication, see ARCHITECTURE section 1")]
+#![allow(
+    unsafe_code,
+    reason = "snapshot publication, see ARCHITECTURE section 1"
+)]
 
 #[cfg(loom)]
 use loom::sync::{
@@ -65,15 +68,30 @@ unsafe impl<T: Send + Sync> Send for Reader<T> {}
 
 /// Publishes `first` to `readers` readers.
 pub fn channel<T: Send + Sync>(first: T, readers: usize) -> (Publisher<T>, Vec<Reader<T>>) {
-    let first = Box::into_raw(Box::new(Versioned { version: 0, value: first }));
+    let first = Box::into_raw(Box::new(Versioned {
+        version: 0,
+        value: first,
+    }));
     let shared = Arc::new(Shared {
         current: AtomicPtr::new(first),
-        seen: (0..readers).map(|_| CachePadded::new(AtomicU64::new(0))).collect(),
+        seen: (0..readers)
+            .map(|_| CachePadded::new(AtomicU64::new(0)))
+            .collect(),
     });
     let readers = (0..readers)
-        .map(|index| Reader { shared: Arc::clone(&shared), index, current: first })
+        .map(|index| Reader {
+            shared: Arc::clone(&shared),
+            index,
+            current: first,
+        })
         .collect();
-    (Publisher { shared, live: vec![first] }, readers)
+    (
+        Publisher {
+            shared,
+            live: vec![first],
+        },
+        readers,
+    )
 }
 
 impl<T> Publisher<T> {
@@ -133,7 +151,11 @@ impl<T> Drop for Publisher<T> {
     fn drop(&mut self) {
         // Readers may outlive the publisher and still use the values they have: what is in use is
         // leaked, which happens at most once, at the end of the process.
-        let in_use = self.shared.seen.iter().any(|s| s.load(Ordering::Acquire) != GONE);
+        let in_use = self
+            .shared
+            .seen
+            .iter()
+            .any(|s| s.load(Ordering::Acquire) != GONE);
         if !in_use {
             for p in self.live.drain(..) {
                 // SAFETY: no reader is left, and each pointer is in the list once.

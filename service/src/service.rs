@@ -21,7 +21,12 @@ pub struct ServiceKey {
 
 impl fmt::Display for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.protocol, SocketAddr::new(self.vip, self.port))
+        write!(
+            f,
+            "{} {}",
+            self.protocol,
+            SocketAddr::new(self.vip, self.port)
+        )
     }
 }
 

@@ -46,7 +46,10 @@ impl TcpState {
     /// Whether a session in this state counts as active for lc, wlc and listings
     /// (the kernel's `tcp_state_active_table`).
     pub const fn is_active(self) -> bool {
-        matches!(self, Self::Established | Self::SynSent | Self::SynRecv | Self::SynAck)
+        matches!(
+            self,
+            Self::Established | Self::SynSent | Self::SynRecv | Self::SynAck
+        )
     }
 
     /// The name that `ipvsadm -Lcn` prints.

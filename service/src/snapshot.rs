@@ -86,7 +86,10 @@ impl<S> Services<S> {
             }
             if server.mode.sees_replies() {
                 for protocol in [Protocol::Tcp, Protocol::Udp] {
-                    if protocols.get(&server.service).is_none_or(|p| *p == protocol) {
+                    if protocols
+                        .get(&server.service)
+                        .is_none_or(|p| *p == protocol)
+                    {
                         if server.port == 0 {
                             reply_any_port.insert((protocol, server.addr));
                         } else {
@@ -97,12 +100,26 @@ impl<S> Services<S> {
             }
             servers[slot] = Some(server.clone());
         }
-        Self { list, exact, by_id, addresses, servers, reply_sources, reply_any_port }
+        Self {
+            list,
+            exact,
+            by_id,
+            addresses,
+            servers,
+            reply_sources,
+            reply_any_port,
+        }
     }
 
     /// The service for a destination: the exact port first, then any port.
     pub fn lookup(&self, protocol: Protocol, vip: IpAddr, port: u16) -> Option<&Service<S>> {
-        let at = |port| self.exact.get(&ServiceKey { protocol, vip, port });
+        let at = |port| {
+            self.exact.get(&ServiceKey {
+                protocol,
+                vip,
+                port,
+            })
+        };
         let n = at(port).or_else(|| at(0))?;
         self.list.get(*n as usize)
     }
