@@ -1,1 +1,17 @@
-//! Placeholder.
+//! A deterministic world for tests, in memory: packet buffers, ports and wires that stand in for
+//! DPDK, and on top of them links with seeded faults, scripted clients and real servers, a
+//! virtual clock and invariants.
+//!
+//! Nothing here reads a clock or a random source of the machine: time moves when a test moves it,
+//! and every fault follows from a seed that a failing test prints.
+//!
+//! Start with [`port`].
+
+#![forbid(unsafe_code)]
+
+pub mod buf;
+pub mod frame;
+pub mod port;
+
+pub use buf::{SimBuf, SimPool};
+pub use port::{PortSetup, SimPort, SimWire, port};
