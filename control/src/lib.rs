@@ -1,1 +1,7 @@
-//! Placeholder.
+//! The control side of the director: configuration, snapshot building, the API, netlink, the
+//! mirror. Everything here runs beside the packet path and talks to it through snapshots,
+//! counters and bounded queues only.
+//!
+//! Read [`config`] for the file, then the director for what becomes of it.
+
+pub mod config;

@@ -1,0 +1,291 @@
+//! A checked configuration as the rest of the director sees it: defaults filled in, units
+//! converted, every value within its range. Values of these types come from [`super::parse`] and
+//! [`super::service_from_json`] alone, which is why nothing behind them checks again.
+
+use core::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use shunt_service::{
+    InterfaceId, Mode, NoServer, OnDown, OnRemoved, PortId, ServiceKey, Timeouts, TtlPolicy,
+    Unknown, Weight,
+};
+
+/// The whole file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `[daemon]`
+    pub daemon: Daemon,
+    /// `[dpdk]`
+    pub dpdk: Dpdk,
+    /// `[workers]`
+    pub workers: Workers,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[mirror]`
+    pub mirror: MirrorLimits,
+    /// `[fullnat]`
+    pub fullnat: FullNat,
+    /// `[[port]]`, in file order; [`PortId`] is the place in this list.
+    pub ports: Vec<Port>,
+    /// `[[neighbour]]`
+    pub neighbours: Vec<Neighbour>,
+    /// `[[route]]`
+    pub routes: Vec<Route>,
+    /// `[timeouts]`
+    pub timeouts: Timeouts,
+    /// `[[service]]`, in file order.
+    pub services: Vec<Service>,
+}
+
+/// The process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Daemon {
+    /// Path of the API's UNIX socket.
+    pub socket: PathBuf,
+    /// Name of the instance: prefix of DPDK's files and of the mirrors' default names.
+    pub name: String,
+}
+
+/// What DPDK's environment gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dpdk {
+    /// Memory in MiB; `None`: worked out from ports, workers and limits.
+    pub memory: Option<u32>,
+    /// Whether hugepages are used.
+    pub hugepages: Hugepages,
+    /// Further EAL arguments, as they are.
+    pub eal: Vec<String>,
+}
+
+/// Use of hugepages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hugepages {
+    /// Where there are enough.
+    Auto,
+    /// Always; the start fails without.
+    On,
+    /// Never.
+    Off,
+}
+
+/// Threads and their cores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// CPU of each worker, no CPU twice; never empty.
+    pub cores: Vec<u16>,
+    /// CPU of the control runtime and of the mirror thread.
+    pub control_core: u16,
+    /// What a worker without work does.
+    pub idle: Idle,
+}
+
+/// What a worker without work does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Backs off step by step to short sleeps.
+    Adaptive,
+    /// Polls on.
+    Busy,
+}
+
+/// Sizes that are fixed at start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Sessions of all workers together.
+    pub sessions: u32,
+    /// Server slots: real servers of all services, and removed ones that still have sessions.
+    pub servers: u32,
+    /// Resets and ICMP errors that one worker originates a second at most.
+    pub answers_per_second: u32,
+}
+
+/// What goes up to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MirrorLimits {
+    /// Packets a second that one worker hands to the kernel at most; 0: no limit.
+    pub packets_per_second: u32,
+}
+
+/// What all FULLNAT services share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FullNat {
+    /// TCP option kind that carries the client's address (TOA).
+    pub toa_kind: u8,
+}
+
+/// A DPDK port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Its name in this file and in listings.
+    pub name: String,
+    /// PCI address or virtual device with its arguments, as EAL takes it.
+    pub device: String,
+    /// Largest IP packet, bytes.
+    pub mtu: u16,
+    /// The kernel side of untagged packets.
+    pub mirror: Mirror,
+    /// VLAN ids, each an interface of its own; its mirror is a TAP `MIRROR.VLAN` unless the port
+    /// has no kernel side.
+    pub vlans: Vec<u16>,
+    /// The director's addresses where there is no kernel side.
+    pub addresses: Vec<IpNet>,
+    /// Receive and transmit queue pairs; `None`: one for each worker, or what the device has.
+    pub queues: Option<u16>,
+    /// Descriptors of a queue; `None`: the device's default.
+    pub descriptors: Option<u16>,
+}
+
+/// The kernel side of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mirror {
+    /// A persistent TAP of ours with this name.
+    Tap(String),
+    /// The device's own kernel interface (af_packet, af_xdp).
+    Device(String),
+    /// None.
+    None,
+}
+
+impl Mirror {
+    /// Name of the kernel interface.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Tap(name) | Self::Device(name) => Some(name),
+            Self::None => None,
+        }
+    }
+}
+
+/// A port, or a VLAN on a port: what [`InterfaceId`] numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Place in [`Config::interfaces`].
+    pub id: InterfaceId,
+    /// The port.
+    pub port: PortId,
+    /// VLAN id, `None` for untagged packets.
+    pub vlan: Option<u16>,
+    /// Largest IP packet, bytes.
+    pub mtu: u16,
+    /// The kernel side.
+    pub mirror: Mirror,
+    /// The director's addresses where there is no kernel side.
+    pub addresses: Vec<IpNet>,
+}
+
+/// A neighbour that is not learnt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its MAC.
+    pub mac: [u8; 6],
+    /// Where it is.
+    pub interface: InterfaceId,
+}
+
+/// A route that the kernel does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Destination, host bits clear.
+    pub prefix: IpNet,
+    /// Next hop; `None`: on link.
+    pub via: Option<IpAddr>,
+    /// Outgoing interface.
+    pub interface: InterfaceId,
+    /// Source address of packets that the director makes.
+    pub source: Option<IpAddr>,
+    /// Largest IP packet this way, bytes; `None`: the interface's.
+    pub mtu: Option<u16>,
+}
+
+/// A virtual service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Protocol, VIP, port.
+    pub key: ServiceKey,
+    /// Scheduler by name.
+    pub scheduler: String,
+    /// Flags of the scheduler.
+    pub scheduler_flags: Vec<String>,
+    /// Mode of servers that name none.
+    pub mode: Mode,
+    /// Local addresses of FULLNAT.
+    pub local_addresses: Vec<IpAddr>,
+    /// Who answers for the VIP and the local addresses.
+    pub announce: Announce,
+    /// Answer to a TCP segment without session.
+    pub unknown: Unknown,
+    /// Answer when no server is available.
+    pub no_server: NoServer,
+    /// Sessions of a removed server.
+    pub on_removed: OnRemoved,
+    /// Sessions of a server that is down.
+    pub on_down: OnDown,
+    /// TTL and hop limit.
+    pub ttl: TtlPolicy,
+    /// Whether FULLNAT segments tell the client's address.
+    pub toa: bool,
+    /// Idle timeouts: the global ones with the service's own in place.
+    pub timeouts: Timeouts,
+    /// Real servers in file order, which is the order of addition.
+    pub servers: Vec<Server>,
+}
+
+/// Who answers ARP, ND and echo for a VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announce {
+    /// The kernel, which has the address on a mirror.
+    Kernel,
+    /// The workers.
+    Worker,
+}
+
+/// A real server of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Address and port; port 0 keeps the client's destination port.
+    pub address: SocketAddr,
+    /// Weight; 0: no new sessions.
+    pub weight: Weight,
+    /// How packets reach it.
+    pub mode: Mode,
+    /// Most sessions at a time; 0: no limit.
+    pub upper: u32,
+    /// Below this many sessions an overloaded server is used again; 0: three quarters of `upper`.
+    pub lower: u32,
+}
+
+impl Config {
+    /// All interfaces: for each port the untagged one, then its VLANs. The order numbers them.
+    pub fn interfaces(&self) -> Vec<Interface> {
+        interfaces(&self.ports)
+    }
+}
+
+/// The interfaces of `ports`, numbered.
+pub(super) fn interfaces(ports: &[Port]) -> Vec<Interface> {
+    let mut list = Vec::new();
+    for (n, port) in (0u8..).zip(ports) {
+        let mut add = |vlan, mirror, addresses| {
+            list.push(Interface {
+                id: InterfaceId(list.len() as u16),
+                port: PortId(n),
+                vlan,
+                mtu: port.mtu,
+                mirror,
+                addresses,
+            });
+        };
+        add(None, port.mirror.clone(), port.addresses.clone());
+        for vlan in &port.vlans {
+            let mirror = match &port.mirror {
+                Mirror::Tap(name) | Mirror::Device(name) => Mirror::Tap(format!("{name}.{vlan}")),
+                Mirror::None => Mirror::None,
+            };
+            add(Some(*vlan), mirror, Vec::new());
+        }
+    }
+    list
+}
