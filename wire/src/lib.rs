@@ -5,6 +5,13 @@
 //! Start with [`packet`]: it is what a worker learns about a received frame.
 
 pub mod checksum;
+pub mod eth;
+pub mod icmp;
+pub mod ipv4;
+pub mod ipv6;
 pub mod packet;
+pub mod protocol;
+pub mod tcp;
+pub mod udp;
 
 pub use packet::{Kind, Malformed, Parsed, parse};
