@@ -1,1 +1,35 @@
-//! Placeholder.
+//! Safe packet I/O over DPDK: the environment, packet memory, devices and their queues, as the
+//! data path's [`shunt_dataplane::io`] traits want them.
+//!
+//! The order of things: [`Eal::init`] once a process; [`Eal::mempool`] for packet memory;
+//! [`Eal::attach`] finds or makes a device; [`Device::configure`] starts it and gives one
+//! [`PortControl`] for control and a [`PortQueue`] for each worker. A worker calls
+//! [`Eal::register_thread`] before it touches its queues. Everything is stopped, closed and freed
+//! by dropping it, in any order: queues and controls share the device, devices and pools share
+//! the environment.
+//!
+//! What must not live here: packet formats, policy, anything that knows sessions or services.
+
+#![allow(unsafe_code)]
+
+mod device;
+mod eal;
+mod error;
+mod log;
+mod mbuf;
+mod mempool;
+mod port;
+mod queue;
+mod stats;
+mod thread;
+
+pub use device::{Descriptors, Device, DeviceInfo};
+pub use eal::{Eal, EalConfig, Hugepages};
+pub use error::{DeviceError, EalError, PoolError};
+pub use log::{LogLevel, LogSink};
+pub use mbuf::Mbuf;
+pub use mempool::{Mempool, MempoolConfig};
+pub use port::{Link, PortConfig, PortControl};
+pub use queue::PortQueue;
+pub use stats::PortStats;
+pub use thread::EalThread;
