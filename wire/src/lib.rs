@@ -13,5 +13,6 @@ pub mod packet;
 pub mod protocol;
 pub mod tcp;
 pub mod udp;
+pub mod view;
 
 pub use packet::{Kind, Malformed, Parsed, parse};
