@@ -1,0 +1,90 @@
+/* See shim.h. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "shim.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include <rte_errno.h>
+#include <rte_lcore.h>
+#include <rte_log.h>
+
+int shunt_rte_errno(void) { return rte_errno; }
+
+unsigned int shunt_lcore_id(void) { return rte_lcore_id(); }
+
+static shunt_log_fn log_fn;
+
+static ssize_t log_write(void *cookie, const char *text, size_t len) {
+    (void)cookie;
+    int level = rte_log_cur_msg_loglevel();
+    log_fn(level < 0 ? 0 : (uint32_t)level, text, len);
+    return (ssize_t)len;
+}
+
+int shunt_log_redirect(shunt_log_fn fn) {
+    const cookie_io_functions_t io = {.write = log_write};
+    log_fn = fn;
+    FILE *stream = fopencookie(NULL, "w", io);
+    if (stream == NULL) return -ENOMEM;
+    /* Unbuffered: EAL's messages reach the callback while their level is still known. */
+    setvbuf(stream, NULL, _IONBF, 0);
+    return rte_openlog_stream(stream) == 0 ? 0 : -EINVAL;
+}
+
+int shunt_mempool_get(struct rte_mempool *pool, void **object) {
+    return rte_mempool_get(pool, object);
+}
+
+void shunt_mempool_put(struct rte_mempool *pool, void *object) { rte_mempool_put(pool, object); }
+
+void shunt_mempool_cache_flush(struct rte_mempool *pool) {
+    struct rte_mempool_cache *cache = rte_mempool_default_cache(pool, rte_lcore_id());
+    if (cache != NULL && cache->len != 0) rte_mempool_cache_flush(cache, pool);
+}
+
+unsigned int shunt_mempool_shared_count(const struct rte_mempool *pool) {
+    return rte_mempool_ops_get_count(pool);
+}
+
+void shunt_pktmbuf_free_seg(struct rte_mbuf *segment) { rte_pktmbuf_free_seg(segment); }
+
+struct rte_mbuf *shunt_ref_pktmbuf_alloc(struct rte_mempool *pool) {
+    return rte_pktmbuf_alloc(pool);
+}
+
+void shunt_ref_pktmbuf_free(struct rte_mbuf *packet) { rte_pktmbuf_free(packet); }
+
+char *shunt_ref_pktmbuf_prepend(struct rte_mbuf *packet, uint16_t len) {
+    return rte_pktmbuf_prepend(packet, len);
+}
+
+char *shunt_ref_pktmbuf_adj(struct rte_mbuf *packet, uint16_t len) {
+    return rte_pktmbuf_adj(packet, len);
+}
+
+char *shunt_ref_pktmbuf_append(struct rte_mbuf *packet, uint16_t len) {
+    return rte_pktmbuf_append(packet, len);
+}
+
+int shunt_ref_pktmbuf_trim(struct rte_mbuf *packet, uint16_t len) {
+    return rte_pktmbuf_trim(packet, len);
+}
+
+int shunt_ref_pktmbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail) {
+    return rte_pktmbuf_chain(head, tail);
+}
+
+int shunt_ref_pktmbuf_linearize(struct rte_mbuf *packet) { return rte_pktmbuf_linearize(packet); }
+
+uint16_t shunt_ref_eth_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets,
+                                uint16_t n) {
+    return rte_eth_rx_burst(port, queue, packets, n);
+}
+
+uint16_t shunt_ref_eth_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets,
+                                uint16_t n) {
+    return rte_eth_tx_burst(port, queue, packets, n);
+}

@@ -1,0 +1,48 @@
+/*
+ * What Rust cannot reach in DPDK: thread-local variables, inline functions off the hot path, and
+ * a stdio stream for the log. Also the C originals of the inline functions that src/ rewrites, so
+ * that tests can hold both equal.
+ */
+#ifndef SHUNT_DPDK_SHIM_H
+#define SHUNT_DPDK_SHIM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <rte_ethdev.h>
+#include <rte_mbuf.h>
+#include <rte_mempool.h>
+
+/* rte_errno of the calling thread. */
+int shunt_rte_errno(void);
+/* rte_lcore_id() of the calling thread; LCORE_ID_ANY if it is not registered. */
+unsigned int shunt_lcore_id(void);
+
+/* A line or a piece of one, `len` bytes, of rte_log level `level`. */
+typedef void (*shunt_log_fn)(uint32_t level, const char *text, size_t len);
+/* Sends all log output to `fn` from now on. 0, or a negative errno. */
+int shunt_log_redirect(shunt_log_fn fn);
+
+/* rte_mempool_get() and rte_mempool_put() with the calling thread's own cache. */
+int shunt_mempool_get(struct rte_mempool *pool, void **object);
+void shunt_mempool_put(struct rte_mempool *pool, void *object);
+/* Gives the calling thread's cached objects back to the pool. */
+void shunt_mempool_cache_flush(struct rte_mempool *pool);
+/* Objects in the pool itself, caches left out. */
+unsigned int shunt_mempool_shared_count(const struct rte_mempool *pool);
+/* Frees one segment, whatever its kind (indirect, external buffer, shared). */
+void shunt_pktmbuf_free_seg(struct rte_mbuf *segment);
+
+/* The C originals, for tests. */
+struct rte_mbuf *shunt_ref_pktmbuf_alloc(struct rte_mempool *pool);
+void shunt_ref_pktmbuf_free(struct rte_mbuf *packet);
+char *shunt_ref_pktmbuf_prepend(struct rte_mbuf *packet, uint16_t len);
+char *shunt_ref_pktmbuf_adj(struct rte_mbuf *packet, uint16_t len);
+char *shunt_ref_pktmbuf_append(struct rte_mbuf *packet, uint16_t len);
+int shunt_ref_pktmbuf_trim(struct rte_mbuf *packet, uint16_t len);
+int shunt_ref_pktmbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail);
+int shunt_ref_pktmbuf_linearize(struct rte_mbuf *packet);
+uint16_t shunt_ref_eth_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets, uint16_t n);
+uint16_t shunt_ref_eth_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets, uint16_t n);
+
+#endif
