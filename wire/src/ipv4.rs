@@ -1,9 +1,14 @@
-//! IPv4 (RFC 791): the header, and the check of its option list.
+//! IPv4 (RFC 791): the header, changes to it that keep its checksum, and the check of its option
+//! list.
+
+use core::net::Ipv4Addr;
 
 use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::checksum::{self, Delta};
 use crate::packet::Malformed;
+use crate::view;
 
 /// Length of a header without options, bytes.
 pub const HEADER_LEN: usize = 20;
@@ -49,6 +54,78 @@ impl Ipv4Header {
     pub fn header_len(&self) -> usize {
         usize::from(self.version_ihl & 0x0f) * 4
     }
+
+    /// Changes the header checksum as the covered words were changed.
+    #[inline(always)]
+    pub fn apply(&mut self, delta: Delta) {
+        let field = u16::from_ne_bytes(self.checksum.to_bytes());
+        self.checksum = U16::from_bytes(delta.apply(field).to_ne_bytes());
+    }
+
+    /// Takes one from the TTL, which must not be 0.
+    #[inline(always)]
+    pub fn decrement_ttl(&mut self) {
+        self.ttl = self.ttl.wrapping_sub(1);
+        self.apply(Delta::TTL_DOWN);
+    }
+
+    /// Sets the TTL.
+    pub fn set_ttl(&mut self, ttl: u8) {
+        let delta = Delta::between(&[self.ttl, self.protocol], &[ttl, self.protocol]);
+        self.ttl = ttl;
+        self.apply(delta);
+    }
+
+    /// Replaces both addresses. Returns what that means for the transport checksum.
+    pub fn set_addresses(&mut self, src: Ipv4Addr, dst: Ipv4Addr) -> Delta {
+        let delta =
+            Delta::address4(self.src, src.octets()) + Delta::address4(self.dst, dst.octets());
+        self.src = src.octets();
+        self.dst = dst.octets();
+        self.apply(delta);
+        delta
+    }
+
+    /// Sets the total length, bytes.
+    pub fn set_total_length(&mut self, length: u16) {
+        let delta = Delta::word(self.total_length.get(), length);
+        self.total_length = length.into();
+        self.apply(delta);
+    }
+
+    /// Makes the checksum anew; right for a header without options.
+    pub fn fill_checksum(&mut self) {
+        self.checksum = U16::ZERO;
+        self.checksum = U16::from_bytes((!checksum::sum(self.as_bytes())).to_ne_bytes());
+    }
+
+    /// A header without options for a packet that the director makes: `total_length` in bytes,
+    /// id 0, not to be fragmented, TTL 64.
+    pub fn new(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, total_length: u16) -> Self {
+        let mut header = Self {
+            version_ihl: VERSION_IHL,
+            tos: 0,
+            total_length: total_length.into(),
+            id: U16::ZERO,
+            flags_offset: DF.into(),
+            ttl: crate::DEFAULT_TTL,
+            protocol,
+            checksum: U16::ZERO,
+            src: src.octets(),
+            dst: dst.octets(),
+        };
+        header.fill_checksum();
+        header
+    }
+}
+
+/// Takes one from the TTL of the header at offset `l3`; `None`, and nothing changed, if there is no
+/// header or its TTL is 0.
+#[inline]
+pub fn decrement_ttl(frame: &mut [u8], l3: usize) -> Option<()> {
+    let header = view::header_mut::<Ipv4Header>(frame, l3).filter(|h| h.ttl != 0)?;
+    header.decrement_ttl();
+    Some(())
 }
 
 /// Option types (RFC 791, section 3.1; RFC 2113), with the copy bit and class as on the wire.
@@ -126,4 +203,112 @@ fn fine_time(body: &[u8]) -> bool {
         } else {
             p + slot - 1 <= body.len()
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn header(bytes: [u8; 20]) -> Ipv4Header {
+        let mut h = Ipv4Header::read_from_bytes(&bytes).unwrap();
+        h.version_ihl = VERSION_IHL;
+        h.fill_checksum();
+        h
+    }
+
+    #[test]
+    fn options_as_recorded() {
+        // The option lists of the recording pkt.odd and what the kernel did with them.
+        assert_eq!(check_options(&[1, 1, 1, 1]), Ok(()));
+        assert_eq!(
+            check_options(&[7, 11, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            Ok(())
+        );
+        assert_eq!(
+            check_options(&[0x44, 12, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            Ok(())
+        );
+        assert_eq!(
+            check_options(&[0x83, 7, 4, 192, 168, 1, 11, 0]),
+            Err(Malformed::SourceRoute)
+        );
+        assert_eq!(check_options(&[7, 0, 0, 0]), Err(Malformed::Options));
+    }
+
+    #[test]
+    fn options_at_their_limits() {
+        let bad = [
+            &[7][..],                            // no length
+            &[7, 1, 4],                          // shorter than kind and length
+            &[7, 3, 3],                          // pointer before the first slot
+            &[7, 6, 4, 0, 0, 0],                 // slot longer than what is left
+            &[7, 40, 4, 0],                      // longer than the list
+            &[7, 3, 4, 7, 3, 4],                 // twice
+            &[0x44, 3, 5],                       // no room for the flags
+            &[0x44, 4, 4, 0],                    // pointer before the first slot
+            &[0x44, 4, 5, 0xf0],                 // full, and the overflow counter too
+            &[0x44, 10, 5, 1, 0, 0, 0, 0, 0, 0], // 8-byte slot in six bytes
+            &[0x94, 3, 0],                       // router alert without its value
+            &[0xee, 0],                          // unknown, of no length
+        ];
+        for options in bad {
+            assert_eq!(
+                check_options(options),
+                Err(Malformed::Options),
+                "{options:?}"
+            );
+        }
+        let good = [
+            &[][..],
+            &[0, 0xff, 0xff, 0xff], // what follows the end is not looked at
+            &[7, 3, 4, 0],          // full
+            &[0x44, 4, 5, 0xe0],    // full, counter not yet
+            &[0x94, 4, 0, 0],       // router alert
+            &[0xee, 3, 9, 1],       // unknown
+        ];
+        for options in good {
+            assert_eq!(check_options(options), Ok(()), "{options:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn changes_equal_recomputation(
+            bytes in any::<[u8; 20]>(),
+            src in any::<[u8; 4]>(),
+            dst in any::<[u8; 4]>(),
+            length in any::<u16>(),
+            ttl in any::<u8>(),
+        ) {
+            let mut h = header(bytes);
+            h.set_addresses(src.into(), dst.into());
+            h.set_total_length(length);
+            h.set_ttl(ttl);
+            if ttl > 0 {
+                h.decrement_ttl();
+            }
+            let incremental = h.checksum;
+            h.fill_checksum();
+            prop_assert_eq!(incremental, h.checksum);
+            prop_assert!(checksum::ipv4_header_ok(&h));
+            prop_assert_eq!((h.src, h.dst), (src, dst));
+        }
+
+        #[test]
+        fn wrong_stays_wrong(bytes in any::<[u8; 20]>(), src in any::<[u8; 4]>(), error in 1..0xffff_u16) {
+            let mut h = header(bytes);
+            h.checksum = U16::from_bytes(
+                checksum::add(&[u16::from_ne_bytes(h.checksum.to_bytes()), error]).to_ne_bytes(),
+            );
+            h.set_addresses(src.into(), src.into());
+            prop_assert!(!checksum::ipv4_header_ok(&h));
+        }
+
+        #[test]
+        fn any_option_list_is_judged(options in prop::collection::vec(any::<u8>(), 0..41)) {
+            let _ = check_options(&options);
+        }
+    }
 }

@@ -11,8 +11,13 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod packet;
 pub mod protocol;
+pub mod rewrite;
 pub mod tcp;
+pub mod tcp_options;
 pub mod udp;
 pub mod view;
+
+/// TTL and hop limit of packets that the director makes (RFC 1700's recommended default).
+pub const DEFAULT_TTL: u8 = 64;
 
 pub use packet::{Kind, Malformed, Parsed, parse};

@@ -1,7 +1,11 @@
-//! TCP (RFC 9293): the header.
+//! TCP (RFC 9293): the header, and changes to it that keep its checksum. Options are in
+//! [`crate::tcp_options`].
 
 use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::checksum::Delta;
+use crate::packet::tcp_flags;
 
 /// Length of a header without options, bytes.
 pub const HEADER_LEN: usize = 20;
@@ -35,5 +39,89 @@ impl TcpHeader {
     #[inline(always)]
     pub fn header_len(&self) -> usize {
         usize::from(self.data_offset >> 4) * 4
+    }
+
+    /// Changes the checksum as the covered words were changed.
+    #[inline(always)]
+    pub fn apply(&mut self, delta: Delta) {
+        let field = u16::from_ne_bytes(self.checksum.to_bytes());
+        self.checksum = U16::from_bytes(delta.apply(field).to_ne_bytes());
+    }
+
+    /// Replaces both ports.
+    pub fn set_ports(&mut self, src: u16, dst: u16) {
+        let delta = Delta::word(self.src_port.get(), src) + Delta::word(self.dst_port.get(), dst);
+        self.src_port = src.into();
+        self.dst_port = dst.into();
+        self.apply(delta);
+    }
+
+    /// Shifts the sequence number by `by` (modulo 2^32).
+    pub fn shift_seq(&mut self, by: u32) {
+        let new = U32::new(self.seq.get().wrapping_add(by));
+        let delta = Delta::between(&self.seq.to_bytes(), &new.to_bytes());
+        self.seq = new;
+        self.apply(delta);
+    }
+
+    /// Shifts the acknowledgement number by `by` (modulo 2^32), if the segment acknowledges.
+    pub fn shift_ack(&mut self, by: u32) {
+        if self.flags & tcp_flags::ACK == 0 {
+            return;
+        }
+        let new = U32::new(self.ack.get().wrapping_add(by));
+        let delta = Delta::between(&self.ack.to_bytes(), &new.to_bytes());
+        self.ack = new;
+        self.apply(delta);
+    }
+}
+
+/// Sequence numbers a segment takes: its data, and one each for SYN and FIN (RFC 9293, section
+/// 3.4).
+#[inline]
+pub const fn segment_len(data: u32, flags: u8) -> u32 {
+    let syn = (flags & tcp_flags::SYN != 0) as u32;
+    let fin = (flags & tcp_flags::FIN != 0) as u32;
+    data.wrapping_add(syn + fin)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::checksum;
+
+    proptest! {
+        #[test]
+        fn changes_equal_recomputation(
+            mut bytes in any::<[u8; 20]>(),
+            pseudo in 1_u16..,
+            ports in any::<(u16, u16)>(),
+            seq in any::<u32>(),
+            ack in any::<u32>(),
+        ) {
+            checksum::fill(&mut bytes, 16, pseudo).unwrap();
+            let tcp = TcpHeader::mut_from_bytes(&mut bytes).unwrap();
+            let before = *tcp;
+            tcp.set_ports(ports.0, ports.1);
+            tcp.shift_seq(seq);
+            tcp.shift_ack(ack);
+            prop_assert_eq!(tcp.seq.get(), before.seq.get().wrapping_add(seq));
+            let acks = before.flags & tcp_flags::ACK != 0;
+            let ack = if acks { ack } else { 0 };
+            prop_assert_eq!(tcp.ack.get(), before.ack.get().wrapping_add(ack));
+            let incremental = tcp.checksum;
+            checksum::fill(&mut bytes, 16, pseudo).unwrap();
+            let made = TcpHeader::ref_from_bytes(&bytes).unwrap();
+            prop_assert_eq!(incremental, made.checksum);
+        }
+    }
+
+    #[test]
+    fn segments_take_sequence_numbers() {
+        assert_eq!(segment_len(10, tcp_flags::ACK), 10);
+        assert_eq!(segment_len(0, tcp_flags::SYN | tcp_flags::ACK), 1);
+        assert_eq!(segment_len(u32::MAX, tcp_flags::SYN | tcp_flags::FIN), 1);
     }
 }

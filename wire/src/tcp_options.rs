@@ -1,0 +1,345 @@
+//! TCP options: reading them, and the changes a director makes (MSS, timestamps, SACK blocks, the
+//! client's address as TOA).
+//!
+//! A list is at most 40 bytes and always a multiple of 4 (data offset), so that its sum can be
+//! taken before and after a change whatever the alignment of the single option. Changes of the
+//! list's length move the headers in front of it, never the data behind: see [`set_options`].
+
+use core::net::{IpAddr, SocketAddr};
+
+use crate::checksum::{self, Delta};
+use crate::ipv4::Ipv4Header;
+use crate::ipv6::Ipv6Header;
+use crate::tcp::{self, TcpHeader};
+use crate::view;
+
+/// Option kinds (IANA).
+pub mod kind {
+    /// End of the list; one byte.
+    pub const END: u8 = 0;
+    /// No operation; one byte.
+    pub const NOP: u8 = 1;
+    /// Maximum segment size (RFC 9293, section 3.7.1).
+    pub const MSS: u8 = 2;
+    /// Window scale (RFC 7323, section 2).
+    pub const WINDOW_SCALE: u8 = 3;
+    /// SACK permitted (RFC 2018).
+    pub const SACK_PERMITTED: u8 = 4;
+    /// SACK blocks (RFC 2018).
+    pub const SACK: u8 = 5;
+    /// Timestamps (RFC 7323, section 3).
+    pub const TIMESTAMPS: u8 = 8;
+}
+
+/// Most bytes of options that a header has room for.
+pub const MAX_LEN: usize = 40;
+
+/// One option of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpOption<'a> {
+    /// Its kind.
+    pub kind: u8,
+    /// Where it starts in the list, bytes.
+    pub at: usize,
+    /// What follows kind and length.
+    pub body: &'a [u8],
+}
+
+/// The options of a list, without NOPs, up to the end of the list or the first that is malformed.
+#[derive(Clone, Debug)]
+pub struct Options<'a> {
+    list: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Options<'a> {
+    /// The options of `list`: the bytes between the basic TCP header and the data.
+    pub fn new(list: &'a [u8]) -> Self {
+        Self { list, at: 0 }
+    }
+}
+
+impl<'a> Iterator for Options<'a> {
+    type Item = TcpOption<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // Each turn goes at least one byte on.
+        loop {
+            let at = self.at;
+            let kind = *self.list.get(at)?;
+            match kind {
+                kind::END => break,
+                kind::NOP => self.at += 1,
+                _ => {
+                    let Some(&len) = self.list.get(at + 1) else {
+                        break;
+                    };
+                    let end = at + usize::from(len);
+                    let Some(body) = self.list.get(at + 2..end) else {
+                        break;
+                    };
+                    self.at = end;
+                    return Some(TcpOption { kind, at, body });
+                }
+            }
+        }
+        self.at = self.list.len();
+        None
+    }
+}
+
+/// What a director wants to know of a SYN's options.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SynOptions {
+    /// Maximum segment size, bytes.
+    pub mss: Option<u16>,
+    /// Shift of the windows of all later segments, 0 to 14 (RFC 7323, section 2.3: larger is 14).
+    pub window_scale: Option<u8>,
+    /// Value and echo of the timestamps option.
+    pub timestamps: Option<(u32, u32)>,
+    /// SACK permitted.
+    pub sack_permitted: bool,
+}
+
+/// Reads the options of a SYN; what is malformed counts as not there.
+pub fn scan(list: &[u8]) -> SynOptions {
+    let mut found = SynOptions::default();
+    for option in Options::new(list) {
+        match (option.kind, option.body) {
+            (kind::MSS, &[a, b]) => found.mss = Some(u16::from_be_bytes([a, b])),
+            (kind::WINDOW_SCALE, &[shift]) => found.window_scale = Some(shift.min(14)),
+            (kind::SACK_PERMITTED, []) => found.sack_permitted = true,
+            (kind::TIMESTAMPS, &[a, b, c, d, e, f, g, h]) => {
+                let value = u32::from_be_bytes([a, b, c, d]);
+                found.timestamps = Some((value, u32::from_be_bytes([e, f, g, h])));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The option list of the segment at the start of `segment`; `None` if its header is not all there.
+pub fn options(segment: &[u8]) -> Option<&[u8]> {
+    let header: &TcpHeader = view::header(segment, 0)?;
+    segment.get(tcp::HEADER_LEN..header.header_len())
+}
+
+/// Changes the option list of a segment in place and mends its checksum. `change` says whether it
+/// changed anything.
+fn edit(segment: &mut [u8], change: impl FnOnce(&mut [u8]) -> bool) -> bool {
+    let Some((header, rest)) = segment.split_first_chunk_mut::<{ tcp::HEADER_LEN }>() else {
+        return false;
+    };
+    let Some(header) = view::header_mut::<TcpHeader>(header, 0) else {
+        return false;
+    };
+    let len = header.header_len().saturating_sub(tcp::HEADER_LEN);
+    let Some(list) = rest.get_mut(..len) else {
+        return false;
+    };
+    let before = checksum::sum(list);
+    let changed = change(list);
+    if changed {
+        header.apply(Delta::of_sums(before, checksum::sum(list)));
+    }
+    changed
+}
+
+/// Lowers the maximum segment size of a SYN to `max` if it is larger. Returns whether it was. A SYN
+/// without the option means 536 or 1220 (RFC 9293, section 3.7.1) and is left so.
+///
+/// `segment` starts with the TCP header; only the header is needed.
+pub fn lower_mss(segment: &mut [u8], max: u16) -> bool {
+    edit(segment, |list| {
+        let found = Options::new(list).find(|o| o.kind == kind::MSS && o.body.len() == 2);
+        let Some(at) = found.map(|o| o.at + 2) else {
+            return false;
+        };
+        let Some(field) = list.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<2>) else {
+            return false;
+        };
+        let lower = u16::from_be_bytes(*field) > max;
+        if lower {
+            *field = max.to_be_bytes();
+        }
+        lower
+    })
+}
+
+/// Replaces a timestamps option by NOPs. Returns whether there was one.
+///
+/// `segment` starts with the TCP header; only the header is needed.
+pub fn strip_timestamps(segment: &mut [u8]) -> bool {
+    edit(segment, |list| {
+        let found = Options::new(list).find(|o| o.kind == kind::TIMESTAMPS);
+        let Some((at, len)) = found.map(|o| (o.at, o.body.len() + 2)) else {
+            return false;
+        };
+        list.get_mut(at..at + len)
+            .map(|option| option.fill(kind::NOP))
+            .is_some()
+    })
+}
+
+/// Shifts the edges of all SACK blocks by `by` (modulo 2^32), as the acknowledgement number is
+/// shifted. Returns whether there were any.
+///
+/// `segment` starts with the TCP header; only the header is needed.
+pub fn shift_sack(segment: &mut [u8], by: u32) -> bool {
+    edit(segment, |list| {
+        let found = Options::new(list).find(|o| o.kind == kind::SACK && o.body.len() % 8 == 0);
+        let Some((at, len)) = found.map(|o| (o.at + 2, o.body.len())) else {
+            return false;
+        };
+        let Some(blocks) = list.get_mut(at..at + len) else {
+            return false;
+        };
+        for edge in blocks.as_chunks_mut::<4>().0 {
+            *edge = u32::from_be_bytes(*edge).wrapping_add(by).to_be_bytes();
+        }
+        len > 0
+    })
+}
+
+/// An option list to put into a header: a multiple of 4 bytes, at most 40.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OptionList {
+    bytes: [u8; MAX_LEN],
+    len: u8,
+}
+
+impl OptionList {
+    /// The empty list.
+    pub const EMPTY: Self = Self {
+        bytes: [0; MAX_LEN],
+        len: 0,
+    };
+
+    /// The list, padded.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+
+    /// Adds an option, or a whole list, behind, padded with NOPs in front so that the length stays
+    /// a multiple of 4. `None` if there is no room.
+    pub fn with(mut self, option: &[u8]) -> Option<Self> {
+        let start = usize::from(self.len);
+        let end = start + option.len().next_multiple_of(4);
+        let pad = end - start - option.len();
+        let place = self.bytes.get_mut(start..end)?;
+        let (nops, place) = place.split_at_mut_checked(pad)?;
+        nops.fill(kind::NOP);
+        place.copy_from_slice(option);
+        self.len = end as u8;
+        Some(self)
+    }
+
+    /// The list `options` with nothing kept that data segments can do without: only timestamps,
+    /// which both ends expect on every segment once negotiated (RFC 7323, section 3.2). Not for a
+    /// SYN.
+    pub fn pruned(options: &[u8]) -> Self {
+        let timestamps = Options::new(options).find(|o| o.kind == kind::TIMESTAMPS);
+        let Some(at) = timestamps.filter(|o| o.body.len() == 8).map(|o| o.at) else {
+            return Self::EMPTY;
+        };
+        options
+            .get(at..at + 10)
+            .and_then(|o| Self::EMPTY.with(o))
+            .unwrap_or(Self::EMPTY)
+    }
+
+    /// The list for a segment that shall carry `option` in front of what it has (`options`);
+    /// pruned if it must be, or if `prune` says that the packet would get too long. `None` if there
+    /// is no room even so.
+    pub fn with_front(option: &[u8], options: &[u8], prune: bool) -> Option<Self> {
+        let front = Self::EMPTY.with(option)?;
+        if !prune && let Some(whole) = front.with(options) {
+            return Some(whole);
+        }
+        front.with(Self::pruned(options).as_bytes())
+    }
+}
+
+/// Length of a TOA option, bytes: a multiple of 4 either way.
+pub const fn toa_len(ipv6: bool) -> usize {
+    if ipv6 { 20 } else { 8 }
+}
+
+/// A client's address and port as an option (TOA): kind, length, port, address, in wire order.
+///
+/// The layout is that of the `toa` kernel modules that read it on the real servers; the kind is
+/// theirs to choose (254 by default, one of the two of RFC 6994 for experiments).
+pub fn toa(kind: u8, client: SocketAddr) -> OptionList {
+    let mut bytes = [0; MAX_LEN];
+    let len = toa_len(client.is_ipv6());
+    bytes[0] = kind;
+    bytes[1] = len as u8;
+    bytes[2..4].copy_from_slice(&client.port().to_be_bytes());
+    match client.ip() {
+        IpAddr::V4(a) => bytes[4..8].copy_from_slice(&a.octets()),
+        IpAddr::V6(a) => bytes[4..20].copy_from_slice(&a.octets()),
+    }
+    OptionList {
+        bytes,
+        len: len as u8,
+    }
+}
+
+/// Replaces the options of a TCP packet by a list of another length: moves what stands in front of
+/// them (Ethernet, IP, basic TCP header), sets data offset and IP length, and mends the checksums
+/// of IPv4 and TCP by difference.
+///
+/// `l3`, `l4` and `old_len` (bytes of options) describe the packet as it was. Where the list grows
+/// by n, the caller has prepended n bytes: the packet starts at n before, at 0 after. Where it
+/// shrinks by n, the packet starts at 0 before, at n after: the caller trims n bytes in front.
+///
+/// `None`, and nothing changed, if the headers are not where they are said to be, or the packet
+/// would get too long for its length field.
+pub fn set_options(
+    frame: &mut [u8],
+    l3: usize,
+    l4: usize,
+    old_len: usize,
+    list: &OptionList,
+) -> Option<()> {
+    let new_len = list.as_bytes().len();
+    let before = new_len.saturating_sub(old_len);
+    let after = old_len.saturating_sub(new_len);
+    let head = l4 + tcp::HEADER_LEN;
+
+    // Everything that can fail comes first.
+    let packet = frame.get(before..)?;
+    let old_sum = checksum::sum(packet.get(head..head + old_len)?);
+    let tcp: &TcpHeader = view::header(packet, l4)?;
+    if tcp.header_len() != tcp::HEADER_LEN + old_len || l3 >= l4 {
+        return None;
+    }
+    let ipv6 = *packet.get(l3)? >> 4 == 6;
+    let old_ip_len = if ipv6 {
+        view::header::<Ipv6Header>(packet, l3)?.payload_length.get()
+    } else {
+        view::header::<Ipv4Header>(packet, l3)?.total_length.get()
+    };
+    let new_ip_len = u16::try_from(usize::from(old_ip_len) + new_len - old_len).ok()?;
+
+    frame.copy_within(before..before + head, after);
+    let packet = frame.get_mut(after..)?;
+    packet
+        .get_mut(head..head + new_len)?
+        .copy_from_slice(list.as_bytes());
+    if ipv6 {
+        view::header_mut::<Ipv6Header>(packet, l3)?.payload_length = new_ip_len.into();
+    } else {
+        view::header_mut::<Ipv4Header>(packet, l3)?.set_total_length(new_ip_len);
+    }
+    let tcp: &mut TcpHeader = view::header_mut(packet, l4)?;
+    let words = [tcp.data_offset, tcp.flags];
+    tcp.data_offset = (tcp.data_offset & 0x0f) | ((tcp::HEADER_LEN + new_len) as u8) << 2;
+    let delta = Delta::of_sums(old_sum, checksum::sum(list.as_bytes()))
+        + Delta::between(&words, &[tcp.data_offset, tcp.flags])
+        // The pseudo-header's TCP length changes as the IP length does.
+        + Delta::word(old_ip_len, new_ip_len);
+    tcp.apply(delta);
+    Some(())
+}
