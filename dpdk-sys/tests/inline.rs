@@ -66,12 +66,12 @@ fn state(packet: *mut rte_mbuf) -> State {
             segments.push(((*m).data_off, bytes.to_vec()));
             m = (*m).next;
         }
-        (
-            (*packet).pkt_len,
-            (*packet).nb_segs,
-            (*packet).ol_flags,
+        State {
+            packet_len: (*packet).pkt_len,
+            count: (*packet).nb_segs,
+            flags: (*packet).ol_flags,
             segments,
-        )
+        }
     }
 }
 
