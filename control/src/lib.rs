@@ -5,3 +5,6 @@
 //! Read [`config`] for the file, then the director for what becomes of it.
 
 pub mod config;
+pub mod kernel;
+pub mod mirror;
+pub mod tap;
