@@ -1,10 +1,31 @@
 //! Schedulers: the trait, the registry by name, and a file for each. Pure: flow, servers and
 //! load come in as arguments, the only state is a scheduler's own cursor and the tables that
 //! control builds with [`build`] when servers change.
+//!
+//! Names and picks are those of the Linux kernel's IPVS, pick for pick with one worker; what the
+//! kernel does was recorded (`tests/golden`) and is replayed by `tests/golden.rs`. To add a
+//! scheduler: write its file, add a line to the table in [`registry`], name its recordings there.
 
+#![forbid(unsafe_code)]
+
+use core::any::Any;
 use core::fmt;
 
-use shunt_service::{FlowKey, Load, ServerSlot, Servers};
+use shunt_service::{FlowKey, Load, RealServer, ServerSlot, Servers, Status, Weight};
+
+pub mod flags;
+pub mod registry;
+
+mod lc;
+mod order;
+mod rr;
+mod sh;
+mod tree;
+mod wlc;
+mod wrr;
+
+pub use flags::{Flags, UnknownFlag};
+pub use registry::{BuildError, build, names};
 
 /// What a pick may depend on besides flow, servers and load; one per worker.
 #[derive(Clone, Debug, Default)]
@@ -14,7 +35,11 @@ pub struct State {
 }
 
 /// Picks a real server for a new session.
-pub trait Scheduler: fmt::Debug + Send + Sync {
+///
+/// A scheduler is built for one list of servers and asked with that list; after a change of the
+/// list (servers, weights, status) control builds another with [`build`]. Asked with another list
+/// it still never picks a server that is not available, but the distribution is undefined.
+pub trait Scheduler: Any + fmt::Debug + Send + Sync {
     /// The name in configuration and listings.
     fn name(&self) -> &'static str;
 
@@ -26,4 +51,33 @@ pub trait Scheduler: fmt::Debug + Send + Sync {
         load: &Load,
         state: &mut State,
     ) -> Option<usize>;
+}
+
+/// Whether a server may get a new session: up, of some weight, below its upper threshold, and
+/// not the one to be left out.
+#[inline]
+fn available(server: &RealServer, load: &Load, state: &State) -> bool {
+    effective_weight(server) != Weight::ZERO
+        && state.exclude != Some(server.slot)
+        && !load.overloaded(server.slot)
+}
+
+/// The weight that counts for picks: a server that is not up has none, as if an operator of IPVS
+/// had set it to 0.
+#[inline]
+fn effective_weight(server: &RealServer) -> Weight {
+    if server.status == Status::Up {
+        server.weight
+    } else {
+        Weight::ZERO
+    }
+}
+
+/// Load of a server as lc and wlc see it: 256 times its active sessions plus the others
+/// (SEMANTICS 2.3). Below 2^41.
+#[inline]
+fn overhead(server: &RealServer, load: &Load) -> u64 {
+    // The sums are taken while other workers count, and may be caught briefly below zero.
+    let count = |n: u32| u64::try_from(n.cast_signed()).unwrap_or(0);
+    count(load.active(server.slot)) * 256 + count(load.inactive(server.slot))
 }

@@ -1,0 +1,362 @@
+//! What holds for every list of servers: plain models that walk the list as the kernel's
+//! definition has it, and bounds for several workers at once.
+
+use core::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+use proptest::prelude::*;
+use shunt_scheduler::{Flags, Scheduler, State, build, names};
+use shunt_service::{
+    FlowKey, Load, Mode, Protocol, RealServer, ServerId, ServerSlot, Servers, ServiceId, Status,
+    Weight, WorkerId,
+};
+
+const WORKER: WorkerId = WorkerId(0);
+
+fn server(id: u32, weight: u16, status: Status) -> RealServer {
+    RealServer {
+        id: ServerId(id),
+        slot: ServerSlot(id),
+        service: ServiceId(0),
+        addr: [192, 168, (id >> 8) as u8, id as u8].into(),
+        port: 80,
+        mode: Mode::Nat,
+        weight: Weight(weight),
+        upper: 1,
+        lower: 0,
+        status,
+    }
+}
+
+/// Servers 0, 1, ... of these weights, newest first.
+fn servers(weights: &[u16]) -> Servers {
+    let list = (0..).zip(weights).map(|(id, w)| server(id, *w, Status::Up));
+    Servers::newest_first(list.collect::<Vec<_>>().into_iter().rev().collect())
+}
+
+fn flow(n: u32) -> FlowKey {
+    FlowKey {
+        protocol: Protocol::Tcp,
+        src: n.to_be_bytes().into(),
+        dst: [10, 0, 0, 100].into(),
+        src_port: n as u16,
+        dst_port: 80,
+    }
+}
+
+fn make(name: &str, servers: &Servers, previous: Option<&dyn Scheduler>) -> Arc<dyn Scheduler> {
+    build(name, &Flags::default(), servers, previous).expect("a known scheduler")
+}
+
+/// Picks once; the identity of the server.
+fn pick(scheduler: &dyn Scheduler, servers: &Servers, load: &Load, n: u32) -> Option<u32> {
+    let place = scheduler.schedule(&flow(n), servers, load, &mut State::default())?;
+    Some(servers.as_slice()[place].id.0)
+}
+
+/// Makes the servers of these slots overloaded, and no other.
+fn overload(load: &Load, slots: &BTreeSet<u32>) {
+    for slot in (0..load.capacity()).map(ServerSlot) {
+        match (load.overloaded(slot), slots.contains(&slot.0)) {
+            (false, true) => assert!(load.open(WORKER, slot, 1)),
+            (true, false) => load.close(WORKER, slot, false, 1, 0),
+            _ => {}
+        }
+    }
+}
+
+/// The kernel's wrr, step by step: one server looked at a step, at the head one level down.
+struct PlainWrr {
+    place: Option<usize>,
+    level: i64,
+}
+
+impl PlainWrr {
+    /// Before the first server, at the highest level.
+    fn new(weights: &[u16]) -> Self {
+        Self {
+            place: None,
+            level: levels(weights).map_or(0, |(_, top)| top),
+        }
+    }
+
+    /// Walks on to the next server that is usable; where there is none the cursor stays.
+    fn pick(&mut self, weights: &[u16], usable: impl Fn(usize) -> bool) -> Option<usize> {
+        let (step, top) = levels(weights)?;
+        let (mut at, mut level) = (self.place.map_or(0, |p| p + 1), self.level);
+        let rounds = usize::try_from(top / step).expect("positive") + 2;
+        for _ in 0..rounds * (weights.len() + 1) {
+            if at == weights.len() {
+                at = 0;
+                level = if level <= step { top } else { level - step };
+                continue;
+            }
+            if i64::from(weights[at]) >= level && usable(at) {
+                (self.place, self.level) = (Some(at), level);
+                return Some(at);
+            }
+            at += 1;
+        }
+        None
+    }
+}
+
+/// Distance of the levels and the highest of them; `None` without weights.
+fn levels(weights: &[u16]) -> Option<(i64, i64)> {
+    let positive = weights.iter().map(|w| i64::from(*w)).filter(|w| *w > 0);
+    let step = positive.clone().fold(0, gcd);
+    Some((step, positive.max()? - (step - 1)))
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+proptest! {
+    /// wrr by search and wrr by walking agree, whatever comes and goes meanwhile.
+    #[test]
+    fn wrr_picks_as_a_plain_walk(
+        weights in prop::collection::vec(prop_oneof![0u16..5, Just(30), Just(300)], 1..24),
+        rounds in prop::collection::vec(prop::collection::btree_set(0u32..24, 0..24), 1..60),
+    ) {
+        let list = servers(&weights);
+        let newest_first: Vec<u16> = list.iter().map(|s| s.weight.0).collect();
+        // Another scheduler before: wrr starts at the highest level.
+        let wrr = make("wrr", &list, Some(&*make("rr", &list, None)));
+        let mut plain = PlainWrr::new(&newest_first);
+        let load = Load::new(1, 24);
+        for full in &rounds {
+            overload(&load, full);
+            let slots: Vec<u32> = list.iter().map(|s| s.slot.0).collect();
+            let usable = |p: usize| newest_first[p] > 0 && !full.contains(&slots[p]);
+            let expected = plain.pick(&newest_first, usable);
+            let place = wrr.schedule(&flow(0), &list, &load, &mut State::default());
+            prop_assert_eq!(place, expected);
+        }
+    }
+
+    /// Over a cycle every server is picked in proportion to its weight.
+    #[test]
+    fn wrr_is_proportional(weights in prop::collection::vec(0u16..40, 1..12)) {
+        let list = servers(&weights);
+        let wrr = make("wrr", &list, None);
+        let load = Load::new(1, 12);
+        let divisor = weights.iter().fold(0, |d, w| gcd(d, i64::from(*w))).max(1);
+        let cycle: u32 = weights.iter().map(|w| u32::from(*w)).sum::<u32>() / divisor as u32;
+        let mut picked = vec![0u32; weights.len()];
+        for n in 0..2 * cycle {
+            picked[pick(&*wrr, &list, &load, n).expect("some weight") as usize] += 1;
+        }
+        let expected: Vec<u32> =
+            weights.iter().map(|w| 2 * u32::from(*w) / divisor as u32).collect();
+        prop_assert_eq!(picked, expected);
+    }
+
+    /// rr goes round the servers that have weight, through additions and removals.
+    #[test]
+    fn rr_goes_on_after_changes(
+        changes in prop::collection::vec((any::<bool>(), 0usize..20, 0u32..5), 1..40),
+    ) {
+        let mut list: Vec<RealServer> = Vec::new();
+        let mut last: Option<usize> = None; // place of the last pick in `list`
+        let mut scheduler: Option<Arc<dyn Scheduler>> = None;
+        let load = Load::new(1, 64);
+        for (id, (add, at, picks)) in (0..).zip(changes) {
+            if add || list.is_empty() {
+                list.insert(0, server(id, u16::from(id % 3 != 0), Status::Up));
+                last = last.map(|l| l + 1);
+            } else {
+                let at = at % list.len();
+                list.remove(at);
+                last = last.and_then(|l| if at <= l { l.checked_sub(1) } else { Some(l) });
+            }
+            let servers = Servers::newest_first(list.clone());
+            let next = make("rr", &servers, scheduler.as_deref());
+            for n in 0..picks {
+                let from = last.map_or(0, |l| l + 1);
+                let walk = (from..list.len()).chain(0..from.min(list.len()));
+                let expected = walk.into_iter().find(|p| list[*p].weight.0 > 0);
+                let place = next.schedule(&flow(n), &servers, &load, &mut State::default());
+                prop_assert_eq!(place, expected);
+                last = expected.or(last);
+            }
+            scheduler = Some(next);
+        }
+    }
+
+    /// lc and wlc pick the first server of the least load, by weight as fractions for wlc.
+    #[test]
+    fn least_load_is_least(
+        load_of in prop::collection::vec((0u16..4, 0u32..6, 0u32..600), 1..20),
+    ) {
+        let weights: Vec<u16> = load_of.iter().map(|l| l.0).collect();
+        let list = servers(&weights);
+        let load = Load::new(2, 20);
+        for (slot, (_, active, inactive)) in (0..).map(ServerSlot).zip(&load_of) {
+            for n in 0..active + inactive {
+                let worker = WorkerId((n % 2) as u16);
+                assert!(load.open(worker, slot, 0));
+                if n < *active {
+                    load.set_active(worker, slot, true);
+                }
+            }
+        }
+        let share = |id: u32, weighted: bool| {
+            let (weight, active, inactive) = load_of[id as usize];
+            (u128::from(active * 256 + inactive), if weighted { u128::from(weight) } else { 1 })
+        };
+        for (name, weighted) in [("lc", false), ("wlc", true)] {
+            let mut best: Option<u32> = None;
+            for s in list.iter().filter(|s| s.weight.0 > 0) {
+                let less = best.is_none_or(|b| {
+                    let (mine, other) = (share(s.id.0, weighted), share(b, weighted));
+                    (mine.0 * other.1).cmp(&(other.0 * mine.1)) == Ordering::Less
+                });
+                if less {
+                    best = Some(s.id.0);
+                }
+            }
+            prop_assert_eq!(pick(&*make(name, &list, None), &list, &load, 0), best, "{}", name);
+        }
+    }
+
+    /// No scheduler picks a server of weight 0, one that is down, overloaded or excluded; and all
+    /// but sh without its fallback find one if there is one.
+    #[test]
+    fn only_available_servers_are_picked(
+        kinds in prop::collection::vec((0u16..3, 0u8..3), 0..10),
+        full in prop::collection::btree_set(0u32..10, 0..10),
+        exclude in prop::option::of(0u32..10),
+        fallback in any::<bool>(),
+        sh_port in any::<bool>(),
+    ) {
+        let status = |n| [Status::Up, Status::Down, Status::Removed][usize::from(n)];
+        let list = Servers::newest_first(
+            (0..).zip(&kinds).map(|(id, (w, s))| server(id, *w, status(*s))).collect(),
+        );
+        let load = Load::new(1, 10);
+        overload(&load, &full);
+        let available = |s: &RealServer| {
+            s.weight.0 > 0
+                && s.status == Status::Up
+                && !full.contains(&s.slot.0)
+                && exclude != Some(s.slot.0)
+        };
+        for name in names() {
+            let sh = name == "sh";
+            let flags = Flags { sh_fallback: sh && fallback, sh_port: sh && sh_port };
+            let scheduler = build(name, &flags, &list, None).expect("a known scheduler");
+            for n in 0..40 {
+                let mut state = State { exclude: exclude.map(ServerSlot) };
+                let place = scheduler.schedule(&flow(n * 7919), &list, &load, &mut state);
+                if let Some(place) = place {
+                    prop_assert!(available(&list.as_slice()[place]), "{} picked {}", name, place);
+                } else if !sh || fallback {
+                    prop_assert!(!list.iter().any(available), "{} found none", name);
+                }
+            }
+        }
+    }
+
+    /// Asked with a list that it was not built for, a scheduler neither panics nor picks a server
+    /// that is not available.
+    #[test]
+    fn another_list_does_no_harm(
+        built in prop::collection::vec(0u16..3, 0..8),
+        asked in prop::collection::vec(0u16..3, 0..8),
+    ) {
+        let (built, asked) = (servers(&built), servers(&asked));
+        let load = Load::new(1, 8);
+        for name in names() {
+            let scheduler = make(name, &built, None);
+            for n in 0..20 {
+                if let Some(place) =
+                    scheduler.schedule(&flow(n), &asked, &load, &mut State::default())
+                {
+                    prop_assert!(asked.as_slice()[place].weight.0 > 0);
+                }
+            }
+        }
+    }
+}
+
+/// Two workers pick at once; the picks in the order in which they ended.
+fn two_workers(scheduler: &dyn Scheduler, list: &Servers, picks: u32) -> Vec<u32> {
+    let load = Load::new(2, list.len() as u32);
+    let clock = AtomicU64::new(0);
+    let work = || {
+        let one = |n| {
+            let id = pick(scheduler, list, &load, n).expect("all are available");
+            (clock.fetch_add(1, SeqCst), id)
+        };
+        (0..picks).map(one).collect::<Vec<_>>()
+    };
+    let mut all = std::thread::scope(|s| {
+        let other = s.spawn(work);
+        let mut mine = work();
+        mine.extend(other.join().expect("no panic"));
+        mine
+    });
+    all.sort_unstable();
+    all.into_iter().map(|(_, id)| id).collect()
+}
+
+/// In every window of `window` picks each of `servers` has between `least` and `most`.
+fn assert_windows(
+    picks: &[u32],
+    servers: u32,
+    window: usize,
+    bounds: impl Fn(u32) -> (usize, usize),
+) {
+    for seen in picks.windows(window) {
+        for id in 0..servers {
+            let n = seen.iter().filter(|p| **p == id).count();
+            let (least, most) = bounds(id);
+            assert!(
+                (least..=most).contains(&n),
+                "server {id} {n} times, not {least}..={most}"
+            );
+        }
+    }
+}
+
+#[test]
+fn two_workers_share_one_rotation() {
+    const WORKERS: usize = 2;
+    let list = servers(&[1; 5]);
+    let picks = two_workers(&*make("rr", &list, None), &list, 20_000);
+    for id in 0..5 {
+        assert_eq!(
+            picks.iter().filter(|p| **p == id).count(),
+            8_000,
+            "server {id}"
+        );
+    }
+    for window in [10, 23] {
+        assert_windows(&picks, 5, window, |_| {
+            (
+                (window / 5).saturating_sub(WORKERS),
+                window.div_ceil(5) + WORKERS,
+            )
+        });
+    }
+}
+
+#[test]
+fn two_workers_share_one_weighted_rotation() {
+    const WORKERS: usize = 2;
+    let weights = [3u16, 2, 1];
+    let list = servers(&weights);
+    let picks = two_workers(&*make("wrr", &list, None), &list, 12_000);
+    for (id, weight) in (0..).zip(weights) {
+        let n = picks.iter().filter(|p| **p == id).count();
+        assert_eq!(n, 4_000 * usize::from(weight), "server {id}");
+    }
+    // A window of whole cycles has each server in proportion.
+    assert_windows(&picks, 3, 4 * 6, |id| {
+        let exact = 4 * usize::from(weights[id as usize]);
+        (exact - WORKERS, exact + WORKERS)
+    });
+}
