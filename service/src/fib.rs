@@ -19,6 +19,12 @@ pub struct PortId(pub u8);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InterfaceId(pub u16);
 
+impl InterfaceId {
+    /// No interface. A [`Route`] there leads nowhere: the director's own addresses, and what the
+    /// operator made unreachable although a shorter prefix has a way.
+    pub const NONE: Self = Self(u16::MAX);
+}
+
 /// Number of an adjacency. Numbers stay while [`Fib::generation`] stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AdjacencyId(pub u32);
@@ -111,12 +117,13 @@ pub struct Fib {
 }
 
 impl Fib {
-    /// Longest-prefix match; `None` if there is no route to `dst`.
+    /// Longest-prefix match; `None` if there is no route to `dst`, or one that leads nowhere.
     pub fn route(&self, dst: IpAddr) -> Option<&Route> {
         match dst {
             IpAddr::V4(a) => self.routes4.get_lpm(&Ipv4Net::from(a)).map(|(_, r)| r),
             IpAddr::V6(a) => self.routes6.get_lpm(&Ipv6Net::from(a)).map(|(_, r)| r),
         }
+        .filter(|r| r.interface != InterfaceId::NONE)
     }
 
     /// Next hop to `dst`; `None` if there is no route.
