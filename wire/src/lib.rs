@@ -4,11 +4,15 @@
 //!
 //! Start with [`packet`]: it is what a worker learns about a received frame.
 
+pub mod arp;
+pub mod build;
 pub mod checksum;
+pub mod encap;
 pub mod eth;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
+pub mod nd;
 pub mod packet;
 pub mod protocol;
 pub mod rewrite;

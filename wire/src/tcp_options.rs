@@ -188,7 +188,8 @@ pub fn strip_timestamps(segment: &mut [u8]) -> bool {
 /// `segment` starts with the TCP header; only the header is needed.
 pub fn shift_sack(segment: &mut [u8], by: u32) -> bool {
     edit(segment, |list| {
-        let found = Options::new(list).find(|o| o.kind == kind::SACK && o.body.len() % 8 == 0);
+        let found =
+            Options::new(list).find(|o| o.kind == kind::SACK && o.body.len().is_multiple_of(8));
         let Some((at, len)) = found.map(|o| (o.at + 2, o.body.len())) else {
             return false;
         };
