@@ -1,11 +1,208 @@
-//! The configuration file: its model, its reader and its diagnostics.
+//! The configuration file: its model, its reader and its diagnostics. A configuration is checked
+//! whole and every mistake is reported with its place, with what is wrong and what would be right;
+//! nothing is applied if there is one. The format is in docs/configuration.md.
 //!
-//! [`model`] is what everyone else uses. The reader checks a file whole and reports every mistake
-//! with its place; nothing is applied if there is one.
+//! [`model`] is what everyone else uses. [`parse`] goes from text to a tree of placed values
+//! (`node`), reads typed settings out of it section by section (`file`, `port`, `service`, with
+//! the tools of `read` and `words`) and checks services against each other (`check`). The API's
+//! bodies take the same way from JSON ([`edit`]).
 
+mod check;
+pub mod edit;
+mod file;
+mod mistake;
 pub mod model;
+mod node;
+mod port;
+mod read;
+mod service;
+mod words;
+mod write;
 
+use std::path::Path;
+
+use toml::de::DeTable;
+
+use self::read::{Mistakes, Table};
+
+pub use mistake::{Invalid, Mistake};
 pub use model::{
     Announce, Config, Daemon, Dpdk, FullNat, Hugepages, Idle, Interface, Limits, Mirror,
     MirrorLimits, Neighbour, Port, Route, Server, Service, Workers,
 };
+pub use node::Place;
+pub use write::{server_to_json, service_to_json};
+
+/// What a configuration is checked against besides itself.
+#[derive(Clone, Debug, Default)]
+pub struct Machine {
+    /// Cores that the process may run on; `None`: not checked, for a file that is meant for
+    /// another machine.
+    pub cores: Option<Vec<u16>>,
+}
+
+impl Machine {
+    /// This machine.
+    pub fn this() -> Self {
+        let Ok(set) = rustix::thread::sched_getaffinity(None) else {
+            return Self::default();
+        };
+        let most = u16::try_from(rustix::thread::CpuSet::MAX_CPU).unwrap_or(u16::MAX);
+        Self {
+            cores: Some((0..most).filter(|c| set.is_set(usize::from(*c))).collect()),
+        }
+    }
+}
+
+/// Reads a configuration; `file` is its name in messages.
+///
+/// # Errors
+/// [`Invalid`] with every mistake.
+pub fn parse(file: &str, text: &str, machine: &Machine) -> Result<Config, Box<Invalid>> {
+    let (document, syntax) = DeTable::parse_recoverable(text);
+    let mistakes = Mistakes::default();
+    let config = read(&node::from_toml(&document), machine, &mistakes);
+    let mut list = mistakes.into_vec();
+    if !syntax.is_empty() {
+        list = with_syntax(text, &syntax, list);
+    }
+    match config {
+        Some(config) if list.is_empty() => Ok(config),
+        _ => Err(Box::new(Invalid::new(file, text, list))),
+    }
+}
+
+/// Reads a configuration from a file.
+///
+/// # Errors
+/// [`LoadError`].
+pub fn load(path: &Path, machine: &Machine) -> Result<Config, LoadError> {
+    let name = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|error| LoadError::Read {
+        path: name.clone(),
+        error,
+    })?;
+    let text = String::from_utf8(bytes).map_err(|error| LoadError::NotText {
+        line: 1 + error
+            .as_bytes()
+            .iter()
+            .take(error.utf8_error().valid_up_to())
+            .filter(|b| **b == b'\n')
+            .count(),
+        path: name.clone(),
+    })?;
+    Ok(parse(&name, &text, machine)?)
+}
+
+/// Why a file gives no configuration.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {error}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The file is no text.
+    #[error("{path} is not UTF-8 text, from line {line} on")]
+    NotText {
+        /// The file.
+        path: String,
+        /// Line, counted from 1.
+        line: usize,
+    },
+    /// The configuration has mistakes.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Invalid(#[from] Box<Invalid>),
+}
+
+/// Reads the tree; `None` if it has no usable root.
+fn read(root: &node::Node, machine: &Machine, mistakes: &Mistakes) -> Option<Config> {
+    let mut table = Table::new(read::ROOT, root, mistakes)?;
+    let mut section = |key, name| {
+        table
+            .node(key)
+            .and_then(|node| Table::new(name, node, mistakes))
+    };
+    let daemon = file::daemon(section("daemon", "[daemon]"));
+    let dpdk = file::dpdk(section("dpdk", "[dpdk]"));
+    let workers = file::workers(section("workers", "[workers]"), machine);
+    let limits = file::limits(section("limits", "[limits]"));
+    let mirror = file::mirror(section("mirror", "[mirror]"));
+    let fullnat = file::fullnat(section("fullnat", "[fullnat]"));
+    let timeouts = file::timeouts(section("timeouts", "[timeouts]"), &Default::default());
+    let port_nodes = table.tables("port", "[[port]]");
+    let ports = port::ports(&port_nodes, &daemon.name, &root.place, mistakes);
+    let interfaces = model::interfaces(&ports);
+    let neighbours = table.tables("neighbour", "[[neighbour]]");
+    let neighbours = port::neighbours(&neighbours, &ports, &interfaces, mistakes);
+    let routes = table.tables("route", "[[route]]");
+    let routes = port::routes(&routes, &ports, &interfaces, mistakes);
+    let context = service::Context {
+        timeouts: &timeouts,
+        servers_key: "server",
+    };
+    let placed: Vec<_> = table
+        .tables("service", "[[service]]")
+        .into_iter()
+        .filter_map(|node| service::service(node, context, mistakes))
+        .collect();
+    table.finish();
+    check::services(&placed, limits.servers, mistakes);
+    let services = placed.into_iter().map(|(service, _)| service).collect();
+    Some(Config {
+        daemon,
+        dpdk,
+        workers,
+        limits,
+        mirror,
+        fullnat,
+        ports,
+        neighbours,
+        routes,
+        timeouts,
+        services,
+    })
+}
+
+/// Syntax errors, one for each line, and of the other mistakes those that a syntax error cannot
+/// have made: not on its line, and nothing doubtful. Behind a bracket that is
+/// never closed the parser takes everything for its content, so nothing behind it is told.
+fn with_syntax(text: &str, syntax: &[toml::de::Error], found: Vec<Mistake>) -> Vec<Mistake> {
+    let line_of = |at| mistake::line_of(text, at);
+    let unclosed = syntax.iter().any(|error| {
+        ["unclosed array,", "unclosed inline table,"]
+            .iter()
+            .any(|start| error.message().starts_with(start))
+    });
+    let mut lines = Vec::new();
+    let mut list = Vec::new();
+    for error in syntax {
+        let span = error.span().unwrap_or(0..0);
+        let line = line_of(span.start);
+        if lines.contains(&line) {
+            continue;
+        }
+        lines.push(line);
+        let mistake = Mistake::new(&Place::span(span), error.message());
+        if unclosed {
+            list.push(mistake.help("perhaps a bracket above is not closed"));
+            break;
+        }
+        list.push(mistake);
+    }
+    let end = if unclosed {
+        lines.iter().copied().min().unwrap_or(0)
+    } else {
+        usize::MAX
+    };
+    list.extend(found.into_iter().filter(|mistake| match mistake.place {
+        _ if mistake.doubtful => false,
+        Place::Span(from, _) => !lines.contains(&line_of(from)) && line_of(from) < end,
+        Place::Pointer(_) | Place::InForce => true,
+    }));
+    list
+}

@@ -6,6 +6,7 @@ use core::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use shunt_scheduler::Flags;
 use shunt_service::{
     InterfaceId, Mode, NoServer, OnDown, OnRemoved, PortId, ServiceKey, Timeouts, TtlPolicy,
     Unknown, Weight,
@@ -205,10 +206,10 @@ pub struct Route {
 pub struct Service {
     /// Protocol, VIP, port.
     pub key: ServiceKey,
-    /// Scheduler by name.
-    pub scheduler: String,
-    /// Flags of the scheduler.
-    pub scheduler_flags: Vec<String>,
+    /// Scheduler by its name in the registry.
+    pub scheduler: &'static str,
+    /// Flags of the scheduler, all of them such as it takes.
+    pub scheduler_flags: Flags,
     /// Mode of servers that name none.
     pub mode: Mode,
     /// Local addresses of FULLNAT.

@@ -1,0 +1,213 @@
+//! Changes that come by the API: the same words in JSON, checked by the same rules, against the
+//! configuration in force. Every function returns the new list of services, or every mistake; the
+//! list it was given is not touched.
+
+use core::net::SocketAddr;
+
+use serde_json::Value;
+use shunt_service::ServiceKey;
+
+use super::check::{self, Placed};
+use super::mistake::Mistake;
+use super::model::{Config, Server, Service};
+use super::node::{self, Place};
+use super::read::Mistakes;
+use super::service::{self, Context, Places};
+use super::{server_to_json, service_to_json};
+
+/// Why a change is refused: every mistake; never empty.
+pub type Refused = Vec<Mistake>;
+
+/// Reads a service.
+///
+/// # Errors
+/// Every mistake in it.
+pub fn service(body: &Value, config: &Config) -> Result<Service, Refused> {
+    placed(body, config).map(|(service, _)| service)
+}
+
+/// The services with `body` put in: in the place of the service of the same key, else at the end.
+/// Returns the key and whether it is a new one.
+///
+/// # Errors
+/// Every mistake in the body, or that it makes among the others.
+pub fn put_service(
+    body: &Value,
+    config: &Config,
+) -> Result<(Vec<Service>, ServiceKey, bool), Refused> {
+    let new = placed(body, config)?;
+    let key = new.0.key;
+    let mut list: Vec<Placed> = config
+        .services
+        .iter()
+        .map(|s| (s.clone(), Places::in_force(s)))
+        .collect();
+    let at = list.iter().position(|(s, _)| s.key == key);
+    match at.and_then(|n| list.get_mut(n)) {
+        Some(old) => *old = new,
+        None => list.push(new),
+    }
+    let mistakes = Mistakes::default();
+    check::services(&list, config.limits.servers, &mistakes);
+    let services = list.into_iter().map(|(service, _)| service).collect();
+    none(mistakes).map(|()| (services, key, at.is_none()))
+}
+
+/// The services with the settings in `body` changed in `old`. What identifies a service cannot be
+/// changed, and servers are changed one by one.
+///
+/// # Errors
+/// As [`put_service`].
+pub fn patch_service(
+    old: &Service,
+    body: &Value,
+    config: &Config,
+) -> Result<Vec<Service>, Refused> {
+    let mut whole = service_to_json(old);
+    overlay(&mut whole, body, &["protocol", "vip", "servers"])?;
+    // A service that goes on with the servers' new default mode keeps what each of them has.
+    put_service(&whole, config).map(|(services, _, _)| services)
+}
+
+/// The services with a server put into `of`: in the place of the one with its address, else as
+/// the newest. Returns its address and whether it is new.
+///
+/// # Errors
+/// As [`put_service`].
+pub fn put_server(
+    of: &Service,
+    body: &Value,
+    config: &Config,
+) -> Result<(Vec<Service>, SocketAddr, bool), Refused> {
+    let mistakes = Mistakes::default();
+    let node = node::from_json(body);
+    let read = service::server(&node, of.mode, Some(of.key.port), "servers", &mistakes);
+    if let Some((server, place)) = &read {
+        service::check_server(server, &of.key, place, &mistakes);
+    }
+    none(mistakes)?;
+    let Some((server, place)) = read else {
+        return Err(Vec::new());
+    };
+    let mut changed = of.clone();
+    let at = changed
+        .servers
+        .iter()
+        .position(|s| s.address == server.address);
+    match at.and_then(|n| changed.servers.get_mut(n)) {
+        Some(old) => *old = server,
+        None => changed.servers.push(server),
+    }
+    let services = replace(changed, config);
+    let mistakes = Mistakes::default();
+    let list: Vec<Placed> = services
+        .iter()
+        .map(|s| {
+            let mut places = Places::in_force(s);
+            if s.key == of.key
+                && let Some(n) = s.servers.iter().position(|s| s.address == server.address)
+            {
+                places.servers[n] = place.clone();
+            }
+            (s.clone(), places)
+        })
+        .collect();
+    check::services(&list, config.limits.servers, &mistakes);
+    none(mistakes).map(|()| (services, server.address, at.is_none()))
+}
+
+/// The services with the settings in `body` changed in the server `old` of `of`. The address
+/// cannot be changed.
+///
+/// # Errors
+/// As [`put_service`].
+pub fn patch_server(
+    of: &Service,
+    old: &Server,
+    body: &Value,
+    config: &Config,
+) -> Result<Vec<Service>, Refused> {
+    let mut whole = server_to_json(old);
+    overlay(&mut whole, body, &["address"])?;
+    put_server(of, &whole, config).map(|(services, _, _)| services)
+}
+
+/// The services without one.
+pub fn remove_service(key: &ServiceKey, config: &Config) -> Vec<Service> {
+    config
+        .services
+        .iter()
+        .filter(|s| s.key != *key)
+        .cloned()
+        .collect()
+}
+
+/// The services with `of` less a server.
+pub fn remove_server(of: &Service, address: SocketAddr, config: &Config) -> Vec<Service> {
+    let mut changed = of.clone();
+    changed.servers.retain(|s| s.address != address);
+    replace(changed, config)
+}
+
+fn replace(changed: Service, config: &Config) -> Vec<Service> {
+    let same = |s: &Service| {
+        if s.key == changed.key {
+            changed.clone()
+        } else {
+            s.clone()
+        }
+    };
+    config.services.iter().map(same).collect()
+}
+
+fn placed(body: &Value, config: &Config) -> Result<Placed, Refused> {
+    let mistakes = Mistakes::default();
+    let context = Context {
+        timeouts: &config.timeouts,
+        servers_key: "servers",
+    };
+    let read = service::service(&node::from_json(body), context, &mistakes);
+    none(mistakes)?;
+    read.ok_or_else(Vec::new)
+}
+
+fn none(mistakes: Mistakes) -> Result<(), Refused> {
+    let list = mistakes.into_vec();
+    if list.is_empty() { Ok(()) } else { Err(list) }
+}
+
+/// Puts the keys of `changes` over those of `whole`; tables in it key by key.
+fn overlay(whole: &mut Value, changes: &Value, fixed: &[&str]) -> Result<(), Refused> {
+    let root = Place::Pointer(String::new());
+    let Value::Object(changes) = changes else {
+        return Err(vec![Mistake::new(
+            &root,
+            "the body must be an object with what shall change",
+        )]);
+    };
+    let Value::Object(whole) = whole else {
+        return Ok(());
+    };
+    let mut refused = Vec::new();
+    for (key, value) in changes {
+        if fixed.contains(&key.as_str()) {
+            let place = Place::Pointer(format!("/{key}"));
+            let what = format!("`{key}` cannot be changed this way");
+            refused.push(Mistake::new(&place, what).help("leave it out; see docs/api.md"));
+            continue;
+        }
+        match (whole.get_mut(key), value) {
+            (Some(Value::Object(inner)), Value::Object(changes)) => {
+                inner.extend(changes.iter().map(|(k, v)| (k.clone(), v.clone())));
+            }
+            _ => {
+                whole.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    if refused.is_empty() {
+        Ok(())
+    } else {
+        Err(refused)
+    }
+}

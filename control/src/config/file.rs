@@ -1,0 +1,265 @@
+//! The sections of the file that hold plain settings: daemon, dpdk, workers, limits, mirror,
+//! fullnat, timeouts.
+
+use std::path::PathBuf;
+
+use shunt_service::settings::SHARDS;
+use shunt_service::{TcpState, Timeouts};
+
+use super::Machine;
+use super::mistake::Mistake;
+use super::model::{Daemon, Dpdk, FullNat, Hugepages, Idle, Limits, MirrorLimits, Workers};
+use super::node::{Node, Place};
+use super::read::{Mistakes, Table, Wrong};
+use super::words;
+
+/// Most sessions of a director: two lines each, two more with IPv6, stay within a 32-bit line
+/// number.
+const SESSIONS: core::ops::RangeInclusive<u32> = 1024..=200_000_000;
+/// Slots travel in 24 bits of a session entry.
+const SERVERS: core::ops::RangeInclusive<u32> = 1..=1_000_000;
+
+pub(super) fn daemon(table: Option<Table<'_>>) -> Daemon {
+    let mut daemon = Daemon {
+        socket: "/run/shunt/shunt.sock".into(),
+        name: "shunt".to_owned(),
+    };
+    let Some(mut table) = table else {
+        return daemon;
+    };
+    if let Some(socket) = table.get("socket", socket_path) {
+        daemon.socket = socket;
+    }
+    if let Some(name) = table.get("name", instance_name) {
+        daemon.name = name;
+    }
+    table.finish();
+    daemon
+}
+
+/// An absolute path that fits into `sockaddr_un`.
+fn socket_path(node: &Node) -> Result<PathBuf, Wrong> {
+    let path = words::plain(node)?;
+    if !path.starts_with('/') {
+        return Err(Wrong::new(
+            "a relative path",
+            "an absolute one: \"/run/shunt/shunt.sock\"",
+        ));
+    }
+    if path.len() > 100 {
+        return Err(Wrong::new(
+            "too long for a socket's path",
+            "at most 100 bytes",
+        ));
+    }
+    Ok(path.into())
+}
+
+/// The name goes into file names and interface names.
+fn instance_name(node: &Node) -> Result<String, Wrong> {
+    let name = words::plain(node)?;
+    let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if name.len() > 12 || !name.chars().all(good) {
+        let what = format!("\"{}\" cannot name an instance", words::shown(&name));
+        return Err(Wrong::new(what, "1 to 12 letters, digits, - or _"));
+    }
+    Ok(name)
+}
+
+pub(super) fn dpdk(table: Option<Table<'_>>) -> Dpdk {
+    let mut dpdk = Dpdk {
+        memory: None,
+        hugepages: Hugepages::Auto,
+        eal: Vec::new(),
+    };
+    let Some(mut table) = table else { return dpdk };
+    dpdk.memory = table.get("memory", words::memory);
+    let hugepages = [
+        ("auto", Hugepages::Auto),
+        ("on", Hugepages::On),
+        ("off", Hugepages::Off),
+    ];
+    if let Some(choice) = table.get("hugepages", words::word(&hugepages)) {
+        dpdk.hugepages = choice;
+    }
+    if let Some(eal) = table.list("eal", words::plain) {
+        dpdk.eal = eal.into_iter().map(|(argument, _)| argument).collect();
+    }
+    table.finish();
+    dpdk
+}
+
+pub(super) fn workers(table: Option<Table<'_>>, machine: &Machine) -> Workers {
+    // Core 0, where the process may run there.
+    let control_core = match machine.cores.as_deref() {
+        Some([first, ..]) => *first,
+        Some([]) | None => 0,
+    };
+    let mut workers = Workers {
+        cores: Vec::new(),
+        control_core,
+        idle: Idle::Adaptive,
+    };
+    let Some(mut table) = table else {
+        return defaults_for(workers, machine);
+    };
+    let mistakes = table.mistakes();
+    let core = words::integer(0..=u16::MAX);
+    if let Some(listed) = table.list("cores", &core) {
+        if listed.is_empty() {
+            let what = "`cores` is empty: nobody would forward";
+            mistakes.add(Mistake::new(table.place_of("cores"), what).help("cores = [1]"));
+        }
+        if listed.len() > SHARDS {
+            let what = format!("{} workers; sessions are dealt to {SHARDS}", listed.len());
+            mistakes.add(Mistake::new(table.place_of("cores"), what).help("fewer cores"));
+        }
+        let mut seen: Vec<(u16, &Place)> = Vec::new();
+        for (core, place) in listed.into_iter().take(SHARDS) {
+            if let Some((_, first)) = seen.iter().find(|(c, _)| *c == core) {
+                let mistake = Mistake::new(place, format!("core {core} is listed twice"))
+                    .other(first, "first")
+                    .help("one worker for each core; leave one of the two out");
+                mistakes.add(mistake);
+                continue;
+            }
+            unknown_core(core, place, machine, mistakes);
+            seen.push((core, place));
+        }
+        workers.cores = seen.into_iter().map(|(core, _)| core).collect();
+    }
+    if let Some((core, place)) = table.placed("control_core", &core) {
+        unknown_core(core, place, machine, mistakes);
+        workers.control_core = core;
+    }
+    let idle = [("adaptive", Idle::Adaptive), ("busy", Idle::Busy)];
+    if let Some(idle) = table.get("idle", words::word(&idle)) {
+        workers.idle = idle;
+    }
+    table.finish();
+    defaults_for(workers, machine)
+}
+
+/// One worker on the core next to control's, or on the only one.
+fn defaults_for(mut workers: Workers, machine: &Machine) -> Workers {
+    if workers.cores.is_empty() {
+        let other = match &machine.cores {
+            Some(cores) => cores.iter().copied().find(|c| *c != workers.control_core),
+            None => Some(workers.control_core.wrapping_add(1)),
+        };
+        workers.cores = vec![other.unwrap_or(workers.control_core)];
+    }
+    workers
+}
+
+fn unknown_core(core: u16, place: &Place, machine: &Machine, mistakes: &Mistakes) {
+    let Some(cores) = &machine.cores else { return };
+    if !cores.contains(&core) {
+        let what = format!("this process cannot run on core {core}");
+        let help = format!("cores it can run on: {}", ranges(cores));
+        mistakes.add(Mistake::new(place, what).help(help));
+    }
+}
+
+/// `0-3, 8` for a list of cores.
+fn ranges(cores: &[u16]) -> String {
+    let mut cores = cores.to_vec();
+    cores.sort_unstable();
+    let mut parts: Vec<(u16, u16)> = Vec::new();
+    for core in cores {
+        match parts.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(core) => *last = core,
+            _ => parts.push((core, core)),
+        }
+    }
+    let show = |(from, to): &(u16, u16)| {
+        if from == to {
+            from.to_string()
+        } else {
+            format!("{from}-{to}")
+        }
+    };
+    parts.iter().map(show).collect::<Vec<_>>().join(", ")
+}
+
+pub(super) fn limits(table: Option<Table<'_>>) -> Limits {
+    let mut limits = Limits {
+        sessions: 65_536,
+        servers: 1024,
+        answers_per_second: 10_000,
+    };
+    let Some(mut table) = table else {
+        return limits;
+    };
+    if let Some(n) = table.get("sessions", words::integer(SESSIONS)) {
+        limits.sessions = n;
+    }
+    if let Some(n) = table.get("servers", words::integer(SERVERS)) {
+        limits.servers = n;
+    }
+    if let Some(n) = table.get("answers_per_second", words::integer(0..=u32::MAX)) {
+        limits.answers_per_second = n;
+    }
+    table.finish();
+    limits
+}
+
+pub(super) fn mirror(table: Option<Table<'_>>) -> MirrorLimits {
+    let mut limits = MirrorLimits {
+        packets_per_second: 200_000,
+    };
+    let Some(mut table) = table else {
+        return limits;
+    };
+    if let Some(n) = table.get("packets_per_second", words::integer(0..=u32::MAX)) {
+        limits.packets_per_second = n;
+    }
+    table.finish();
+    limits
+}
+
+pub(super) fn fullnat(table: Option<Table<'_>>) -> FullNat {
+    let mut fullnat = FullNat { toa_kind: 254 };
+    let Some(mut table) = table else {
+        return fullnat;
+    };
+    // Below are kinds that stacks act on (IANA's TCP option numbers).
+    if let Some(kind) = table.get("toa_kind", words::integer(77..=254)) {
+        fullnat.toa_kind = kind;
+    }
+    table.finish();
+    fullnat
+}
+
+/// Key of each TCP state in `[timeouts]`, by the state's number.
+pub(super) const TCP_KEYS: [(&str, TcpState); TcpState::COUNT] = [
+    ("tcp_none", TcpState::None),
+    ("tcp_established", TcpState::Established),
+    ("tcp_syn_sent", TcpState::SynSent),
+    ("tcp_syn_recv", TcpState::SynRecv),
+    ("tcp_fin_wait", TcpState::FinWait),
+    ("tcp_time_wait", TcpState::TimeWait),
+    ("tcp_close", TcpState::Close),
+    ("tcp_close_wait", TcpState::CloseWait),
+    ("tcp_last_ack", TcpState::LastAck),
+    ("tcp_listen", TcpState::Listen),
+    ("tcp_synack", TcpState::SynAck),
+];
+
+/// Reads timeouts over `base`.
+pub(super) fn timeouts(table: Option<Table<'_>>, base: &Timeouts) -> Timeouts {
+    let mut timeouts = *base;
+    let Some(mut table) = table else {
+        return timeouts;
+    };
+    for (key, state) in TCP_KEYS {
+        if let Some(ms) = table.get(key, words::duration) {
+            timeouts.tcp[state as usize] = ms;
+        }
+    }
+    if let Some(ms) = table.get("udp", words::duration) {
+        timeouts.udp = ms;
+    }
+    table.finish();
+    timeouts
+}

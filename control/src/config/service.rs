@@ -1,0 +1,353 @@
+//! `[[service]]` and `[[service.server]]`, out of the file or out of an API body. What concerns a
+//! service alone is checked here; what concerns it among others is in [`super::check`].
+
+use core::net::{IpAddr, SocketAddr};
+use std::collections::HashMap;
+
+use shunt_scheduler::{BuildError, Flags};
+use shunt_service::{
+    Mode, NoServer, OnRemoved, Protocol, Servers, ServiceKey, Timeouts, TtlPolicy, Unknown, Weight,
+};
+
+use super::file::timeouts;
+use super::mistake::Mistake;
+use super::model::{Announce, Server, Service};
+use super::node::{Node, Place};
+use super::read::{Mistakes, Table, Wrong};
+use super::words;
+
+pub(super) const PROTOCOLS: [(&str, Protocol); 2] =
+    [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
+pub(super) const MODES: [(&str, Mode); 4] = [
+    ("nat", Mode::Nat),
+    ("dr", Mode::Dr),
+    ("tun", Mode::Tun),
+    ("fullnat", Mode::FullNat),
+];
+pub(super) const ANNOUNCE: [(&str, Announce); 2] =
+    [("kernel", Announce::Kernel), ("worker", Announce::Worker)];
+pub(super) const UNKNOWN: [(&str, Unknown); 3] = [
+    ("reset", Unknown::Reset),
+    ("drop", Unknown::Drop),
+    ("schedule", Unknown::Schedule),
+];
+pub(super) const NO_SERVER: [(&str, NoServer); 3] = [
+    ("reset", NoServer::Reset),
+    ("icmp", NoServer::Icmp),
+    ("drop", NoServer::Drop),
+];
+pub(super) const GONE: [(&str, OnRemoved); 4] = [
+    ("finish", OnRemoved::Finish),
+    ("hold", OnRemoved::Hold),
+    ("reschedule", OnRemoved::Reschedule),
+    ("reset", OnRemoved::Reset),
+];
+pub(super) const TTL: [(&str, TtlPolicy); 2] = [
+    ("decrement", TtlPolicy::Decrement),
+    ("keep", TtlPolicy::Keep),
+];
+
+/// The word of a value in one of the lists above.
+pub(super) fn word_of<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> &'static str {
+    words
+        .iter()
+        .find(|(_, v)| v == value)
+        .map_or("", |(word, _)| word)
+}
+
+/// Where the parts of a service stand, for mistakes that show only among other services.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Places {
+    pub(super) vip: Place,
+    pub(super) announce: Place,
+    pub(super) locals: Vec<Place>,
+    pub(super) servers: Vec<Place>,
+}
+
+impl Places {
+    /// Of a service that is in force already.
+    pub(super) fn in_force(service: &Service) -> Self {
+        Self {
+            locals: vec![Place::InForce; service.local_addresses.len()],
+            servers: vec![Place::InForce; service.servers.len()],
+            ..Self::default()
+        }
+    }
+}
+
+/// What reading a service depends on.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    /// Timeouts where the service has none of its own.
+    pub(super) timeouts: &'a Timeouts,
+    /// Key of the list of servers: `server` in TOML, where it makes `[[service.server]]`;
+    /// `servers` in JSON.
+    pub(super) servers_key: &'static str,
+}
+
+/// Reads a service; `None` if it has no identity.
+pub(super) fn service(
+    node: &Node,
+    context: Context<'_>,
+    mistakes: &Mistakes,
+) -> Option<(Service, Places)> {
+    let mut table = Table::new("[[service]]", node, mistakes)?;
+    let protocol = table.need("protocol", "\"tcp\"", words::word(&PROTOCOLS));
+    let vip = table.need("vip", "\"10.0.0.100:80\"", words::endpoint_with_port);
+    let (scheduler, scheduler_flags) = scheduler(&mut table);
+    let mode = table.get("mode", words::word(&MODES)).unwrap_or(Mode::Nat);
+    let locals = table
+        .list("local_addresses", words::address)
+        .unwrap_or_default();
+    let announce = table
+        .get("announce", words::word(&ANNOUNCE))
+        .unwrap_or(Announce::Kernel);
+    let udp = protocol.as_ref().is_some_and(|(p, _)| *p == Protocol::Udp);
+    if udp {
+        for key in ["unknown", "toa"] {
+            if table.has(key) {
+                let what = format!("`{key}` is about TCP segments; a UDP service has none");
+                let mistake = Mistake::new(table.place_of(key), what).help("leave it out");
+                mistakes.add(mistake);
+            }
+        }
+    }
+    let unknown = table
+        .get("unknown", words::word(&UNKNOWN))
+        .unwrap_or(Unknown::Reset);
+    let no_server = table
+        .get("no_server", words::word(&NO_SERVER))
+        .unwrap_or(NoServer::Reset);
+    // SEMANTICS, decisions: TCP finishes on a removed server and is reset on a dead one; UDP
+    // moves on at once.
+    let default = |tcp| if udp { OnRemoved::Reschedule } else { tcp };
+    let gone = words::word(&GONE);
+    let on_removed = table
+        .get("on_removed", &gone)
+        .unwrap_or(default(OnRemoved::Finish));
+    let on_down = table
+        .get("on_down", &gone)
+        .unwrap_or(default(OnRemoved::Reset));
+    let ttl = table
+        .get("ttl", words::word(&TTL))
+        .unwrap_or(TtlPolicy::Decrement);
+    let toa = table.get("toa", words::boolean).unwrap_or(true);
+    let own = table.node("timeouts");
+    let own = own.and_then(|node| Table::new("[service.timeouts]", node, mistakes));
+    let timeouts = timeouts(own, context.timeouts);
+    let server_nodes = table.tables(context.servers_key, "[[service.server]]");
+    let announce_place = table.place_of("announce").clone();
+    let whole = table.place();
+    let mode_place = table.place_of("mode");
+    let locals_place = table.place_of("local_addresses");
+    table.finish();
+
+    let vip_port = vip.as_ref().map(|(vip, _)| vip.port());
+    let servers: Vec<(Server, Place)> = server_nodes
+        .into_iter()
+        .filter_map(|node| server(node, mode, vip_port, context.servers_key, mistakes))
+        .collect();
+    let (protocol, (vip, vip_place)) = (protocol?.0, vip?);
+    let key = ServiceKey {
+        protocol,
+        vip: vip.ip(),
+        port: vip.port(),
+    };
+    for (server, place) in &servers {
+        check_server(server, &key, place, mistakes);
+    }
+    check_locals(&key, &locals, mistakes);
+    let fullnat = mode == Mode::FullNat || servers.iter().any(|(s, _)| s.mode == Mode::FullNat);
+    if fullnat && locals.is_empty() && !locals_place_is_wrong(locals_place, whole) {
+        let what = format!("{key} has mode fullnat and no local address to send from");
+        let mistake = Mistake::new(mode_place, what).help(
+            "addresses of the director that its servers answer to: local_addresses = [\"…\"]",
+        );
+        mistakes.add(mistake);
+    }
+    let places = Places {
+        vip: vip_place.clone(),
+        announce: announce_place,
+        locals: locals.iter().map(|(_, place)| (*place).clone()).collect(),
+        servers: servers.iter().map(|(_, place)| place.clone()).collect(),
+    };
+    let service = Service {
+        key,
+        scheduler,
+        scheduler_flags,
+        mode,
+        local_addresses: locals.into_iter().map(|(address, _)| address).collect(),
+        announce,
+        unknown,
+        no_server,
+        on_removed,
+        on_down,
+        ttl,
+        toa,
+        timeouts,
+        servers: servers.into_iter().map(|(server, _)| server).collect(),
+    };
+    Some((service, places))
+}
+
+/// Whether `local_addresses` is there, so that its own mistakes tell why it came out empty.
+fn locals_place_is_wrong(locals: &Place, whole: &Place) -> bool {
+    locals != whole
+}
+
+/// Name and flags of the scheduler; what is wrong with them stands as the default.
+fn scheduler(table: &mut Table<'_>) -> (&'static str, Flags) {
+    let name = table.get("scheduler", scheduler_name);
+    // As ipvsadm.
+    let name = name.unwrap_or("wlc");
+    let flags = table.list("scheduler_flags", |node| scheduler_flag(node, name));
+    let mut all = Flags::default();
+    for (flag, _) in flags.unwrap_or_default() {
+        // A word that came this far is a flag.
+        let _ = all.set(&flag);
+    }
+    (name, all)
+}
+
+fn scheduler_name(node: &Node) -> Result<&'static str, Wrong> {
+    let typed = words::text(node)?;
+    if let Some(name) = shunt_scheduler::names().find(|name| *name == typed) {
+        return Ok(name);
+    }
+    let known: Vec<&str> = shunt_scheduler::names().collect();
+    match shunt_scheduler::build(typed, &Flags::default(), &Servers::default(), None) {
+        Err(BuildError::KernelOnly { name }) => Err(Wrong::new(
+            format!("the kernel's scheduler \"{name}\" is not built yet"),
+            format!("known are: {}", known.join(", ")),
+        )),
+        _ => Err(words::unknown_word(typed, &known)),
+    }
+}
+
+fn scheduler_flag(node: &Node, name: &str) -> Result<String, Wrong> {
+    let typed = words::text(node)?;
+    let mut flags = Flags::default();
+    if flags.set(typed).is_err() {
+        return Err(words::unknown_word(typed, &Flags::WORDS));
+    }
+    match shunt_scheduler::build(name, &flags, &Servers::default(), None) {
+        Ok(_) => Ok(typed.to_owned()),
+        Err(error) => Err(Wrong::new(
+            error.to_string(),
+            "leave it out, or choose its scheduler",
+        )),
+    }
+}
+
+fn check_locals(key: &ServiceKey, locals: &[(IpAddr, &Place)], mistakes: &Mistakes) {
+    let mut seen: HashMap<IpAddr, &Place> = HashMap::new();
+    for (address, place) in locals {
+        if address.is_ipv4() != key.vip.is_ipv4() {
+            let what = format!("local address {address} is not of the servers' family");
+            let help = if key.vip.is_ipv4() {
+                "an IPv4 address"
+            } else {
+                "an IPv6 address"
+            };
+            mistakes.add(Mistake::new(place, what).help(help));
+        }
+        if *address == key.vip {
+            let what = format!("local address {address} is the VIP");
+            mistakes.add(Mistake::new(place, what).help("another address of the director"));
+        }
+        if let Some(first) = seen.insert(*address, place) {
+            let mistake = Mistake::new(place, format!("local address {address} is there twice"))
+                .other(first, "first")
+                .help("leave one of the two out");
+            mistakes.add(mistake);
+        }
+    }
+}
+
+/// Reads a server; `vip_port` is the port of one that names none.
+pub(super) fn server(
+    node: &Node,
+    mode: Mode,
+    vip_port: Option<u16>,
+    servers_key: &str,
+    mistakes: &Mistakes,
+) -> Option<(Server, Place)> {
+    let name = if servers_key == "server" {
+        "[[service.server]]"
+    } else {
+        "the server"
+    };
+    let mut table = Table::new(name, node, mistakes)?;
+    let address = table.need("address", "\"172.16.1.5:80\"", words::endpoint);
+    let weight = table.get("weight", weight).unwrap_or(Weight(1));
+    let mode = table.get("mode", words::word(&MODES)).unwrap_or(mode);
+    let threshold = words::integer(0..=u32::MAX);
+    let upper = table.get("upper_threshold", &threshold).unwrap_or(0);
+    let lower = table.get("lower_threshold", &threshold).unwrap_or(0);
+    if lower > upper {
+        let place = table.place_of("lower_threshold");
+        let what = if upper == 0 {
+            "`lower_threshold` without `upper_threshold`".to_owned()
+        } else {
+            format!("`lower_threshold` {lower} is above `upper_threshold` {upper}")
+        };
+        let help = "a full server is used again below the lower threshold: give an \
+                    upper_threshold that is at least as high";
+        mistakes.add(Mistake::new(place, what).help(help));
+    }
+    table.finish();
+    let ((ip, port), place) = address?;
+    let port = port.or(vip_port).unwrap_or(0);
+    let server = Server {
+        address: SocketAddr::new(ip, port),
+        weight,
+        mode,
+        upper,
+        lower,
+    };
+    Some((server, place.clone()))
+}
+
+fn weight(node: &Node) -> Result<Weight, Wrong> {
+    words::integer(0..=u16::MAX)(node)
+        .map(Weight)
+        .map_err(|wrong| Wrong {
+            help: wrong
+                .help
+                .map(|range| format!("{range}; 0 means no new sessions")),
+            ..wrong
+        })
+}
+
+/// What a server must be for its service.
+pub(super) fn check_server(server: &Server, key: &ServiceKey, place: &Place, mistakes: &Mistakes) {
+    let Server { address, mode, .. } = server;
+    if address.is_ipv4() != key.vip.is_ipv4() {
+        let what = format!(
+            "server {address} is not of the family of the VIP {}",
+            key.vip
+        );
+        let help = if key.vip.is_ipv4() {
+            "an IPv4 address: translation between IPv4 and IPv6 is not built yet"
+        } else {
+            "an IPv6 address: translation between IPv6 and IPv4 is not built yet"
+        };
+        mistakes.add(Mistake::new(place, what).help(help));
+    }
+    if address.port() == key.port {
+        return;
+    }
+    let right = SocketAddr::new(address.ip(), key.port);
+    if matches!(mode, Mode::Dr | Mode::Tun) {
+        let what = format!(
+            "mode {mode} cannot translate port {} to {}",
+            key.port,
+            address.port()
+        );
+        let help = format!("\"{right}\", the VIP's port; or mode nat or fullnat");
+        mistakes.add(Mistake::new(place, what).help(help));
+    } else if address.port() == 0 {
+        let what = "port 0 stands for the client's destination port, of any-port services only";
+        mistakes.add(Mistake::new(place, what).help(format!("the server's port: \"{right}\"")));
+    }
+}

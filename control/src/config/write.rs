@@ -1,0 +1,63 @@
+//! Services and servers back into the words of the configuration: what the API shows as
+//! `configuration`, and what a partial change starts from.
+
+use serde_json::{Map, Value, json};
+use shunt_service::{Protocol, Timeouts};
+
+use super::file::TCP_KEYS;
+use super::model::{Server, Service};
+use super::service::{ANNOUNCE, GONE, NO_SERVER, TTL, UNKNOWN, word_of};
+use super::words::show_duration;
+
+/// A service in the form that [`super::edit::service`] reads, every setting written out.
+pub fn service_to_json(service: &Service) -> Value {
+    let mut map = Map::new();
+    let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
+    let vip = core::net::SocketAddr::new(service.key.vip, service.key.port);
+    put("protocol", json!(service.key.protocol.to_string()));
+    put("vip", json!(vip));
+    put("scheduler", json!(service.scheduler));
+    put(
+        "scheduler_flags",
+        json!(service.scheduler_flags.words().collect::<Vec<_>>()),
+    );
+    put("mode", json!(service.mode.name()));
+    put("local_addresses", json!(service.local_addresses));
+    put("announce", json!(word_of(&ANNOUNCE, &service.announce)));
+    if service.key.protocol == Protocol::Tcp {
+        put("unknown", json!(word_of(&UNKNOWN, &service.unknown)));
+        put("toa", json!(service.toa));
+    }
+    put("no_server", json!(word_of(&NO_SERVER, &service.no_server)));
+    put("on_removed", json!(word_of(&GONE, &service.on_removed)));
+    put("on_down", json!(word_of(&GONE, &service.on_down)));
+    put("ttl", json!(word_of(&TTL, &service.ttl)));
+    put("timeouts", timeouts(&service.timeouts));
+    put(
+        "servers",
+        service.servers.iter().map(server_to_json).collect(),
+    );
+    Value::Object(map)
+}
+
+/// A server in the form that [`super::edit::server`] reads.
+pub fn server_to_json(server: &Server) -> Value {
+    json!({
+        "address": server.address,
+        "weight": server.weight.0,
+        "mode": server.mode.name(),
+        "upper_threshold": server.upper,
+        "lower_threshold": server.lower,
+    })
+}
+
+fn timeouts(timeouts: &Timeouts) -> Value {
+    let tcp = TCP_KEYS
+        .iter()
+        .map(|(key, state)| (*key, timeouts.of(*state)));
+    let all = tcp.chain([("udp", timeouts.udp)]);
+    Value::Object(
+        all.map(|(key, ms)| (key.to_owned(), json!(show_duration(ms))))
+            .collect(),
+    )
+}

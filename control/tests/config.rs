@@ -1,0 +1,278 @@
+//! The configuration reader: what a good file becomes, what bad ones are told, and that no input
+//! makes it panic.
+
+use miette::{GraphicalReportHandler, GraphicalTheme};
+use proptest::prelude::*;
+use shunt_control::config::{self, Config, Machine, Mirror, edit, server_to_json, service_to_json};
+use shunt_service::{InterfaceId, Mode, OnRemoved, PortId, TcpState};
+
+/// A machine with cores 0 to 3, whatever the test runs on.
+fn machine() -> Machine {
+    Machine {
+        cores: Some((0..4).collect()),
+    }
+}
+
+fn parse(text: &str) -> Result<Config, String> {
+    config::parse("shunt.toml", text, &machine()).map_err(|invalid| {
+        let mut out = String::new();
+        GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor())
+            .with_width(100)
+            .render_report(&mut out, invalid.as_ref())
+            .expect("a String takes everything");
+        out
+    })
+}
+
+/// What the operator is told about each file in `tests/config`.
+#[test]
+fn every_mistake_is_told_with_its_place_and_what_is_right() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .expect("the folder is there")
+        .map(|entry| entry.expect("it can be read").path())
+        .collect();
+    files.sort();
+    assert!(!files.is_empty());
+    for path in files {
+        let text = std::fs::read_to_string(&path).expect("it can be read");
+        let told = parse(&text).map_or_else(|told| told, |_| "accepted".to_owned());
+        let name = path
+            .file_stem()
+            .expect("a file")
+            .to_string_lossy()
+            .into_owned();
+        insta::assert_snapshot!(name, told);
+    }
+}
+
+const PORT: &str = "[[port]]\nname = 'p0'\ndevice = 'net_null0'\n";
+
+#[test]
+fn a_file_with_a_port_alone_has_the_defaults() {
+    let config = parse(PORT).expect("it is complete");
+    assert_eq!(config.workers.cores, [1]);
+    assert_eq!(config.workers.control_core, 0);
+    assert_eq!(config.daemon.socket.to_str(), Some("/run/shunt/shunt.sock"));
+    assert_eq!(config.ports[0].mirror, Mirror::Tap("shunt0".into()));
+    assert_eq!(config.timeouts, shunt_service::Timeouts::default());
+    assert_eq!(config.limits.servers, 1024);
+}
+
+#[test]
+fn every_setting_arrives() {
+    let config = parse(include_str!("config/good.toml")).expect("it is good");
+    insta::assert_debug_snapshot!(config);
+}
+
+#[test]
+fn interfaces_are_numbered_port_by_port_untagged_first() {
+    let text = format!("{PORT}vlans = [7, 5]\n[[port]]\nname='b'\ndevice='net_null1'\n");
+    let config = parse(&text).expect("it is good");
+    let list: Vec<_> = config
+        .interfaces()
+        .into_iter()
+        .map(|i| (i.id, i.port, i.vlan, i.mirror))
+        .collect();
+    let tap = |name: &str| Mirror::Tap(name.to_owned());
+    assert_eq!(
+        list,
+        [
+            (InterfaceId(0), PortId(0), None, tap("shunt0")),
+            (InterfaceId(1), PortId(0), Some(7), tap("shunt0.7")),
+            (InterfaceId(2), PortId(0), Some(5), tap("shunt0.5")),
+            (InterfaceId(3), PortId(1), None, tap("shunt1")),
+        ]
+    );
+}
+
+#[test]
+fn af_packet_has_its_own_interface_for_a_mirror() {
+    let port = |device: &str, mirror: &str| {
+        let text = format!("[[port]]\nname='p'\ndevice='{device}'\n{mirror}");
+        parse(&text).map(|c| c.ports[0].mirror.clone())
+    };
+    let own = Ok(Mirror::Device("eth1".into()));
+    assert_eq!(port("net_af_packet0,iface=eth1", ""), own);
+    assert_eq!(port("net_af_xdp0,iface=eth1", "mirror='eth1'"), own);
+    assert_eq!(
+        port("net_af_packet0,iface=eth1", "mirror='none'"),
+        Ok(Mirror::None)
+    );
+    assert!(port("net_af_packet0,iface=eth1", "mirror='shunt0'").is_err());
+    assert!(port("net_tap0,iface=dtap0", "mirror='dtap0'").is_err());
+}
+
+#[test]
+fn udp_sessions_move_on_and_tcp_ones_finish_or_are_reset() {
+    let text = format!(
+        "{PORT}[[service]]\nprotocol='tcp'\nvip='10.0.0.1:80'\n[[service]]\nprotocol='udp'\n\
+         vip='10.0.0.1:80'\n"
+    );
+    let config = parse(&text).expect("it is good");
+    let [tcp, udp] = &config.services[..] else {
+        panic!("two services")
+    };
+    assert_eq!(
+        (tcp.on_removed, tcp.on_down),
+        (OnRemoved::Finish, OnRemoved::Reset)
+    );
+    assert_eq!(
+        (udp.on_removed, udp.on_down),
+        (OnRemoved::Reschedule, OnRemoved::Reschedule)
+    );
+}
+
+#[test]
+fn timeouts_of_a_service_stand_over_the_global_ones() {
+    let text = format!(
+        "{PORT}[timeouts]\ntcp_established='1h'\nudp='10s'\n[[service]]\nprotocol='tcp'\n\
+         vip='10.0.0.1:80'\n[service.timeouts]\ntcp_established='1h30m'\n"
+    );
+    let timeouts = parse(&text).expect("it is good").services[0].timeouts;
+    assert_eq!(timeouts.of(TcpState::Established), 5_400_000);
+    assert_eq!(timeouts.of(TcpState::FinWait), 120_000);
+    assert_eq!(timeouts.udp, 10_000);
+}
+
+#[test]
+fn a_server_without_a_port_has_the_services() {
+    let text = format!(
+        "{PORT}[[service]]\nprotocol='tcp'\nvip='[2001:db8::1]:443'\nmode='dr'\n\
+         [[service.server]]\naddress='2001:db8::5'\n"
+    );
+    let server = parse(&text).expect("it is good").services[0].servers[0];
+    assert_eq!(server.address.to_string(), "[2001:db8::5]:443");
+    assert_eq!(server.mode, Mode::Dr);
+}
+
+#[test]
+fn a_file_for_another_machine_is_not_held_to_this_ones_cores() {
+    let text = format!("[workers]\ncores = [70]\n{PORT}");
+    assert!(parse(&text).is_err());
+    assert!(config::parse("f", &text, &Machine::default()).is_ok());
+}
+
+#[test]
+fn what_is_written_reads_back_the_same() {
+    let config = parse(include_str!("config/good.toml")).expect("it is good");
+    for service in &config.services {
+        let written = service_to_json(service);
+        assert_eq!(edit::service(&written, &config).as_ref(), Ok(service));
+        for server in &service.servers {
+            let (services, _, new) =
+                edit::put_server(service, &server_to_json(server), &config).expect("it is there");
+            assert!(!new);
+            assert_eq!(services, config.services);
+        }
+    }
+}
+
+#[test]
+fn a_body_is_told_all_its_mistakes_with_pointers() {
+    let config = parse(PORT).expect("it is good");
+    let body = serde_json::json!({
+        "protocol": "tpc", "vip": "10.0.0.1", "servers": [{ "adress": "x", "weight": -1 }],
+    });
+    let told: Vec<_> = edit::service(&body, &config)
+        .expect_err("four mistakes")
+        .into_iter()
+        .map(|m| (m.place, m.what, m.help))
+        .collect();
+    insta::assert_debug_snapshot!(told);
+}
+
+/// Bits of configuration, so that random text gets past the first line.
+fn fragment() -> impl Strategy<Value = String> {
+    let words = [
+        "[daemon]",
+        "[workers]",
+        "[[port]]",
+        "[[service]]",
+        "[[service.server]]",
+        "[[route]]",
+        "[[neighbour]]",
+        "[timeouts]",
+        "[service.timeouts]",
+        "cores",
+        "name",
+        "device",
+        "vlans",
+        "mirror",
+        "vip",
+        "protocol",
+        "address",
+        "weight",
+        "prefix",
+        "via",
+        "mac",
+        "mtu",
+        "memory",
+        "tcp_established",
+        "scheduler",
+        "scheduler_flags",
+        "local_addresses",
+        "=",
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        ".",
+        "\n",
+        "\n",
+        "\"",
+        "'",
+        "0",
+        "-1",
+        "99999999999999999999",
+        "0x7f",
+        "1.5",
+        "true",
+        "1979-05-27",
+        "'tcp'",
+        "'10.0.0.1:80'",
+        "'[::1]:80'",
+        "'fe80::1%3'",
+        "'1h'",
+        "'99999999999999d'",
+        "'9m9'",
+        "'+5:00:00:00:00:00'",
+        "'sh-port'",
+        "'256M'",
+        "'/24'",
+        "'é'",
+    ];
+    let word = prop_oneof![
+        8 => proptest::sample::select(words.to_vec()).prop_map(str::to_owned),
+        1 => ".{0,8}",
+    ];
+    proptest::collection::vec(word, 0..60).prop_map(|words| words.join(" "))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in prop_oneof![".*", fragment()]) {
+        // The outcome may be either; the message must be one that can be shown.
+        if let Err(told) = parse(&text) {
+            prop_assert!(!told.is_empty());
+        }
+    }
+
+    #[test]
+    fn no_change_of_a_good_file_makes_the_reader_panic(
+        at in 0usize..2000,
+        cut in 0usize..30,
+        put in prop_oneof![".{0,5}", fragment()],
+    ) {
+        let good = include_str!("config/good.toml");
+        let from = good.floor_char_boundary(at.min(good.len()));
+        let to = good.floor_char_boundary((from + cut).min(good.len()));
+        let text = format!("{}{put}{}", &good[..from], &good[to..]);
+        if let Err(told) = parse(&text) {
+            prop_assert!(!told.is_empty());
+        }
+    }
+}
