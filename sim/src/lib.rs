@@ -10,8 +10,11 @@
 #![forbid(unsafe_code)]
 
 pub mod buf;
+pub mod dice;
 pub mod frame;
+pub mod link;
 pub mod port;
+pub mod tcp;
 
 pub use buf::{SimBuf, SimPool};
 pub use port::{PortSetup, SimPort, SimWire, port};
