@@ -1,0 +1,166 @@
+"""The director under test: its configuration, its process, its kernel side."""
+
+import json
+import pathlib
+import subprocess
+
+import net as network
+from plan import (
+    BACK, DIRECTOR_HOST, FAMILIES, FRONT, LOCAL_HOST, ROUTER_HOST, SERVERS, VIP_HOSTS, endpoint,
+    services,
+)
+from report import Failed
+
+
+class Director:
+    """shuntd in the node d, for one start."""
+
+    def __init__(self, net, start, binaries):
+        self.net = net
+        self.start = start
+        self.back = BACK if start.networks == 2 else FRONT
+        self.binaries = pathlib.Path(binaries)
+        self.socket = net.dir / "shunt.sock"
+        self.config = net.dir / "shunt.toml"
+        self.process = None
+        self.vhost = None
+
+    # Configuration
+
+    def mirror(self, number):
+        """The kernel interface of the front or back network."""
+        port = (0 if number == FRONT else 1) if self.start.arms == 2 else 0
+        vlan = self.start.vlan_of(0 if number == FRONT else 1)
+        name = f"wire{port}" if self.start.device == "net_af_packet" else f"shunt{port}"
+        return f"{name}.{vlan}" if vlan else name
+
+    def announce(self, mode):
+        """Who answers for a VIP. With af_packet the kernel sees every frame, so it must not have
+        the VIP; else both ways are tried."""
+        if self.start.device == "net_af_packet" or mode in ("dr", "tun"):
+            return "worker"
+        return "kernel"
+
+    def _device(self, port):
+        if self.start.device == "net_tap":
+            return f"net_tap{port},iface=dtap{port}"
+        if self.start.device == "net_af_packet":
+            return f"net_af_packet{port},iface=wire{port},qpairs={self.start.workers}"
+        return f"net_virtio_user{port},path={self.net.dir}/vhost{port}.sock"
+
+    def toml(self, **changes):
+        """The configuration. `changes` replaces top tables, for configurations that are wrong."""
+        start = self.start
+        daemon = {"socket": str(self.socket), "name": self.net.prefix}
+        dpdk = {"memory": "256M"}
+        workers = {"cores": [1, 0][:start.workers], "control_core": 0}
+        limits = {"sessions": 16384, "servers": 256}
+        tables = {"daemon": daemon, "dpdk": dpdk, "workers": workers, "limits": limits}
+        tables.update(changes.pop("tables", {}))
+        lines = []
+        for name, table in tables.items():
+            lines += [f"[{name}]", *_keys(table), ""]
+        for port in range(start.arms):
+            entry = {"name": f"p{port}", "device": self._device(port)}
+            if start.device != "net_af_packet":
+                entry["mirror"] = f"shunt{port}"
+            if start.vlan:
+                entry["vlans"] = [100, 200] if start.arms == 1 else [(100, 200)[port]]
+            entry.update(changes.get("port", {}))
+            lines += ["[[port]]", *_keys(entry), ""]
+        for service in services(start):
+            entry = {
+                "protocol": service.protocol, "vip": service.endpoint,
+                "scheduler": "rr", "mode": service.mode, "announce": self.announce(service.mode),
+            }
+            if service.mode == "fullnat":
+                entry["local_addresses"] = [service.local_address]
+            lines += ["[[service]]", *_keys(entry)]
+            for server in SERVERS:
+                address = endpoint(service.server_address(server), service.server_port)
+                lines += ["[[service.server]]", *_keys({"address": address})]
+            lines.append("")
+        return "\n".join(lines)
+
+    # Life
+
+    def begin(self):
+        """Starts shuntd and everything around it; returns when the API answers."""
+        if self.start.device == "virtio_user":
+            self._vhost_backend()
+        self.config.write_text(self.toml())
+        self.process = self.net.spawn(
+            "d", "shuntd", self.binaries / "shuntd", "--config", self.config)
+        settled = network.wait_for(lambda: self.answers() or not self.process.running(), 30, 0.1)
+        if not settled or not self.process.running():
+            self.process.stop()
+            raise Failed("\n".join(["shuntd did not come up:", *self.process.tail()]))
+        if self.start.device == "net_tap":
+            for port in range(self.start.arms):
+                self.net.patch("d", f"dtap{port}", f"wire{port}")
+        self._kernel_side()
+
+    def _vhost_backend(self):
+        """testpmd as the vhost-user backend: the other end of virtio-user, on a raw cable."""
+        self.vhost = self.net.spawn(
+            "d", "testpmd", "dpdk-testpmd", "-l", "1,0", "--no-huge", "-m", "128", "--no-pci",
+            "--no-telemetry", f"--file-prefix={self.net.prefix}vhost",
+            f"--vdev=net_vhost0,iface={self.net.dir}/vhost0.sock",
+            "--vdev=net_af_packet0,iface=wire0",
+            "--", "--forward-mode=io", "--auto-start", "--total-num-mbufs=8192",
+            "--nb-cores=1", "--no-mlockall")
+        if not network.wait_for(lambda: (self.net.dir / "vhost0.sock").exists(), 20, 0.1):
+            raise Failed("\n".join(["testpmd made no vhost socket:", *self.vhost.tail()]))
+
+    def _kernel_side(self):
+        """What an operator does with plain `ip`: addresses and a default route on the mirrors."""
+        net = self.net
+        for number in {FRONT, self.back}:
+            interface = self.mirror(number)
+            net.sysctl("d", f"net/ipv6/conf/{interface}/disable_ipv6=0")
+            for family in FAMILIES:
+                address = family.address(number, DIRECTOR_HOST)
+                net.address("d", interface, f"{address}/{family.length}")
+        for family in FAMILIES:
+            self.default_route(family, ROUTER_HOST)
+            for mode in self.start.modes:
+                if self.announce(mode) != "kernel":
+                    continue
+                vip = family.address(FRONT, VIP_HOSTS[mode])
+                net.address("d", self.mirror(FRONT), f"{vip}/{family.host_length}")
+                if mode == "fullnat":
+                    local = family.address(self.back, LOCAL_HOST)
+                    net.address("d", self.mirror(self.back), f"{local}/{family.host_length}")
+
+    def default_route(self, family, host):
+        self.net.ip("d", f"-{family.version}", "route", "replace", "default",
+                    "via", family.address(FRONT, host), "dev", self.mirror(FRONT))
+
+    def mac(self, number):
+        return self.net.mac("d", self.mirror(number))
+
+    def end(self):
+        """Stops shuntd as an init system would; returns its exit status."""
+        status = self.process.stop()
+        if self.vhost:
+            self.vhost.stop()
+        return status
+
+    # Questions
+
+    def shunt(self, *args):
+        """The operator's command, as JSON."""
+        out = network.run(str(self.binaries / "shunt"), "--socket", str(self.socket), "--json", *args,
+                          timeout=10)
+        return json.loads(out) if out.strip() else None
+
+    def answers(self):
+        try:
+            return self.shunt("status") is not None
+        except (OSError, subprocess.SubprocessError, ValueError):
+            return False
+
+
+def _keys(table):
+    # JSON's strings, numbers, booleans and lists of them are TOML's.
+    return [f"{key} = {json.dumps(value)}" for key, value in table.items()]
