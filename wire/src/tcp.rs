@@ -9,6 +9,8 @@ use crate::packet::tcp_flags;
 
 /// Length of a header without options, bytes.
 pub const HEADER_LEN: usize = 20;
+/// Offset of the checksum in it, bytes.
+pub const CHECKSUM: usize = 16;
 
 /// TCP header without options.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]

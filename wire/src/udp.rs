@@ -9,6 +9,8 @@ use crate::{protocol, view};
 
 /// Length of a header, bytes.
 pub const HEADER_LEN: usize = 8;
+/// Offset of the checksum in it, bytes.
+pub const CHECKSUM: usize = 6;
 
 /// UDP header.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -23,9 +25,6 @@ pub struct UdpHeader {
     /// Checksum; 0 over IPv4 means that there is none.
     pub checksum: U16,
 }
-
-/// Offset of the checksum in the header, bytes.
-const CHECKSUM: usize = 6;
 
 impl UdpHeader {
     /// Changes the checksum as the covered words were changed; a missing one stays missing.
