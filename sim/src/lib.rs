@@ -12,6 +12,7 @@
 pub mod buf;
 pub mod dice;
 pub mod frame;
+pub mod host;
 pub mod link;
 pub mod port;
 pub mod tcp;
