@@ -7,6 +7,15 @@
 //! scheduler: write its file, add a line to the table in [`registry`], name its recordings there.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
 
 use core::any::Any;
 use core::fmt;

@@ -12,14 +12,17 @@ pub(crate) struct WeightTree {
 impl WeightTree {
     pub(crate) fn new(weights: impl ExactSizeIterator<Item = u16>) -> Self {
         let leaves = weights.len().next_power_of_two();
-        let mut nodes = vec![0; 2 * leaves].into_boxed_slice();
-        for (leaf, weight) in nodes[leaves..].iter_mut().zip(weights) {
-            *leaf = weight;
+        let zeros = |n| core::iter::repeat_n(0, n);
+        let padding = zeros(leaves - weights.len());
+        let nodes = zeros(leaves).chain(weights).chain(padding).collect();
+        let mut tree = Self { nodes, leaves };
+        for n in (1..leaves).rev() {
+            let largest = tree.node(2 * n).max(tree.node(2 * n + 1));
+            if let Some(node) = tree.nodes.get_mut(n) {
+                *node = largest;
+            }
         }
-        for node in (1..leaves).rev() {
-            nodes[node] = nodes[2 * node].max(nodes[2 * node + 1]);
-        }
-        Self { nodes, leaves }
+        tree
     }
 
     fn node(&self, n: usize) -> u16 {
