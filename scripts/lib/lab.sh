@@ -17,6 +17,8 @@ LIB=$ROOT/scripts/lib
 LABS=/run/shunt-labs
 SHUNTD=${SHUNTD:-${CARGO_TARGET_DIR:-$ROOT/target}/release/shuntd}
 SHUNT=${SHUNT:-${CARGO_TARGET_DIR:-$ROOT/target}/release/shunt}
+# A runtime root in which shuntd is run, instead of from here (scripts/lib/runtime-root makes one).
+SHUNT_ROOT=${SHUNT_ROOT:-}
 
 # shellcheck source=scripts/lib/packages.sh
 . "$LIB/packages.sh"
@@ -283,7 +285,12 @@ director_start() {
     sed "s|@DIR@|$LAB_DIR|g; s|@LAB@|$LAB|g; s|@WORKER@|$(($(nproc) > 1))|g" >"$LAB_DIR/shunt.toml"
     heading "Director"
     printf '$ shuntd --config %s\n' "$LAB_DIR/shunt.toml"
-    spawn d shuntd "$SHUNTD" --config "$LAB_DIR/shunt.toml"
+    if [ -n "$SHUNT_ROOT" ]; then
+        spawn d shuntd "$LIB/enter-root" "$SHUNT_ROOT" "$LAB_DIR" \
+            shuntd --config "$LAB_DIR/shunt.toml"
+    else
+        spawn d shuntd "$SHUNTD" --config "$LAB_DIR/shunt.toml"
+    fi
     await 30 director_settled
     shunt status >/dev/null || fail "shuntd does not answer"
     for wire in $(ip -n "$LAB-d" -o link show type veth | grep -o 'wire[0-9]*' | sort -u); do

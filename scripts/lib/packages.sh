@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# The Debian packages that building, labs and tests need: the one list, and how they are installed.
-# Sourced by scripts/demo, scripts/test and the labs.
+# The Debian packages that building, running, labs and tests need: the one list, and how they are
+# installed. Sourced by scripts/demo, scripts/test, the labs and the Dockerfile.
 
 # shellcheck disable=SC2034 # used by those who source this
 packages_build=(
@@ -13,6 +13,12 @@ packages_lab=(
 )
 packages_test=(
     dpdk dpdk-dev tcpdump python3-scapy debootstrap valgrind
+)
+# What shuntd needs where it only runs: libraries of the statically linked DPDK drivers
+# (dpdk-sys/build/drivers.rs), and `ip` for whoever sets the director's addresses.
+packages_runtime=(
+    libnuma1 libbsd0 libpcap0.8 libxdp1 libbpf1 libibverbs1 ibverbs-providers
+    iproute2
 )
 
 # Installs those of the packages that are missing. Says what it does; asks nothing.
