@@ -27,4 +27,4 @@ pub mod view;
 /// TTL and hop limit of packets that the director makes (RFC 1700's recommended default).
 pub const DEFAULT_TTL: u8 = 64;
 
-pub use packet::{Kind, Malformed, Parsed, parse};
+pub use packet::{Kind, Malformed, Parsed, parse, parse_into};

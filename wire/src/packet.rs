@@ -8,16 +8,21 @@
 //! equal.
 
 use core::fmt;
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::IpAddr;
 
-use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+use zerocopy::byteorder::network_endian::U16;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::eth::{self, EthernetHeader, VlanTag};
 use crate::ipv4::{self, Ipv4Header};
 use crate::ipv6::{self, Ipv6Header};
 use crate::tcp::{self, TcpHeader};
 use crate::udp::{self, UdpHeader};
-use crate::{checksum, icmp, protocol};
+use crate::{checksum, protocol, view};
+
+mod rules;
+
+pub use rules::parse_any;
 
 /// What a frame is, as far as forwarding is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -115,22 +120,6 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// An IPv4 header without options, and the ports: one bounds check for both.
-#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct Ipv4Udp {
-    ip: Ipv4Header,
-    udp: UdpHeader,
-}
-
-/// An IPv6 header without extensions, and the ports.
-#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct Ipv6Udp {
-    ip: Ipv6Header,
-    udp: UdpHeader,
-}
-
 /// Parses a frame. The whole headers must be in `frame` (the first segment); `frame` may be
 /// shorter than the packet when the rest is in further segments, `frame_len` is the length of all.
 ///
@@ -141,356 +130,200 @@ struct Ipv6Udp {
 /// [`Malformed`] names the first thing that is wrong.
 #[inline]
 pub fn parse(frame: &[u8], frame_len: usize, ip_checksum_ok: bool) -> Result<Parsed, Malformed> {
-    match parse_common(frame, frame_len, ip_checksum_ok) {
-        Some(parsed) => Ok(parsed),
-        None => parse_any(frame, frame_len, ip_checksum_ok),
-    }
+    let mut parsed = Parsed::EMPTY;
+    parse_into(frame, frame_len, ip_checksum_ok, &mut parsed).map(|()| parsed)
 }
 
-/// The common case: TCP or UDP, no IP options or extension headers, no fragment, at most one tag.
-/// `None` says no more than that another must judge.
-#[inline(always)]
-fn parse_common(frame: &[u8], frame_len: usize, ip_checksum_ok: bool) -> Option<Parsed> {
-    let (ethernet, mut rest) = EthernetHeader::ref_from_prefix(frame).ok()?;
-    let mut ether_type = ethernet.ether_type.get();
-    let mut l3 = eth::HEADER_LEN;
-    let mut vlan = 0;
-    if ether_type == eth::VLAN {
-        let (tag, after) = VlanTag::ref_from_prefix(rest).ok()?;
-        vlan = tag.tci.get() & eth::VLAN_ID_MASK;
-        ether_type = tag.ether_type.get();
-        l3 += eth::TAG_LEN;
-        rest = after;
-    }
-    let ipv6 = ether_type == eth::IPV6;
-    let (l4, end, ttl, protocol, dont_fragment, ports) = if ipv6 {
-        let (Ipv6Udp { ip, udp }, _) = Ipv6Udp::ref_from_prefix(rest).ok()?;
-        let end = l3 + ipv6::HEADER_LEN + usize::from(ip.payload_length.get());
-        let source = u128::from_be_bytes(ip.src);
-        // Unspecified (0) and loopback (1) are the two lowest addresses, multicast the highest.
-        if ip.version_class_flow.get() >> 28 != 6 || source < 2 || ip.src[0] == 0xff {
-            return None;
-        }
-        (
-            l3 + ipv6::HEADER_LEN,
-            end,
-            ip.hop_limit,
-            ip.next_header,
-            true,
-            udp,
-        )
-    } else if ether_type == eth::IPV4 {
-        let (Ipv4Udp { ip, udp }, _) = Ipv4Udp::ref_from_prefix(rest).ok()?;
-        let end = l3 + usize::from(ip.total_length.get());
-        let flags = ip.flags_offset.get();
-        // 0/8 and 224/3 may or may not be sources: left to `parse_any`, as is 127/8.
-        let odd_source = !(1..224).contains(&ip.src[0]) || ip.src[0] == 127;
-        let fragment = flags & (ipv4::MF | ipv4::OFFSET_MASK) != 0;
-        if ip.version_ihl != ipv4::VERSION_IHL || fragment || odd_source {
-            return None;
-        }
-        if !ip_checksum_ok && !checksum::ipv4_header_ok(ip) {
-            return None;
-        }
-        (
-            l3 + ipv4::HEADER_LEN,
-            end,
-            ip.ttl,
-            ip.protocol,
-            flags & ipv4::DF != 0,
-            udp,
-        )
-    } else {
-        return None;
-    };
-    // `end` must fit its field; with that, so do all offsets below it.
-    if end > frame_len || end > usize::from(u16::MAX) {
-        return None;
-    }
-    let (kind, header_len, tcp_flags) = if protocol == protocol::TCP {
-        let (tcp, _) = TcpHeader::ref_from_prefix(frame.get(l4..)?).ok()?;
-        let header_len = tcp.header_len();
-        if header_len < tcp::HEADER_LEN {
-            return None;
-        }
-        (Kind::Tcp, header_len, tcp.flags)
-    } else if protocol == protocol::UDP {
-        let length = usize::from(ports.length.get());
-        if length < udp::HEADER_LEN || l4 + length > end {
-            return None;
-        }
-        (Kind::Udp, udp::HEADER_LEN, 0)
-    } else {
-        return None;
-    };
-    let payload = l4 + header_len;
-    // The options of TCP are headers too: they must be in this segment.
-    if payload > end || payload > frame.len() {
-        return None;
-    }
-    Some(Parsed {
-        kind,
-        ipv6,
-        ttl,
-        tcp_flags,
-        dont_fragment,
-        vlan,
-        l3: l3 as u16,
-        l4: l4 as u16,
-        payload: payload as u16,
-        end: end as u16,
-        src_port: ports.src_port.get(),
-        dst_port: ports.dst_port.get(),
-    })
-}
-
-/// What the network layer said of a packet, for the transport layer to go on with.
-struct Network {
-    ipv6: bool,
-    ttl: u8,
-    protocol: u8,
-    dont_fragment: bool,
-    /// Not to be looked into: a fragment, or a packet that is routed on by its sender's will.
-    opaque: Option<Kind>,
-    source: Source,
-    l4: usize,
-    end: usize,
-}
-
-/// What a source address is good for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Source {
-    Host,
-    Unspecified,
-    /// Multicast, broadcast, loopback: nobody has it on a wire.
-    Nobody,
-}
-
-/// As [`parse`], by all rules and without haste.
+/// As [`parse`], with the result written where it shall stay: in a burst this spares a copy field
+/// by field, which costs as much as the parsing.
 ///
 /// # Errors
-/// As [`parse`].
-#[cold]
-#[inline(never)]
-pub fn parse_any(
+/// As [`parse`]; `out` is then unspecified.
+#[inline]
+pub fn parse_into(
     frame: &[u8],
     frame_len: usize,
     ip_checksum_ok: bool,
-) -> Result<Parsed, Malformed> {
-    // A caller that has the frame in one piece may pass a longer `frame_len` by mistake only.
-    let frame_len = frame_len.max(frame.len());
-    let (ethernet, mut rest) =
-        EthernetHeader::ref_from_prefix(frame).map_err(|_| Malformed::Truncated)?;
-    let mut ether_type = ethernet.ether_type.get();
-    let mut l3 = eth::HEADER_LEN;
-    let mut vlan = 0;
-    // One tag, or a service tag and a customer tag.
-    for outer in [true, false] {
-        if !matches!(ether_type, eth::VLAN | eth::QINQ) {
-            break;
-        }
-        let (tag, after) = VlanTag::ref_from_prefix(rest).map_err(|_| Malformed::Truncated)?;
-        if outer {
-            vlan = tag.tci.get() & eth::VLAN_ID_MASK;
-        }
-        ether_type = tag.ether_type.get();
-        l3 += eth::TAG_LEN;
-        rest = after;
+    out: &mut Parsed,
+) -> Result<(), Malformed> {
+    if parse_common(frame, frame_len, ip_checksum_ok, out).is_some() {
+        return Ok(());
     }
-    let network = match ether_type {
-        eth::IPV4 => network4(rest, l3, frame_len, ip_checksum_ok)?,
-        eth::IPV6 => network6(rest, l3, frame_len)?,
-        other => {
-            let l3 = l3 as u16;
-            return Ok(Parsed {
-                kind: if other == eth::ARP {
-                    Kind::Arp
-                } else {
-                    Kind::Other
-                },
-                ipv6: false,
-                ttl: 0,
-                tcp_flags: 0,
-                dont_fragment: false,
-                vlan,
-                l3,
-                l4: l3,
-                payload: l3,
-                end: u16::try_from(frame_len).unwrap_or(u16::MAX),
-                src_port: 0,
-                dst_port: 0,
-            });
-        }
-    };
-    let mut parsed = Parsed {
-        kind: Kind::OtherIp,
-        ipv6: network.ipv6,
-        ttl: network.ttl,
-        tcp_flags: 0,
-        dont_fragment: network.dont_fragment,
-        vlan,
-        l3: l3 as u16,
-        l4: network.l4 as u16,
-        payload: network.l4 as u16,
-        end: network.end as u16,
-        src_port: 0,
-        dst_port: 0,
-    };
-    match network.opaque {
-        Some(kind) => parsed.kind = kind,
-        None => transport(frame, &network, &mut parsed)?,
-    }
-    Ok(parsed)
-}
-
-/// IPv4 at the start of `rest`, which is at offset `l3` of the frame.
-fn network4(
-    rest: &[u8],
-    l3: usize,
-    frame_len: usize,
-    ip_checksum_ok: bool,
-) -> Result<Network, Malformed> {
-    let (ip, _) = Ipv4Header::ref_from_prefix(rest).map_err(|_| Malformed::Truncated)?;
-    if ip.version_ihl >> 4 != 4 {
-        return Err(Malformed::Version);
-    }
-    let header_len = ip.header_len();
-    let total = usize::from(ip.total_length.get());
-    if header_len < ipv4::HEADER_LEN || (header_len > total && total >= ipv4::HEADER_LEN) {
-        return Err(Malformed::HeaderLength);
-    }
-    let end = l3 + total;
-    if total < ipv4::HEADER_LEN || end > frame_len || end > usize::from(u16::MAX) {
-        return Err(Malformed::TotalLength);
-    }
-    let header = rest.get(..header_len).ok_or(Malformed::Truncated)?;
-    if !ip_checksum_ok && checksum::sum(header) != 0xffff {
-        return Err(Malformed::IpChecksum);
-    }
-    ipv4::check_options(header.get(ipv4::HEADER_LEN..).unwrap_or_default())?;
-    let flags = ip.flags_offset.get();
-    let fragment = flags & (ipv4::MF | ipv4::OFFSET_MASK) != 0;
-    let source = Ipv4Addr::from(ip.src);
-    Ok(Network {
-        ipv6: false,
-        ttl: ip.ttl,
-        protocol: ip.protocol,
-        dont_fragment: flags & ipv4::DF != 0,
-        opaque: fragment.then_some(Kind::Fragment),
-        source: if source.is_unspecified() {
-            Source::Unspecified
-        } else if source.is_multicast() || source.is_broadcast() || source.is_loopback() {
-            Source::Nobody
-        } else {
-            Source::Host
-        },
-        l4: l3 + header_len,
-        end,
-    })
-}
-
-/// IPv6 at the start of `rest`, which is at offset `l3` of the frame.
-fn network6(rest: &[u8], l3: usize, frame_len: usize) -> Result<Network, Malformed> {
-    let (ip, available) = Ipv6Header::ref_from_prefix(rest).map_err(|_| Malformed::Truncated)?;
-    if ip.version_class_flow.get() >> 28 != 6 {
-        return Err(Malformed::Version);
-    }
-    let payload_len = usize::from(ip.payload_length.get());
-    let end = l3 + ipv6::HEADER_LEN + payload_len;
-    // Nothing at all after a hop-by-hop header would be a jumbogram (RFC 2675).
-    if end > frame_len || end > usize::from(u16::MAX) || (payload_len == 0 && ip.next_header == 0) {
-        return Err(Malformed::TotalLength);
-    }
-    let chain = ipv6::walk(ip.next_header, available, payload_len)?;
-    let source = Ipv6Addr::from(ip.src);
-    Ok(Network {
-        ipv6: true,
-        ttl: ip.hop_limit,
-        protocol: chain.protocol,
-        dont_fragment: true,
-        opaque: if chain.fragment {
-            Some(Kind::Fragment)
-        } else if chain.on_the_way {
-            Some(Kind::OtherIp)
-        } else {
-            None
-        },
-        source: if source.is_unspecified() {
-            Source::Unspecified
-        } else if source.is_multicast() || source.is_loopback() {
-            Source::Nobody
-        } else {
-            Source::Host
-        },
-        l4: l3 + ipv6::HEADER_LEN + chain.len,
-        end,
-    })
-}
-
-/// Looks into TCP, UDP, ICMP and ICMPv6 and completes `parsed`.
-fn transport(frame: &[u8], network: &Network, parsed: &mut Parsed) -> Result<(), Malformed> {
-    let &Network { l4, end, .. } = network;
-    let room = end.saturating_sub(l4);
-    let bytes = frame.get(l4..).ok_or(Malformed::Truncated)?;
-    let header_len = match (network.protocol, network.ipv6) {
-        (protocol::TCP, _) => {
-            if room < tcp::HEADER_LEN {
-                return Err(Malformed::TcpHeader);
-            }
-            let (tcp, _) = TcpHeader::ref_from_prefix(bytes).map_err(|_| Malformed::Truncated)?;
-            let header_len = tcp.header_len();
-            if header_len < tcp::HEADER_LEN || header_len > room {
-                return Err(Malformed::TcpHeader);
-            }
-            parsed.kind = Kind::Tcp;
-            parsed.tcp_flags = tcp.flags;
-            parsed.src_port = tcp.src_port.get();
-            parsed.dst_port = tcp.dst_port.get();
-            header_len
-        }
-        (protocol::UDP, _) => {
-            if room < udp::HEADER_LEN {
-                return Err(Malformed::UdpLength);
-            }
-            let (udp, _) = UdpHeader::ref_from_prefix(bytes).map_err(|_| Malformed::Truncated)?;
-            let length = usize::from(udp.length.get());
-            if length < udp::HEADER_LEN || length > room {
-                return Err(Malformed::UdpLength);
-            }
-            // A host that has no address yet asks for one (DHCP): the kernel may want to hear it.
-            if network.source == Source::Unspecified && !network.ipv6 {
-                return Ok(());
-            }
-            parsed.kind = Kind::Udp;
-            parsed.src_port = udp.src_port.get();
-            parsed.dst_port = udp.dst_port.get();
-            udp::HEADER_LEN
-        }
-        (protocol::ICMP, false) | (protocol::ICMPV6, true) => {
-            if room < icmp::HEADER_LEN {
-                return Err(Malformed::Truncated);
-            }
-            let head: &[u8; icmp::HEADER_LEN] = bytes.first_chunk().ok_or(Malformed::Truncated)?;
-            parsed.kind = icmp::kind(network.ipv6, head[0], network.ttl);
-            icmp::HEADER_LEN
-        }
-        _ => return Ok(()),
-    };
-    if bytes.len() < header_len {
-        return Err(Malformed::Truncated);
-    }
-    parsed.payload = (l4 + header_len) as u16;
-    let acted_upon = matches!(
-        parsed.kind,
-        Kind::Tcp | Kind::Udp | Kind::IcmpError | Kind::EchoRequest
-    );
-    if acted_upon && network.source != Source::Host {
-        return Err(Malformed::Source);
-    }
+    *out = parse_any(frame, frame_len, ip_checksum_ok)?;
     Ok(())
 }
 
+/// IPv4 without options and TCP without options; also looked at as UDP, which is shorter: the
+/// shortest frame of a real link is padded beyond this.
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Ipv4Tcp {
+    ip: Ipv4Header,
+    tcp: TcpHeader,
+}
+
+/// As [`Ipv4Tcp`]; a shorter UDP datagram is left to `parse_any`.
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Ipv6Tcp {
+    ip: Ipv6Header,
+    tcp: TcpHeader,
+}
+
+// EtherTypes are compared as they are on the wire.
+const VLAN: U16 = U16::new(eth::VLAN);
+const IPV4: U16 = U16::new(eth::IPV4);
+const IPV6: U16 = U16::new(eth::IPV6);
+
+/// The common case: TCP or UDP, no IP options or extension headers, no fragment, at most one tag.
+/// `None` says no more than that another must judge; `out` is then unspecified.
+#[inline(always)]
+fn parse_common(
+    frame: &[u8],
+    frame_len: usize,
+    ip_checksum_ok: bool,
+    out: &mut Parsed,
+) -> Option<()> {
+    // Both ways have their offsets as constants.
+    const TAGGED: usize = eth::HEADER_LEN + eth::TAG_LEN;
+    let (ethernet, rest) = EthernetHeader::ref_from_prefix(frame).ok()?;
+    match ethernet.ether_type {
+        IPV4 => common4::<{ eth::HEADER_LEN }>(frame, frame_len, ip_checksum_ok, 0, out),
+        IPV6 => common6::<{ eth::HEADER_LEN }>(frame, frame_len, 0, out),
+        VLAN => {
+            let (tag, _) = VlanTag::ref_from_prefix(rest).ok()?;
+            let vlan = tag.tci.get() & eth::VLAN_ID_MASK;
+            match tag.ether_type {
+                IPV4 => common4::<TAGGED>(frame, frame_len, ip_checksum_ok, vlan, out),
+                IPV6 => common6::<TAGGED>(frame, frame_len, vlan, out),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn common4<const L3: usize>(
+    frame: &[u8],
+    frame_len: usize,
+    ip_checksum_ok: bool,
+    vlan: u16,
+    out: &mut Parsed,
+) -> Option<()> {
+    const FRAGMENT: U16 = U16::new(ipv4::MF | ipv4::OFFSET_MASK);
+    let Ipv4Tcp { ip, tcp } = view::header(frame, L3)?;
+    let end = L3 + usize::from(ip.total_length.get());
+    // 0/8 and 224/3 may or may not be sources: left to `parse_any`, as is 127/8.
+    let odd_source = !(1..224).contains(&ip.src[0]) || ip.src[0] == 127;
+    if ip.version_ihl != ipv4::VERSION_IHL
+        || ip.flags_offset & FRAGMENT != U16::ZERO
+        || odd_source
+        || end > frame_len
+        || !(ip_checksum_ok || checksum::ipv4_header_ok(ip))
+    {
+        return None;
+    }
+    out.ipv6 = false;
+    out.ttl = ip.ttl;
+    out.dont_fragment = ip.flags_offset.get() & ipv4::DF != 0;
+    out.vlan = vlan;
+    out.l3 = L3 as u16;
+    common_transport(
+        frame.len(),
+        tcp,
+        ip.protocol,
+        L3 + ipv4::HEADER_LEN,
+        end,
+        out,
+    )
+}
+
+#[inline(always)]
+fn common6<const L3: usize>(
+    frame: &[u8],
+    frame_len: usize,
+    vlan: u16,
+    out: &mut Parsed,
+) -> Option<()> {
+    let Ipv6Tcp { ip, tcp } = view::header(frame, L3)?;
+    let l4 = L3 + ipv6::HEADER_LEN;
+    let end = l4 + usize::from(ip.payload_length.get());
+    // The unspecified and the loopback address begin with 16 zero bits, multicast ones with 0xff.
+    let [a, b, ..] = ip.src;
+    let odd_source = !(1..0xff00).contains(&u16::from_be_bytes([a, b]));
+    if ip.version_class_flow.to_bytes()[0] >> 4 != 6 || odd_source || end > frame_len {
+        return None;
+    }
+    out.ipv6 = true;
+    out.ttl = ip.hop_limit;
+    out.dont_fragment = true;
+    out.vlan = vlan;
+    out.l3 = L3 as u16;
+    common_transport(frame.len(), tcp, ip.next_header, l4, end, out)
+}
+
+/// TCP or UDP at offset `l4` of a packet that ends at `end`; `in_frame` bytes can be read.
+#[inline(always)]
+fn common_transport(
+    in_frame: usize,
+    tcp: &TcpHeader,
+    protocol: u8,
+    l4: usize,
+    end: usize,
+    out: &mut Parsed,
+) -> Option<()> {
+    // `end` must fit its field; with that, so do all offsets below it.
+    if end > usize::from(u16::MAX) {
+        return None;
+    }
+    let header_len = if protocol == protocol::TCP {
+        let header_len = tcp.header_len();
+        // The options are headers too: they must be in this segment.
+        if header_len < tcp::HEADER_LEN || l4 + header_len > end || l4 + header_len > in_frame {
+            return None;
+        }
+        out.kind = Kind::Tcp;
+        out.tcp_flags = tcp.flags;
+        header_len
+    } else if protocol == protocol::UDP {
+        let udp: &UdpHeader = view::header(tcp.as_bytes(), 0)?;
+        let length = usize::from(udp.length.get());
+        if length < udp::HEADER_LEN || l4 + length > end {
+            return None;
+        }
+        out.kind = Kind::Udp;
+        out.tcp_flags = 0;
+        udp::HEADER_LEN
+    } else {
+        return None;
+    };
+    out.l4 = l4 as u16;
+    out.payload = (l4 + header_len) as u16;
+    out.end = end as u16;
+    // The ports of UDP are where those of TCP are.
+    out.src_port = tcp.src_port.get();
+    out.dst_port = tcp.dst_port.get();
+    Some(())
+}
+
 impl Parsed {
+    /// What stands in a place that [`parse_into`] has not written yet.
+    pub const EMPTY: Self = Self {
+        kind: Kind::Other,
+        ipv6: false,
+        ttl: 0,
+        tcp_flags: 0,
+        dont_fragment: false,
+        vlan: 0,
+        l3: 0,
+        l4: 0,
+        payload: 0,
+        end: 0,
+        src_port: 0,
+        dst_port: 0,
+    };
+
     /// Source and destination address, read from `frame` again; `None` for non-IP kinds.
     #[inline]
     pub fn addresses(&self, frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
