@@ -2,9 +2,12 @@
 //! mirror. Everything here runs beside the packet path and talks to it through snapshots,
 //! counters and bounded queues only.
 //!
-//! Read [`config`] for the file, then the director for what becomes of it.
+//! Read [`config`] for the file, then [`director`] for what becomes of it.
 
 pub mod config;
+pub mod director;
+pub mod identity;
 pub mod kernel;
 pub mod mirror;
+pub mod snapshot;
 pub mod tap;

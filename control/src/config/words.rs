@@ -164,7 +164,7 @@ pub(super) fn show_duration(ms: u32) -> String {
         ("m", 60_000),
         ("s", 1000),
     ] {
-        if ms != 0 && ms % length == 0 {
+        if ms != 0 && ms.is_multiple_of(length) {
             return format!("{}{unit}", ms / length);
         }
     }

@@ -1,0 +1,311 @@
+//! The director: the configuration in force, the identities that outlive it, and the snapshot
+//! that workers read. Every change comes through here, from the file, from the API or from the
+//! kernel, and leaves as one publication. Nothing here waits, does I/O or reads a clock.
+
+use core::net::IpAddr;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use shunt_service::load::Totals;
+use shunt_service::publish::{self, Publisher, Reader};
+use shunt_service::{Fib, Load, RealServer, ServerId, Service, ServiceKey, Settings, Ticks};
+
+use crate::config::{self, Config};
+use crate::snapshot::{
+    self, CannotBuild, Changes, InForce, Retired, Scheduler, Services, Snapshot, State,
+};
+
+/// Why a configuration is not applied; nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CannotApply {
+    /// Something changed that is set up at start only.
+    #[error("{} changed, which takes a restart; nothing was applied", .0.join(", "))]
+    NeedsRestart(Vec<&'static str>),
+    /// There is no next snapshot.
+    #[error(transparent)]
+    Build(#[from] CannotBuild),
+}
+
+/// The core of control.
+pub struct Director {
+    config: Config,
+    state: State,
+    load: Arc<Load>,
+    publisher: Publisher<Snapshot>,
+}
+
+impl Director {
+    /// Sets up a director with this configuration; returns it and what each worker reads, in the
+    /// order of the workers.
+    ///
+    /// # Errors
+    /// [`CannotBuild`].
+    pub fn new(config: Config, now: Ticks) -> Result<(Self, Vec<Reader<Snapshot>>), CannotBuild> {
+        let workers = config.workers.cores.len() as u16;
+        let load = Load::new(workers, config.limits.servers);
+        let state = State::new(config.limits.servers);
+        let none = Services::default();
+        let before = InForce {
+            state: &state,
+            services: &none,
+            configured: &[],
+        };
+        let (state, services, _) = snapshot::build(before, &config.services, &load, 0, now)?;
+        let first = Snapshot {
+            generation: 0,
+            services: Arc::new(services),
+            fib: Arc::new(Fib::default()),
+            settings: Arc::new(settings(&config)),
+        };
+        let (publisher, readers) = publish::channel(first, usize::from(workers));
+        Ok((
+            Self {
+                config,
+                state,
+                load: Arc::new(load),
+                publisher,
+            },
+            readers,
+        ))
+    }
+
+    /// The configuration in force: the file's, with the changes of the API.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The snapshot in force.
+    pub fn snapshot(&self) -> &Snapshot {
+        self.publisher.current()
+    }
+
+    /// The load table, which workers write.
+    pub fn load(&self) -> &Arc<Load> {
+        &self.load
+    }
+
+    /// Oldest generation that a worker still runs on.
+    pub fn acknowledged(&self) -> u64 {
+        self.publisher.acknowledged()
+    }
+
+    /// Makes the director equal to a file: services and servers that the file does not have are
+    /// removed, whoever added them.
+    ///
+    /// # Errors
+    /// [`CannotApply`].
+    pub fn apply(&mut self, config: Config, now: Ticks) -> Result<Changes, CannotApply> {
+        let fixed = needs_restart(&self.config, &config);
+        if !fixed.is_empty() {
+            return Err(CannotApply::NeedsRestart(fixed));
+        }
+        let changes = self.replace(&config.services, Arc::new(settings(&config)), now)?;
+        self.config = config;
+        Ok(changes)
+    }
+
+    /// Puts other services in force: what [`crate::config::edit`] made of those in force.
+    ///
+    /// # Errors
+    /// [`CannotBuild`].
+    pub fn set_services(
+        &mut self,
+        services: Vec<config::Service>,
+        now: Ticks,
+    ) -> Result<Changes, CannotBuild> {
+        let settings = Arc::clone(&self.snapshot().settings);
+        let changes = self.replace(&services, settings, now)?;
+        self.config.services = services;
+        Ok(changes)
+    }
+
+    fn replace(
+        &mut self,
+        next: &[config::Service],
+        settings: Arc<Settings>,
+        now: Ticks,
+    ) -> Result<Changes, CannotBuild> {
+        let in_force = Arc::clone(&self.snapshot().services);
+        let before = InForce {
+            state: &self.state,
+            services: &in_force,
+            configured: &self.config.services,
+        };
+        let version = self.publisher.version() + 1;
+        let (state, services, changes) = snapshot::build(before, next, &self.load, version, now)?;
+        self.state = state;
+        let fib = Arc::clone(&self.snapshot().fib);
+        let services = Arc::new(services);
+        self.publish(Arc::clone(&services), fib, settings);
+        // Thresholds may have moved past what a server holds.
+        for server in services.list().iter().flat_map(|s| s.servers.iter()) {
+            let old = in_force
+                .server(server.slot)
+                .filter(|old| old.id == server.id);
+            if old.is_none_or(|old| (old.upper, old.lower) != (server.upper, server.lower)) {
+                self.load.judge(server.slot, server.upper);
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Takes new routes and neighbours.
+    pub fn set_fib(&mut self, fib: Arc<Fib>) {
+        let Snapshot {
+            services, settings, ..
+        } = self.snapshot();
+        let (services, settings) = (Arc::clone(services), Arc::clone(settings));
+        self.publish(services, fib, settings);
+    }
+
+    /// Marks a server dead or alive; returns whether that is news. A server that left the
+    /// configuration is neither.
+    pub fn set_down(&mut self, server: ServerId, down: bool, now: Ticks) -> bool {
+        let known = self
+            .snapshot()
+            .services
+            .list()
+            .iter()
+            .any(|s| s.servers.position(server).is_some());
+        if !known || self.state.down.contains(&server) == down {
+            return false;
+        }
+        if down {
+            self.state.down.insert(server);
+        } else {
+            self.state.down.remove(&server);
+        }
+        let services = self.config.services.clone();
+        // The same services as before build again: no slot is taken, no name is new.
+        self.set_services(services, now).is_ok()
+    }
+
+    fn publish(&mut self, services: Arc<Services>, fib: Arc<Fib>, settings: Arc<Settings>) {
+        let generation = self.publisher.version() + 1;
+        self.publisher.publish(Snapshot {
+            generation,
+            services,
+            fib,
+            settings,
+        });
+    }
+
+    /// Lets go of removed servers that no session refers to any more, and of snapshots that no
+    /// worker reads any more. To be called now and then; returns how many servers went.
+    pub fn tick(&mut self) -> usize {
+        self.publisher.reclaim();
+        let acknowledged = self.publisher.acknowledged();
+        let gone: Vec<ServerId> = self
+            .state
+            .retired
+            .values()
+            // A worker on an older snapshot may be making a session this moment.
+            .filter(|r| acknowledged >= r.gone_from && self.load.sessions(r.server.slot) == 0)
+            .map(|r| r.server.id)
+            .collect();
+        if gone.is_empty() {
+            return 0;
+        }
+        for id in &gone {
+            if let Some(retired) = self.state.retired.remove(id) {
+                self.state.ids.forget_server(&retired.key);
+            }
+        }
+        let wanted: BTreeSet<ServiceKey> = self.config.services.iter().map(|s| s.key).collect();
+        self.state.ids.forget_services(|key| wanted.contains(key));
+        let Snapshot {
+            services,
+            fib,
+            settings,
+            ..
+        } = self.snapshot();
+        let (fib, settings) = (Arc::clone(fib), Arc::clone(settings));
+        let list = services.list().to_vec();
+        let services = Services::new(list, snapshot::retired_servers(&self.state));
+        self.publish(Arc::new(services), fib, settings);
+        gone.len()
+    }
+
+    /// Addresses that must be kept resolved: all real servers', removed ones included.
+    pub fn wanted(&self) -> BTreeSet<IpAddr> {
+        self.snapshot()
+            .services
+            .servers()
+            .map(|server| server.addr)
+            .collect()
+    }
+
+    /// Services as configured, each with what workers read, in the order of the configuration.
+    pub fn services(&self) -> impl Iterator<Item = (&config::Service, &Service<Scheduler>)> {
+        self.config
+            .services
+            .iter()
+            .zip(self.snapshot().services.list())
+    }
+
+    /// Removed servers that may still have sessions.
+    pub fn retired(&self) -> impl Iterator<Item = &Retired> {
+        self.state.retired.values()
+    }
+
+    /// Counters of a server since it was added.
+    pub fn totals(&self, server: &RealServer) -> Totals {
+        let now = self.load.totals(server.slot);
+        let given = self.state.ids.given(&snapshot::key_of(server));
+        let Some(was) = given.map(|given| given.baseline) else {
+            return now;
+        };
+        Totals {
+            sessions: now.sessions.wrapping_sub(was.sessions),
+            packets_in: now.packets_in.wrapping_sub(was.packets_in),
+            bytes_in: now.bytes_in.wrapping_sub(was.bytes_in),
+            packets_out: now.packets_out.wrapping_sub(was.packets_out),
+            bytes_out: now.bytes_out.wrapping_sub(was.bytes_out),
+            refused: now.refused.wrapping_sub(was.refused),
+            // These two are counts of what is there now.
+            active: now.active,
+            inactive: now.inactive,
+        }
+    }
+}
+
+/// What in a new configuration is set up at start only, in the words of the file.
+fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    [
+        ("[daemon]", old.daemon != new.daemon),
+        ("[dpdk]", old.dpdk != new.dpdk),
+        ("[workers]", old.workers != new.workers),
+        (
+            "[limits] sessions",
+            old.limits.sessions != new.limits.sessions,
+        ),
+        ("[limits] servers", old.limits.servers != new.limits.servers),
+        ("[[port]]", old.ports != new.ports),
+        ("[[neighbour]]", old.neighbours != new.neighbours),
+        ("[[route]]", old.routes != new.routes),
+    ]
+    .into_iter()
+    .filter_map(|(name, changed)| changed.then_some(name))
+    .collect()
+}
+
+/// The global settings that workers read.
+fn settings(config: &Config) -> Settings {
+    Settings {
+        timeouts: config.timeouts,
+        answers_per_second: config.limits.answers_per_second,
+        mirror_per_second: config.mirror.packets_per_second,
+        toa_kind: config.fullnat.toa_kind,
+        // The reader lets no configuration pass without a worker.
+        ..Settings::for_workers(config.workers.cores.len().max(1) as u16)
+    }
+}
+
+impl core::fmt::Debug for Director {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Director")
+            .field("generation", &self.publisher.version())
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}

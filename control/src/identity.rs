@@ -1,0 +1,122 @@
+//! Who is who over reloads: the ids of services, and the ids and slots of their servers. An id is
+//! given once and never again; a slot is given to the next server once nobody refers to it. What
+//! comes back while sessions still refer to it is the same as before.
+
+use core::net::SocketAddr;
+use std::collections::{BTreeSet, HashMap};
+
+use shunt_service::load::Totals;
+use shunt_service::{Mode, ServerId, ServerSlot, ServiceId, ServiceKey};
+
+/// What makes a server the same server. The mode belongs to it: sessions go on in the mode they
+/// began with, so that a server whose mode changes is another one to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerKey {
+    /// Its service.
+    pub service: ServiceId,
+    /// Its address and port.
+    pub address: SocketAddr,
+    /// How packets reach it.
+    pub mode: Mode,
+}
+
+/// What a server was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// Identity.
+    pub id: ServerId,
+    /// Place in the tables by server.
+    pub slot: ServerSlot,
+    /// What the slot's counters stood at: they count on from server to server.
+    pub baseline: Totals,
+}
+
+/// All server slots are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoSlot;
+
+/// The table of identities.
+#[derive(Clone, Debug)]
+pub struct Identities {
+    last_service: u32,
+    last_server: u32,
+    services: HashMap<ServiceKey, ServiceId>,
+    servers: HashMap<ServerKey, Given>,
+    /// Slots below `slots_used` that are free again.
+    free: BTreeSet<ServerSlot>,
+    slots_used: u32,
+    capacity: u32,
+}
+
+impl Identities {
+    /// An empty table with `capacity` server slots.
+    pub fn new(capacity: u32) -> Self {
+        Self {
+            last_service: 0,
+            last_server: 0,
+            services: HashMap::new(),
+            servers: HashMap::new(),
+            free: BTreeSet::new(),
+            slots_used: 0,
+            capacity,
+        }
+    }
+
+    /// The id of a service, a new one if it has none. Ids count from 1.
+    pub fn service(&mut self, key: ServiceKey) -> ServiceId {
+        let last = &mut self.last_service;
+        *self.services.entry(key).or_insert_with(|| {
+            *last += 1;
+            ServiceId(*last)
+        })
+    }
+
+    /// What a server has, or is given now; `stands_at` tells the counters of a slot.
+    ///
+    /// # Errors
+    /// [`NoSlot`], the table unchanged.
+    pub fn server(
+        &mut self,
+        key: ServerKey,
+        stands_at: impl FnOnce(ServerSlot) -> Totals,
+    ) -> Result<Given, NoSlot> {
+        if let Some(given) = self.servers.get(&key) {
+            return Ok(*given);
+        }
+        let slot = match self.free.pop_first() {
+            Some(slot) => slot,
+            None if self.slots_used < self.capacity => {
+                self.slots_used += 1;
+                ServerSlot(self.slots_used - 1)
+            }
+            None => return Err(NoSlot),
+        };
+        self.last_server += 1;
+        let given = Given {
+            id: ServerId(self.last_server),
+            slot,
+            baseline: stands_at(slot),
+        };
+        self.servers.insert(key, given);
+        Ok(given)
+    }
+
+    /// What a server has.
+    pub fn given(&self, key: &ServerKey) -> Option<&Given> {
+        self.servers.get(key)
+    }
+
+    /// Ends a server's identity and frees its slot: nothing refers to it any more.
+    pub fn forget_server(&mut self, key: &ServerKey) {
+        if let Some(given) = self.servers.remove(key) {
+            self.free.insert(given.slot);
+        }
+    }
+
+    /// Ends the identities of services that are not wanted and have no server.
+    pub fn forget_services(&mut self, wanted: impl Fn(&ServiceKey) -> bool) {
+        let in_use: BTreeSet<ServiceId> = self.servers.keys().map(|key| key.service).collect();
+        self.services
+            .retain(|key, id| wanted(key) || in_use.contains(id));
+    }
+}

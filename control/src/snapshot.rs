@@ -1,0 +1,293 @@
+//! From the configuration to what workers read: [`build`] makes the [`Services`] of the next
+//! snapshot out of the configured services and the snapshot in force. It decides who keeps an
+//! identity, a place in the list of servers, a scheduler; it changes nothing until all of it has
+//! succeeded.
+
+use core::net::SocketAddr;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use shunt_scheduler::{BuildError, Flags};
+use shunt_service::{Load, RealServer, ServerId, Servers, Service, ServiceKey, Status, Ticks};
+
+use crate::config;
+use crate::config::Announce;
+use crate::identity::{Identities, NoSlot, ServerKey};
+
+/// The scheduler of a service as workers use it.
+pub type Scheduler = Arc<dyn shunt_scheduler::Scheduler>;
+/// All services as workers read them.
+pub type Services = shunt_service::Services<Scheduler>;
+/// What workers read.
+pub type Snapshot = shunt_service::Snapshot<Scheduler>;
+
+/// A server that left the configuration and may still have sessions.
+#[derive(Clone, Debug)]
+pub struct Retired {
+    /// As it was, with status [`Status::Removed`].
+    pub server: RealServer,
+    /// What it was known by.
+    pub key: ServerKey,
+    /// Its service, which may be gone as well.
+    pub service: ServiceKey,
+    /// When it left.
+    pub since: Ticks,
+    /// Version of the first snapshot without it: a worker that has read this one makes no new
+    /// session to it.
+    pub gone_from: u64,
+}
+
+/// What outlives a snapshot.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// Who is who.
+    pub ids: Identities,
+    /// Removed servers.
+    pub retired: BTreeMap<ServerId, Retired>,
+    /// Servers that were found dead.
+    pub down: HashSet<ServerId>,
+}
+
+impl State {
+    /// With `capacity` server slots.
+    pub fn new(capacity: u32) -> Self {
+        Self {
+            ids: Identities::new(capacity),
+            retired: BTreeMap::new(),
+            down: HashSet::new(),
+        }
+    }
+}
+
+/// What a change did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Services that are new.
+    pub services_added: u32,
+    /// Services that are gone.
+    pub services_removed: u32,
+    /// Servers that are new or back.
+    pub servers_added: u32,
+    /// Servers that are gone.
+    pub servers_removed: u32,
+}
+
+/// Why there is no next snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CannotBuild {
+    /// All server slots are taken.
+    #[error(
+        "all {capacity} server slots are taken, {retired} of them by removed servers that still \
+         have sessions; wait for these, or raise [limits] servers and start again"
+    )]
+    NoSlot {
+        /// Number of slots.
+        capacity: u32,
+        /// Removed servers.
+        retired: usize,
+    },
+    /// A scheduler cannot be built.
+    #[error("{service}: {error}")]
+    Scheduler {
+        /// The service.
+        service: ServiceKey,
+        /// Why.
+        error: BuildError,
+    },
+}
+
+/// What is in force.
+#[derive(Clone, Copy)]
+pub struct InForce<'a> {
+    /// Identities, removed servers.
+    pub state: &'a State,
+    /// The services as workers read them.
+    pub services: &'a Services,
+    /// The same as configured.
+    pub configured: &'a [config::Service],
+}
+
+/// Builds the services of the snapshot with number `version`, for the configured `next`.
+///
+/// # Errors
+/// [`CannotBuild`]; nothing has changed.
+pub fn build(
+    now: InForce<'_>,
+    next: &[config::Service],
+    load: &Load,
+    version: u64,
+    time: Ticks,
+) -> Result<(State, Services, Changes), CannotBuild> {
+    let mut state = now.state.clone();
+    let mut changes = Changes::default();
+    let flags: HashMap<ServiceKey, Flags> = now
+        .configured
+        .iter()
+        .map(|s| (s.key, s.scheduler_flags))
+        .collect();
+    let mut list = Vec::with_capacity(next.len());
+    for configured in next {
+        let id = state.ids.service(configured.key);
+        let old = now.services.by_id(id);
+        changes.services_added += u32::from(old.is_none());
+        let mut servers = Vec::with_capacity(configured.servers.len());
+        for server in newest_first(old, &configured.servers) {
+            let key = ServerKey {
+                service: id,
+                address: server.address,
+                mode: server.mode,
+            };
+            let given = state
+                .ids
+                .server(key, |slot| load.totals(slot))
+                .map_err(|NoSlot| CannotBuild::NoSlot {
+                    capacity: load.capacity(),
+                    retired: state.retired.len(),
+                })?;
+            state.retired.remove(&given.id);
+            let down = state.down.contains(&given.id);
+            servers.push(RealServer {
+                id: given.id,
+                slot: given.slot,
+                service: id,
+                addr: server.address.ip(),
+                port: server.address.port(),
+                mode: server.mode,
+                weight: server.weight,
+                upper: server.upper,
+                lower: server.lower,
+                status: if down { Status::Down } else { Status::Up },
+            });
+        }
+        let servers = Servers::newest_first(servers);
+        let flags = flags.get(&configured.key).copied();
+        let scheduler = scheduler(configured, &servers, old, flags).map_err(|error| {
+            CannotBuild::Scheduler {
+                service: configured.key,
+                error,
+            }
+        })?;
+        list.push(service(configured, id, servers, scheduler));
+    }
+    let present: HashSet<ServerId> = ids(&list).collect();
+    let before: HashSet<ServerId> = ids(now.services.list()).collect();
+    changes.servers_added = present.difference(&before).count() as u32;
+    for service in now.services.list() {
+        for server in service.servers.iter().filter(|s| !present.contains(&s.id)) {
+            changes.servers_removed += 1;
+            state.down.remove(&server.id);
+            let retired = Retired {
+                server: RealServer {
+                    status: Status::Removed,
+                    ..server.clone()
+                },
+                key: key_of(server),
+                service: service.key,
+                since: time,
+                gone_from: version,
+            };
+            state.retired.insert(server.id, retired);
+        }
+    }
+    let wanted: HashSet<ServiceKey> = next.iter().map(|s| s.key).collect();
+    let gone = now
+        .services
+        .list()
+        .iter()
+        .filter(|s| !wanted.contains(&s.key));
+    changes.services_removed = gone.count() as u32;
+    state.ids.forget_services(|key| wanted.contains(key));
+    let services = Services::new(list, retired_servers(&state));
+    Ok((state, services, changes))
+}
+
+fn ids(list: &[Service<Scheduler>]) -> impl Iterator<Item = ServerId> {
+    list.iter().flat_map(|s| s.servers.iter()).map(|s| s.id)
+}
+
+/// What a server is known by.
+pub fn key_of(server: &RealServer) -> ServerKey {
+    ServerKey {
+        service: server.service,
+        address: SocketAddr::new(server.addr, server.port),
+        mode: server.mode,
+    }
+}
+
+/// The removed servers as a snapshot takes them.
+pub fn retired_servers(state: &State) -> Vec<RealServer> {
+    state.retired.values().map(|r| r.server.clone()).collect()
+}
+
+/// The configured servers in the kernel's list order: those that were there keep their places,
+/// each new one goes to the head in the order of the configuration.
+fn newest_first<'a>(
+    old: Option<&Service<Scheduler>>,
+    configured: &'a [config::Server],
+) -> Vec<&'a config::Server> {
+    let by_address: HashMap<SocketAddr, &config::Server> =
+        configured.iter().map(|s| (s.address, s)).collect();
+    let old = old.map_or(&[][..], |s| s.servers.as_slice());
+    let places: Vec<SocketAddr> = old
+        .iter()
+        .map(|s| SocketAddr::new(s.addr, s.port))
+        .collect();
+    let known: HashSet<SocketAddr> = places.iter().copied().collect();
+    let new = configured
+        .iter()
+        .rev()
+        .filter(|s| !known.contains(&s.address));
+    new.chain(
+        places
+            .iter()
+            .filter_map(|address| by_address.get(address).copied()),
+    )
+    .collect()
+}
+
+/// The scheduler in force where nothing that it depends on changed, else a new one that goes on
+/// where it stands.
+fn scheduler(
+    configured: &config::Service,
+    servers: &Servers,
+    old: Option<&Service<Scheduler>>,
+    old_flags: Option<Flags>,
+) -> Result<Scheduler, BuildError> {
+    if let Some(old) = old
+        && old.servers == *servers
+        && old.scheduler.name() == configured.scheduler
+        && old_flags == Some(configured.scheduler_flags)
+    {
+        return Ok(Arc::clone(&old.scheduler));
+    }
+    let previous = old.map(|s| &*s.scheduler);
+    shunt_scheduler::build(
+        configured.scheduler,
+        &configured.scheduler_flags,
+        servers,
+        previous,
+    )
+}
+
+fn service(
+    configured: &config::Service,
+    id: shunt_service::ServiceId,
+    servers: Servers,
+    scheduler: Scheduler,
+) -> Service<Scheduler> {
+    Service {
+        id,
+        key: configured.key,
+        scheduler,
+        servers,
+        local_addresses: configured.local_addresses.as_slice().into(),
+        timeouts: configured.timeouts,
+        unknown: configured.unknown,
+        no_server: configured.no_server,
+        on_removed: configured.on_removed,
+        on_down: configured.on_down,
+        ttl: configured.ttl,
+        toa: configured.toa,
+        announce: configured.announce == Announce::Worker,
+    }
+}
