@@ -344,3 +344,232 @@ pub fn set_options(
     tcp.apply(delta);
     Some(())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::build::PacketBuilder;
+    use crate::packet::{parse, tcp_flags};
+
+    fn ends(ipv6: bool) -> (SocketAddr, SocketAddr) {
+        if ipv6 {
+            (
+                "[2001:db8::1]:40000".parse().unwrap(),
+                "[2001:db8::2]:80".parse().unwrap(),
+            )
+        } else {
+            (
+                "192.0.2.1:40000".parse().unwrap(),
+                "192.0.2.2:80".parse().unwrap(),
+            )
+        }
+    }
+
+    fn segment(ipv6: bool, list: &[u8]) -> PacketBuilder {
+        let (src, dst) = ends(ipv6);
+        PacketBuilder::tcp(src, dst)
+            .tcp_options(list)
+            .payload(b"payload of a segment")
+    }
+
+    /// Applies `change` to the TCP header of a frame with `list`; the frame must then be the one
+    /// that is built with `expected`.
+    fn becomes(list: &[u8], expected: &[u8], change: impl Fn(&mut [u8]) -> bool) {
+        for ipv6 in [false, true] {
+            let mut frame = segment(ipv6, list).frame();
+            let parsed = parse(&frame, frame.len(), false).unwrap();
+            let header = &mut frame[usize::from(parsed.l4)..usize::from(parsed.payload)];
+            assert_eq!(change(header), list != expected, "{list:?}");
+            assert_eq!(frame, segment(ipv6, expected).frame(), "{list:?}");
+        }
+    }
+
+    /// Option lists as senders write them, and any bytes.
+    fn lists() -> impl Strategy<Value = Vec<u8>> {
+        let option = prop_oneof![
+            Just(vec![1]),
+            any::<[u8; 2]>().prop_map(|b| [vec![2, 4], b.to_vec()].concat()),
+            any::<u8>().prop_map(|b| vec![3, 3, b]),
+            Just(vec![4, 2]),
+            any::<[u8; 8]>().prop_map(|b| [vec![8, 10], b.to_vec()].concat()),
+            any::<[u8; 16]>().prop_map(|b| [vec![5, 18], b.to_vec()].concat()),
+        ];
+        let good = prop::collection::vec(option, 0..6).prop_map(|o| o.concat());
+        prop_oneof![3 => good, 1 => prop::collection::vec(any::<u8>(), 0..40)].prop_map(|mut l| {
+            l.truncate(MAX_LEN);
+            l.resize(l.len().next_multiple_of(4), 0);
+            l
+        })
+    }
+
+    #[test]
+    fn a_syn_as_linux_sends_it() {
+        let list = [
+            2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 9, 0, 0, 0, 8, 1, 3, 3, 7,
+        ];
+        let found = scan(&list);
+        let expected = SynOptions {
+            mss: Some(1460),
+            window_scale: Some(7),
+            timestamps: Some((9, 8)),
+            sack_permitted: true,
+        };
+        assert_eq!(found, expected);
+        assert_eq!(
+            Options::new(&list).map(|o| o.at).collect::<Vec<_>>(),
+            [0, 4, 6, 17]
+        );
+        assert_eq!(scan(&[3, 3, 200]).window_scale, Some(14));
+    }
+
+    #[test]
+    fn malformed_lists_end() {
+        let kinds = |l: &[u8]| Options::new(l).map(|o| o.kind).collect::<Vec<_>>();
+        assert_eq!(kinds(&[4, 2, 2, 0, 4, 2]), [4], "length 0");
+        assert_eq!(kinds(&[4, 2, 2, 1, 4, 2]), [4], "length 1");
+        assert_eq!(kinds(&[4, 2, 2, 40, 4, 2]), [4], "beyond the end");
+        assert_eq!(kinds(&[4, 2, 2]), [4], "cut before its length");
+        assert_eq!(kinds(&[4, 2, 0, 4, 2]), [4], "end of the list");
+        assert_eq!(
+            scan(&[2, 3, 5, 0]),
+            SynOptions::default(),
+            "MSS of one byte"
+        );
+    }
+
+    #[test]
+    fn changes_in_place() {
+        let mss = |v: u16| [&[2, 4][..], &v.to_be_bytes(), &[1, 1, 4, 2]].concat();
+        becomes(&mss(1460), &mss(1440), |h| lower_mss(h, 1440));
+        becomes(&mss(1400), &mss(1400), |h| lower_mss(h, 1440));
+        becomes(&[4, 2, 1, 1], &[4, 2, 1, 1], |h| lower_mss(h, 1440));
+        // At an odd offset, where its bytes are in different words.
+        becomes(
+            &[1, 2, 4, 5, 180, 1, 1, 1],
+            &[1, 2, 4, 5, 160, 1, 1, 1],
+            |h| lower_mss(h, 1440),
+        );
+        let with = [4, 2, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8];
+        let without = [4, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1];
+        becomes(&with, &without, strip_timestamps);
+        becomes(&without, &without, strip_timestamps);
+        let sack = |a: u32, b: u32, lead: usize| {
+            let mut l = vec![1; lead];
+            l.extend([5, 10]);
+            l.extend(a.to_be_bytes());
+            l.extend(b.to_be_bytes());
+            l.resize(l.len().next_multiple_of(4), 1);
+            l
+        };
+        for lead in [2, 3] {
+            let (before, after) = (sack(u32::MAX, 10, lead), sack(4, 15, lead));
+            becomes(&before, &after, |h| shift_sack(h, 5));
+        }
+    }
+
+    #[test]
+    fn toa_layout() {
+        let v4 = toa(254, "192.0.2.1:258".parse().unwrap());
+        assert_eq!(v4.as_bytes(), [254, 8, 1, 2, 192, 0, 2, 1]);
+        let v6 = toa(200, "[2001:db8::9]:258".parse().unwrap());
+        let expected = [
+            200, 20, 1, 2, 0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9,
+        ];
+        assert_eq!(v6.as_bytes(), expected);
+        assert_eq!((toa_len(false), toa_len(true)), (8, 20));
+    }
+
+    #[test]
+    fn room_for_toa() {
+        let timestamps = [1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8];
+        let sack = [
+            1, 1, 5, 26, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        ];
+        let full = [&timestamps[..], &sack].concat();
+        assert_eq!(full.len(), MAX_LEN);
+        let toa4 = toa(254, ends(false).0);
+        let toa6 = toa(254, ends(true).0);
+        let put = |toa: &OptionList, list: &[u8], prune| {
+            OptionList::with_front(toa.as_bytes(), list, prune)
+                .unwrap()
+                .as_bytes()
+                .to_vec()
+        };
+        let pruned = [toa4.as_bytes(), &timestamps].concat();
+        assert_eq!(put(&toa4, &timestamps, false), pruned);
+        assert_eq!(put(&toa4, &full, false), pruned);
+        assert_eq!(put(&toa4, &sack, true), toa4.as_bytes());
+        assert_eq!(
+            put(&toa6, &full, false),
+            [toa6.as_bytes(), &timestamps].concat()
+        );
+        assert_eq!(OptionList::EMPTY.with(&full).unwrap().with(&[1]), None);
+        assert_eq!(
+            OptionList::EMPTY.with(&[3, 3, 7]).unwrap().as_bytes(),
+            [1, 3, 3, 7]
+        );
+    }
+
+    proptest! {
+        /// Whatever list is put in whatever list's place, the frame is the one built with it.
+        #[test]
+        fn set_options_as_built(
+            ipv6 in any::<bool>(), vlan in any::<bool>(), old in lists(), new in lists(),
+        ) {
+            let build = |list: &[u8]| {
+                let b = segment(ipv6, list).flags(tcp_flags::ACK);
+                if vlan { b.vlan(9) } else { b }.padding(3).frame()
+            };
+            let plain = build(&old);
+            let parsed = parse(&plain, plain.len(), false).unwrap();
+            let list = OptionList::EMPTY.with(&new).unwrap();
+            let growth = new.len().saturating_sub(old.len());
+            let mut frame = [vec![0xee; growth], plain].concat();
+            let (l3, l4) = (parsed.l3.into(), parsed.l4.into());
+            set_options(&mut frame, l3, l4, old.len(), &list).unwrap();
+            let start = old.len().saturating_sub(new.len());
+            prop_assert_eq!(&frame[start..], build(&new));
+        }
+
+        /// Headers that are not what they are said to be are left alone.
+        #[test]
+        fn set_options_refuses(
+            mut frame in prop::collection::vec(any::<u8>(), 0..120),
+            l3 in 0_usize..60, l4 in 0_usize..80, old_len in 0_usize..48, new in lists(),
+        ) {
+            let list = OptionList::EMPTY.with(&new).unwrap();
+            let before = frame.clone();
+            if set_options(&mut frame, l3, l4, old_len, &list).is_none() {
+                prop_assert_eq!(frame, before);
+            }
+        }
+
+        #[test]
+        fn any_list_is_read(list in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _ = scan(&list);
+            let _ = OptionList::pruned(&list);
+            let _ = OptionList::with_front(&[254, 4, 0, 0], &list, false);
+            for option in Options::new(&list) {
+                prop_assert!(option.at + 2 + option.body.len() <= list.len());
+            }
+        }
+
+        #[test]
+        fn any_segment_is_changed_safely(segment in prop::collection::vec(any::<u8>(), 0..80), by in any::<u32>()) {
+            let mut s = segment.clone();
+            let _ = options(&s);
+            let _ = lower_mss(&mut s, by as u16);
+            let _ = shift_sack(&mut s, by);
+            let _ = strip_timestamps(&mut s);
+            // The sum of header and options never changes: the checksum makes good for the rest.
+            if let Some(len) = options(&segment).map(|o| 20 + o.len()) {
+                prop_assert_eq!(checksum::sum(&s[..len]) % 0xffff, checksum::sum(&segment[..len]) % 0xffff);
+                prop_assert_eq!(&s[len..], &segment[len..]);
+            } else {
+                prop_assert_eq!(s, segment);
+            }
+        }
+    }
+}
