@@ -21,6 +21,7 @@ pub mod reset;
 pub mod rewrite;
 pub mod tcp;
 pub mod tcp_options;
+pub mod toa;
 pub mod udp;
 pub mod view;
 
