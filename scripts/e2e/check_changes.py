@@ -30,16 +30,20 @@ def _neighbour(ctx, service):
         address = service.server_address(server)
         mirror = ctx.director.mirror(service.back)
         old = net.mac(server, "eth0")
-        tell = ["neigh", "replace", address, "dev", mirror, "lladdr"]
+
+        def tell(mac, state):
+            net.ip("d", "neigh", "replace", address, "dev", mirror, "lladdr", mac, "nud", state)
         try:
+            # Permanent, so that the kernel does not find out by itself.
+            tell(old, "permanent")
             net.ip(server, "link", "set", "eth0", "address", NEW_MAC)
             expect(_silent(udp), f"{server} still answers to its old MAC")
             begin = time.monotonic()
-            net.ip("d", *tell, NEW_MAC, "nud", "reachable")
+            tell(NEW_MAC, "permanent")
             _until(begin, lambda: _answers(udp), f"no packet to {server} at {NEW_MAC}")
         finally:
             net.ip(server, "link", "set", "eth0", "address", old)
-            net.ip("d", *tell, old, "nud", "reachable")
+            tell(old, "reachable")
         _until(time.monotonic(), lambda: _answers(udp), f"no packet to {server} at {old} again")
 
 
