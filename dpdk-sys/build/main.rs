@@ -132,6 +132,7 @@ fn bind(cflags: &[String]) {
         .header("c/wrapper.h")
         .clang_args(cflags)
         .parse_callbacks(Box::new(bindgen::CargoCallbacks::new()))
+        .parse_callbacks(Box::new(Flags))
         // Macros whose value is an expression (RTE_BIT64) are evaluated by clang itself.
         .clang_macro_fallback()
         .clang_macro_fallback_build_dir(&out)
@@ -160,6 +161,23 @@ fn bind(cflags: &[String]) {
     });
     if let Err(e) = bindings.write_to_file(out.join("bindings.rs")) {
         fail(&format!("bindings.rs: {e}"));
+    }
+}
+
+/// Makes all flags of 64-bit fields 64 bits wide, not just those above bit 31.
+#[derive(Debug)]
+struct Flags;
+
+impl bindgen::callbacks::ParseCallbacks for Flags {
+    fn int_macro(&self, name: &str, _value: i64) -> Option<bindgen::callbacks::IntKind> {
+        let flags = [
+            "RTE_MBUF_F_",
+            "RTE_ETH_RX_OFFLOAD_",
+            "RTE_ETH_TX_OFFLOAD_",
+            "RTE_ETH_RSS_",
+        ];
+        let is_flag = flags.iter().any(|prefix| name.starts_with(prefix));
+        is_flag.then_some(bindgen::callbacks::IntKind::U64)
     }
 }
 

@@ -13,6 +13,8 @@
 
 int shunt_rte_errno(void) { return rte_errno; }
 
+void shunt_clear_rte_errno(void) { rte_errno = 0; }
+
 unsigned int shunt_lcore_id(void) { return rte_lcore_id(); }
 
 static shunt_log_fn log_fn;

@@ -15,6 +15,7 @@
 
 /* rte_errno of the calling thread. */
 int shunt_rte_errno(void);
+void shunt_clear_rte_errno(void);
 /* rte_lcore_id() of the calling thread; LCORE_ID_ANY if it is not registered. */
 unsigned int shunt_lcore_id(void);
 

@@ -210,7 +210,7 @@ unsafe fn exhaust(pool: *mut rte_mempool) {
                 break;
             }
             assert!(!taken.contains(&m), "given out twice");
-            (*m).ol_flags |= u64::from(RTE_MBUF_F_RX_VLAN);
+            (*m).ol_flags |= RTE_MBUF_F_RX_VLAN;
             taken.push(m);
         }
         assert_eq!(taken.len(), MBUFS as usize);

@@ -12,11 +12,15 @@
 
 #![allow(unsafe_code)]
 
+mod args;
+mod configure;
 mod device;
+mod drivers;
 mod eal;
 mod error;
 mod log;
 mod mbuf;
+mod memory;
 mod mempool;
 mod port;
 mod queue;
@@ -25,7 +29,7 @@ mod thread;
 
 pub use device::{Descriptors, Device, DeviceInfo};
 pub use eal::{Eal, EalConfig, Hugepages};
-pub use error::{DeviceError, EalError, PoolError};
+pub use error::{DeviceError, EalError, PoolError, Reason};
 pub use log::{LogLevel, LogSink};
 pub use mbuf::Mbuf;
 pub use mempool::{Mempool, MempoolConfig};

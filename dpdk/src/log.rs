@@ -1,4 +1,9 @@
-//! EAL's log lines.
+//! EAL's log lines: each goes to the sink given at start, and errors logged by a call that fails
+//! become part of the error it returns.
+
+use std::cell::RefCell;
+use std::ffi::c_char;
+use std::sync::OnceLock;
 
 /// Severity of a line, as syslog has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,5 +21,112 @@ pub enum LogLevel {
     Debug,
 }
 
-/// Receives EAL's log lines (no trailing newline). Called from any thread, also from EAL's own.
+impl LogLevel {
+    /// EAL's number of it.
+    pub(crate) fn number(self) -> u32 {
+        match self {
+            Self::Error => dpdk_sys::RTE_LOG_ERR,
+            Self::Warning => dpdk_sys::RTE_LOG_WARNING,
+            Self::Notice => dpdk_sys::RTE_LOG_NOTICE,
+            Self::Info => dpdk_sys::RTE_LOG_INFO,
+            Self::Debug => dpdk_sys::RTE_LOG_DEBUG,
+        }
+    }
+
+    fn from_number(level: u32) -> Self {
+        match level {
+            0..=dpdk_sys::RTE_LOG_ERR => Self::Error,
+            dpdk_sys::RTE_LOG_WARNING => Self::Warning,
+            dpdk_sys::RTE_LOG_NOTICE => Self::Notice,
+            dpdk_sys::RTE_LOG_INFO => Self::Info,
+            _ => Self::Debug,
+        }
+    }
+}
+
+/// Receives EAL's log lines (no trailing newline). Called from any thread, also from EAL's own;
+/// must neither panic nor call into this crate.
 pub type LogSink = Box<dyn Fn(LogLevel, &str) + Send + Sync>;
+
+static SINK: OnceLock<Option<LogSink>> = OnceLock::new();
+
+/// Most lines and bytes that are kept of a failing call's errors.
+const KEEP: usize = 6;
+const KEEP_BYTES: usize = 240;
+
+thread_local! {
+    /// Errors that this thread's current call has logged.
+    static CAPTURED: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
+
+/// Sends EAL's lines to `sink`, or nowhere. Once a process.
+pub(crate) fn redirect(sink: Option<LogSink>) {
+    if SINK.set(sink).is_ok() {
+        // SAFETY: `receive` keeps to the shim's contract for its lifetime, the process's. Without
+        // memory for a stream the lines go to stderr as before.
+        unsafe { dpdk_sys::shunt_log_redirect(Some(receive)) };
+    }
+}
+
+/// Runs `call` and returns what it returned and the errors it logged.
+pub(crate) fn capture<R>(call: impl FnOnce() -> R) -> (R, Vec<String>) {
+    CAPTURED.set(Some(Vec::new()));
+    // SAFETY: writes a thread-local variable. Not every failing call sets it.
+    unsafe { dpdk_sys::shunt_clear_rte_errno() };
+    let result = call();
+    (result, CAPTURED.take().unwrap_or_default())
+}
+
+/// The shim's callback: one or more lines of one message.
+unsafe extern "C" fn receive(level: u32, text: *const c_char, len: usize) {
+    // SAFETY: the shim passes `len` bytes.
+    let bytes = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), len) };
+    let level = LogLevel::from_number(level);
+    for line in String::from_utf8_lossy(bytes).lines().map(str::trim_end) {
+        if line.is_empty() {
+            continue;
+        }
+        if level == LogLevel::Error {
+            keep(line);
+        }
+        if let Some(Some(sink)) = SINK.get() {
+            sink(level, line);
+        }
+    }
+}
+
+fn keep(line: &str) {
+    // A thread that is ending has no variables any more; its lines belong to no call.
+    let _ = CAPTURED.try_with(|captured| {
+        if let Ok(mut captured) = captured.try_borrow_mut()
+            && let Some(lines) = captured.as_mut()
+            && lines.len() < KEEP
+        {
+            lines.push(line.chars().take(KEEP_BYTES).collect());
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn captures_errors_of_the_call_only() {
+        let say = |level, text: &str| {
+            // SAFETY: the bytes of a string.
+            unsafe { receive(level, text.as_ptr().cast(), text.len()) }
+        };
+        say(dpdk_sys::RTE_LOG_ERR, "before\n");
+        let ((), lines) = capture(|| {
+            say(dpdk_sys::RTE_LOG_ERR, "EAL: one\nEAL: two\n\n");
+            say(dpdk_sys::RTE_LOG_INFO, "EAL: not an error\n");
+            for _ in 0..100 {
+                say(dpdk_sys::RTE_LOG_CRIT, &"long".repeat(1000));
+            }
+        });
+        assert_eq!(lines[..2], ["EAL: one", "EAL: two"]);
+        assert_eq!(lines.len(), KEEP);
+        assert!(lines.iter().all(|l| l.len() <= KEEP_BYTES));
+    }
+}
