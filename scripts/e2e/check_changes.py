@@ -1,5 +1,6 @@
 """What changes in the director's kernel reaches the packets of running sessions within a second."""
 
+import itertools
 import time
 
 from client import Udp
@@ -7,7 +8,9 @@ from plan import FAMILIES, FRONT, ROUTER_HOST, ROUTER_SECOND_HOST
 from report import Failed, expect
 
 LIMIT = 1.0
-NEW_MAC = "02:5e:00:00:00:99"
+
+# A new one each time: the switch would look for a used one where it was last.
+_macs = (f"02:5e:00:00:00:{number:02x}" for number in itertools.count(1))
 
 
 def check(ctx):
@@ -29,18 +32,18 @@ def _neighbour(ctx, service):
         server = udp.who().server
         address = service.server_address(server)
         mirror = ctx.director.mirror(service.back)
-        old = net.mac(server, "eth0")
+        old, new = net.mac(server, "eth0"), next(_macs)
 
         def tell(mac, state):
             net.ip("d", "neigh", "replace", address, "dev", mirror, "lladdr", mac, "nud", state)
         try:
             # Permanent, so that the kernel does not find out by itself.
             tell(old, "permanent")
-            net.ip(server, "link", "set", "eth0", "address", NEW_MAC)
+            net.ip(server, "link", "set", "eth0", "address", new)
             expect(_silent(udp), f"{server} still answers to its old MAC")
             begin = time.monotonic()
-            tell(NEW_MAC, "permanent")
-            _until(begin, lambda: _answers(udp), f"no packet to {server} at {NEW_MAC}")
+            tell(new, "permanent")
+            _until(begin, lambda: _answers(udp), f"no packet to {server} at {new}")
         finally:
             net.ip(server, "link", "set", "eth0", "address", old)
             tell(old, "reachable")
