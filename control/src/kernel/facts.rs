@@ -36,14 +36,16 @@ pub(crate) struct Address {
 /// Order in which an interface's addresses are sources of packets that the director makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
-    /// Valid anywhere.
-    Global,
+    /// Valid anywhere, with a network around it.
+    Network,
+    /// Valid anywhere, alone (`/32`, `/128`): most likely a VIP.
+    Single,
     /// About to go (IPv6, deprecated).
     Deprecated,
     /// Valid on the link only.
     Link,
-    /// Valid on this host only, or not yet (IPv6, tentative): never a source.
-    Unusable,
+    /// Valid on this host only: never a source.
+    Host,
 }
 
 /// Routing table that a route is in.

@@ -15,13 +15,25 @@
 //! followed as long as the kernel writes their hops into the route (sysctl
 //! `net.ipv4.nexthop_compat_mode`, on by default).
 
+mod decode;
 mod facts;
+mod follower;
+mod netlink;
+mod numbers;
+mod resolve;
+mod routes;
 pub(crate) mod socket;
+mod table;
 
 use core::net::IpAddr;
+use std::io;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use shunt_service::{Fib, InterfaceId, PortId};
+use tokio::sync::{mpsc, watch};
+
+use self::follower::Follower;
 
 /// An interface of the director and where the kernel has it. The place in the list given to
 /// [`start`] is its [`InterfaceId`].
@@ -85,4 +97,89 @@ pub struct Statics {
     pub routes: Vec<StaticRoute>,
     /// Addresses.
     pub addresses: Vec<StaticAddress>,
+}
+
+/// Why the kernel cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No socket.
+    #[error("cannot follow the kernel's network configuration: no netlink socket: {0}")]
+    Socket(#[source] io::Error),
+    /// The kernel did not tell what there is.
+    #[error("cannot follow the kernel's network configuration: asked for its {what}: {error}")]
+    Dump {
+        /// What was asked for.
+        what: &'static str,
+        /// Its answer.
+        #[source]
+        error: io::Error,
+    },
+}
+
+/// Requests for single neighbours that may wait for the task. More are dropped: a worker asks
+/// again with the next packet.
+const DEMANDS: usize = 4096;
+
+/// What the daemon asks of the follower. Its task ends when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    wishes: Arc<watch::Sender<Wishes>>,
+    demands: mpsc::Sender<(InterfaceId, IpAddr)>,
+}
+
+/// The part of the configuration that the follower needs again after each reload.
+#[derive(Clone, Debug, Default)]
+struct Wishes {
+    wanted: Vec<IpAddr>,
+    statics: Statics,
+}
+
+impl Handle {
+    /// Replaces the list of hosts whose way shall be kept open (real servers): the neighbour that
+    /// leads to each, itself or a gateway, is asked for whenever the kernel does not know it or
+    /// has not confirmed it lately.
+    pub fn set_wanted(&self, wanted: Vec<IpAddr>) {
+        self.wishes.send_modify(|w| w.wanted = wanted);
+    }
+
+    /// Replaces the configuration's own neighbours, routes and addresses.
+    pub fn set_statics(&self, statics: Statics) {
+        self.wishes.send_modify(|w| w.statics = statics);
+    }
+
+    /// Asks the kernel for one neighbour, and keeps it fresh for some minutes. Cheap to repeat;
+    /// bounded however often and for whatever it is called. Returns whether there was room.
+    pub fn resolve(&self, interface: InterfaceId, neighbour: IpAddr) -> bool {
+        self.demands.try_send((interface, neighbour)).is_ok()
+    }
+}
+
+/// Starts to follow the kernel, in the network namespace of the calling thread: reads what there
+/// is, and spawns a task that keeps it current. The receiver holds a whole [`Fib`] from the
+/// start; an interface that does not exist yet is followed once it does. Without any
+/// `kernel_name` no socket is opened and the statics are all there is.
+///
+/// # Errors
+/// [`Error`] if netlink does not answer.
+///
+/// # Panics
+/// Outside a tokio runtime with I/O and time enabled.
+pub fn start(
+    specs: Vec<MirrorSpec>,
+    statics: Statics,
+) -> Result<(Handle, watch::Receiver<Arc<Fib>>), Error> {
+    let (wishes, wishes_rx) = watch::channel(Wishes {
+        wanted: Vec::new(),
+        statics,
+    });
+    let (demands, demands_rx) = mpsc::channel(DEMANDS);
+    let (follower, fib) = Follower::new(specs, wishes_rx, demands_rx)?;
+    tokio::spawn(follower.run());
+    Ok((
+        Handle {
+            wishes: Arc::new(wishes),
+            demands,
+        },
+        fib,
+    ))
 }

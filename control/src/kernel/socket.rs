@@ -1,9 +1,10 @@
-//! A route netlink socket (RFC 3549, netlink(7)): whole datagrams in and out, requests numbered
-//! and matched, messages taken apart by the packet crates. Used by the follower, and by
-//! [`crate::tap`] for a few requests of its own.
+//! A route netlink socket for requests (RFC 3549, netlink(7)): whole datagrams in and out,
+//! requests numbered and matched, messages taken apart by the packet crates. It blocks, for the
+//! moment that the kernel takes: an answer is made within the system calls that ask for it and
+//! read it. Used by the follower, and by [`crate::tap`] for a few requests of its own.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 
 use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
@@ -18,7 +19,7 @@ pub(crate) type Message = NetlinkMessage<RouteNetlinkMessage>;
 
 /// Largest datagram, bytes: a dump fills at most 32 KiB (`NLMSG_GOODSIZE` and `netlink_dump` of
 /// af_netlink.c), a single message never comes near this.
-const DATAGRAM: usize = 64 << 10;
+pub(crate) const DATAGRAM: usize = 64 << 10;
 
 /// Length of `struct nlmsghdr`, bytes.
 const HEADER: usize = 16;
@@ -32,22 +33,17 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Opens a socket that hears the multicast groups in the mask `groups` (`RTMGRP_*`; 0: none).
-    pub(crate) fn open(groups: u32, nonblocking: bool) -> io::Result<Self> {
-        let mut flags = SocketFlags::CLOEXEC;
-        flags.set(SocketFlags::NONBLOCK, nonblocking);
+    /// Opens a socket.
+    pub(crate) fn open() -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC;
         // No protocol is protocol 0: NETLINK_ROUTE.
         let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
-        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, groups))?;
-        Ok(Self { fd, sequence: 0, buffer: vec![0; DATAGRAM] })
-    }
-
-    /// Asks for a receive buffer of `bytes`, above the system's limit where we may.
-    pub(crate) fn set_receive_buffer(&self, bytes: usize) -> io::Result<()> {
-        use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
-        set_socket_recv_buffer_size_force(&self.fd, bytes)
-            .or_else(|_| set_socket_recv_buffer_size(&self.fd, bytes))?;
-        Ok(())
+        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
+        Ok(Self {
+            fd,
+            sequence: 0,
+            buffer: vec![0; DATAGRAM],
+        })
     }
 
     /// Sends one request with `flags` beside `NLM_F_REQUEST`; returns its number.
@@ -64,27 +60,32 @@ impl Socket {
         Ok(self.sequence)
     }
 
-    /// Receives one datagram. `WouldBlock` if the socket does not block and has none; `ENOBUFS`
-    /// if messages of the multicast groups were lost.
+    /// Waits for a datagram.
     pub(crate) fn receive(&mut self) -> io::Result<Messages<'_>> {
         // The true length although the datagram may be cut: a cut message must not be believed.
         let (got, length) = rustix::net::recv(&self.fd, &mut self.buffer[..], RecvFlags::TRUNC)?;
         if length > got {
             return Err(io::Error::from(Errno::MSGSIZE));
         }
-        Ok(Messages { rest: self.buffer.get(..got).unwrap_or_default() })
+        Ok(Messages {
+            rest: self.buffer.get(..got).unwrap_or_default(),
+        })
     }
 
-    /// Sends a request and waits for the kernel's verdict. For blocking sockets.
+    /// Sends a request and waits for the kernel's verdict.
     ///
     /// # Errors
     /// The kernel's refusal, or that of a system call.
-    pub(crate) fn execute(&mut self, message: RouteNetlinkMessage, flags: u16) -> rustix::io::Result<()> {
+    pub(crate) fn execute(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> rustix::io::Result<()> {
         self.ask(message, flags | NLM_F_ACK).map(drop)
     }
 
     /// Sends a request that is answered by a message, or by an acknowledgement alone, and waits
-    /// for it. For blocking sockets.
+    /// for it.
     ///
     /// # Errors
     /// The kernel's refusal, or that of a system call.
@@ -113,12 +114,6 @@ impl Socket {
     }
 }
 
-impl AsRawFd for Socket {
-    fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
-    }
-}
-
 /// The error of an `NLMSG_ERROR` code: `None` for 0, an acknowledgement.
 pub(crate) fn refusal(code: i32) -> Option<Errno> {
     (code != 0).then(|| Errno::from_raw_os_error(code.saturating_abs()))
@@ -140,7 +135,6 @@ pub(crate) struct Messages<'a> {
 
 impl<'a> Messages<'a> {
     /// The messages in `bytes`.
-    #[cfg(test)]
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
@@ -150,10 +144,16 @@ impl Iterator for Messages<'_> {
     type Item = Result<Message, Undecodable>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let length = self.rest.first_chunk().map(|b| u32::from_ne_bytes(*b) as usize)?;
+        let length = self
+            .rest
+            .first_chunk()
+            .map(|b| u32::from_ne_bytes(*b) as usize)?;
         let one = self.rest.get(..length).filter(|one| one.len() >= HEADER)?;
         // Messages start at multiples of 4 (NLMSG_ALIGN).
-        self.rest = self.rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        self.rest = self
+            .rest
+            .get(length.next_multiple_of(4)..)
+            .unwrap_or_default();
         Some(Message::deserialize(one).map_err(|e| Undecodable(e.to_string())))
     }
 }

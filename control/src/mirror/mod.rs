@@ -102,10 +102,23 @@ impl<P: Pool, K: AsFd> Mirror<P, K> {
             }
             places[id] = Some(sides.len());
             let worker = id.checked_rem(peers.len()).unwrap_or(0);
-            sides.push(Side { interface, worker, stalled: false, gone: false });
+            sides.push(Side {
+                interface,
+                worker,
+                stalled: false,
+                gone: false,
+            });
         }
         let scratch = vec![0; FRAME_MAX].into_boxed_slice();
-        Self { sides, places, peers, pool, spare: None, scratch, counters }
+        Self {
+            sides,
+            places,
+            peers,
+            pool,
+            spare: None,
+            scratch,
+            counters,
+        }
     }
 
     /// Carries what there is, a bounded number of frames; returns how many. Never blocks.
@@ -126,7 +139,9 @@ impl<P: Pool, K: AsFd> Mirror<P, K> {
         for peer in 0..self.peers.len() {
             // As many as there are now: a worker that keeps filling must not hold us here.
             for _ in 0..self.peers[peer].up_urgent.slots() {
-                let Ok(frame) = self.peers[peer].up_urgent.pop() else { break };
+                let Ok(frame) = self.peers[peer].up_urgent.pop() else {
+                    break;
+                };
                 self.write(&frame);
                 carried += 1;
             }
@@ -146,8 +161,15 @@ impl<P: Pool, K: AsFd> Mirror<P, K> {
     }
 
     fn write(&mut self, frame: &MirrorFrame<P::Buf>) {
-        let place = self.places.get(usize::from(frame.interface.0)).copied().flatten();
-        let Some(side) = place.and_then(|p| self.sides.get_mut(p)).filter(|s| !s.gone) else {
+        let place = self
+            .places
+            .get(usize::from(frame.interface.0))
+            .copied()
+            .flatten();
+        let Some(side) = place
+            .and_then(|p| self.sides.get_mut(p))
+            .filter(|s| !s.gone)
+        else {
             return self.counters.up_no_interface.add(1);
         };
         if frame.buf.segments() > 1 {
@@ -165,7 +187,9 @@ impl<P: Pool, K: AsFd> Mirror<P, K> {
 
     fn down(&mut self, side: usize) -> usize {
         let side = &mut self.sides[side];
-        let Some(peer) = self.peers.get_mut(side.worker) else { return 0 };
+        let Some(peer) = self.peers.get_mut(side.worker) else {
+            return 0;
+        };
         side.stalled = false;
         let mut carried = 0;
         while carried < BUDGET && !side.gone {
@@ -191,13 +215,19 @@ impl<P: Pool, K: AsFd> Mirror<P, K> {
                 }
             };
             carried += 1;
-            let room = u16::try_from(frame.len()).ok().and_then(|n| buf.append(n).ok());
+            let room = u16::try_from(frame.len())
+                .ok()
+                .and_then(|n| buf.append(n).ok());
             let Some(room) = room.filter(|r| r.len() == frame.len()) else {
                 self.counters.down_too_long.add(1);
                 continue;
             };
             room.copy_from_slice(frame);
-            let frame = MirrorFrame { buf, interface: side.interface.id, urgent: false };
+            let frame = MirrorFrame {
+                buf,
+                interface: side.interface.id,
+                urgent: false,
+            };
             match peer.down.push(frame) {
                 Ok(()) => self.counters.down.add(1),
                 // There was room above and nobody else fills this ring; should it be full all
@@ -211,7 +241,10 @@ impl<P: Pool, K: AsFd> Mirror<P, K> {
     /// The interfaces that a wait shall watch: not those whose frames could not be taken now
     /// anyway, they would end each wait at once.
     fn readable(&self) -> impl Iterator<Item = &K> {
-        self.sides.iter().filter(|s| !s.gone && !s.stalled).map(|s| &s.interface.tap)
+        self.sides
+            .iter()
+            .filter(|s| !s.gone && !s.stalled)
+            .map(|s| &s.interface.tap)
     }
 }
 

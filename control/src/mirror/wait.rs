@@ -33,7 +33,10 @@ impl Backoff {
 
     /// Sleeps until one of `sources` is readable or the time is over; the next sleep is longer.
     pub(super) fn wait<'a, K: AsFd + 'a>(&mut self, sources: impl Iterator<Item = &'a K>) {
-        let timeout = Timespec { tv_sec: 0, tv_nsec: self.next };
+        let timeout = Timespec {
+            tv_sec: 0,
+            tv_nsec: self.next,
+        };
         self.next = (self.next * 2).min(LONGEST);
         let mut watched: Vec<_> = sources.map(|s| PollFd::new(s, PollFlags::IN)).collect();
         // A signal ends the sleep early, which does no harm; there is no other error that a

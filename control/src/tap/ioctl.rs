@@ -35,7 +35,11 @@ const _: () = assert!(size_of::<IfReq>() == 40);
 
 impl IfReq {
     fn new(name: &str, flags: u16) -> Result<Self> {
-        let mut req = Self { name: [0; NAME_MAX + 1], flags, pad: [0; 22] };
+        let mut req = Self {
+            name: [0; NAME_MAX + 1],
+            flags,
+            pad: [0; 22],
+        };
         // A name that filled the field would have no final zero.
         req.name
             .get_mut(..NAME_MAX)

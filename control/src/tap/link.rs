@@ -53,7 +53,9 @@ impl Link {
 /// Finds the interface `name`; `None` if there is none.
 pub(super) fn find(name: &str) -> Result<Option<Link>> {
     let mut request = LinkMessage::default();
-    request.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    request
+        .attributes
+        .push(LinkAttribute::IfName(name.to_owned()));
     match socket()?.ask(RouteNetlinkMessage::GetLink(request), 0) {
         Ok(Some(RouteNetlinkMessage::NewLink(answer))) => Ok(Some(read(&answer))),
         Ok(_) => Err(Errno::BADMSG),
@@ -64,7 +66,9 @@ pub(super) fn find(name: &str) -> Result<Option<Link>> {
 
 /// Sets the MAC address.
 pub(super) fn set_mac(index: u32, mac: [u8; 6]) -> Result<()> {
-    change(index, |m| m.attributes.push(LinkAttribute::Address(mac.to_vec())))
+    change(index, |m| {
+        m.attributes.push(LinkAttribute::Address(mac.to_vec()))
+    })
 }
 
 /// Sets the MTU, bytes.
@@ -86,7 +90,7 @@ pub(super) fn delete(index: u32) -> Result<()> {
 }
 
 fn socket() -> Result<Socket> {
-    Socket::open(0, false).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
+    Socket::open().map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
 }
 
 fn message(index: u32) -> LinkMessage {
@@ -102,7 +106,10 @@ fn change(index: u32, set: impl FnOnce(&mut LinkMessage)) -> Result<()> {
 }
 
 fn read(message: &LinkMessage) -> Link {
-    let mut link = Link { index: message.header.index, ..Link::default() };
+    let mut link = Link {
+        index: message.header.index,
+        ..Link::default()
+    };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
@@ -118,9 +125,14 @@ fn read_info(info: &LinkInfo, link: &mut Link) {
     match info {
         LinkInfo::Kind(kind) => link.kind = kind_word(kind),
         LinkInfo::Data(InfoData::Tun(attributes)) => {
-            link.queues = attributes.iter().find_map(|a| number(a, IFLA_TUN_NUM_QUEUES)).unwrap_or(0);
+            link.queues = attributes
+                .iter()
+                .find_map(|a| number(a, IFLA_TUN_NUM_QUEUES))
+                .unwrap_or(0);
             let is = |kind, value: u8| {
-                attributes.iter().any(|a| a.kind() == kind && bytes(a).first() == Some(&value))
+                attributes
+                    .iter()
+                    .any(|a| a.kind() == kind && bytes(a).first() == Some(&value))
             };
             link.multi_queue_tap = is(IFLA_TUN_TYPE, TYPE_TAP) && is(IFLA_TUN_MULTI_QUEUE, 1);
         }

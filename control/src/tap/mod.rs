@@ -128,7 +128,9 @@ impl Tap {
         let name = config.name.as_str();
         check_name(name)?;
         let tun = ioctl::open_control().map_err(|errno| match errno {
-            Errno::NOENT | Errno::NODEV | Errno::NXIO => Error::NoDevice { name: name.to_owned() },
+            Errno::NOENT | Errno::NODEV | Errno::NXIO => Error::NoDevice {
+                name: name.to_owned(),
+            },
             errno => Error::new(name, "open /dev/net/tun", errno),
         })?;
         // First exclusively, to learn (without a race) whether the interface is of our making.
@@ -144,7 +146,9 @@ impl Tap {
         if found.queues > 1 {
             // Another process reads from it: each would get a part of the frames. Ours goes with
             // the descriptor.
-            return Err(Error::Busy { name: name.to_owned() });
+            return Err(Error::Busy {
+                name: name.to_owned(),
+            });
         }
         let tap = Self {
             queue: tun,
@@ -257,7 +261,11 @@ fn attach_to_existing(tun: &OwnedFd, name: &str) -> Result<(), Error> {
     if let Some(found) = lookup(name)?
         && !found.is_our_kind()
     {
-        return Err(Error::AnotherKind { name: name.to_owned(), found: found.describe() });
+        return Err(Error::AnotherKind {
+            name: name.to_owned(),
+            found: found.describe(),
+        });
     }
-    ioctl::attach(tun, name, Attach::Existing).map_err(|errno| Error::new(name, "attach to it", errno))
+    ioctl::attach(tun, name, Attach::Existing)
+        .map_err(|errno| Error::new(name, "attach to it", errno))
 }

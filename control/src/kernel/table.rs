@@ -1,0 +1,464 @@
+//! What the kernel said so far, kept by identity, and the [`Fib`] made of it. No I/O and no
+//! clock: changes and dumps in, forwarding information out. How a change of the kernel's tables
+//! shows in netlink messages is known here; what becomes of routes is [`super::routes`]', of
+//! neighbours [`super::numbers`]'.
+
+use core::net::IpAddr;
+use std::collections::BTreeMap;
+use std::mem;
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+use shunt_service::{Adjacency, Fib, Interface, InterfaceId};
+
+use super::facts::{
+    Address, Arrival, Change, Dump, KernelRoute, Link, Neighbour, NeighbourKey, Resolution,
+    RouteKey,
+};
+use super::numbers::{Key, Numbers};
+use super::routes::{self, Routes};
+use super::{MirrorSpec, Statics};
+
+/// What a change means for what was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Effect {
+    /// Nothing.
+    None,
+    /// [`Table::fib`] may give another result.
+    Changed,
+    /// So it may, and the kernel may have changed routes without saying so: everything is to be
+    /// dumped again.
+    Resync,
+}
+
+/// The kernel's configuration as far as it concerns our interfaces.
+#[derive(Debug)]
+pub(super) struct Table {
+    specs: Vec<MirrorSpec>,
+    statics: Statics,
+    links: BTreeMap<u32, Link>,
+    /// By link; of each link in the kernel's order.
+    addresses: BTreeMap<u32, Vec<Address>>,
+    /// Alternatives in the kernel's order.
+    routes: HashMap<RouteKey, Vec<KernelRoute>>,
+    neighbours: HashMap<NeighbourKey, Neighbour>,
+    /// The kernel's interface of each of `specs`.
+    bound: Vec<Option<u32>>,
+    numbers: Numbers,
+    dirty: Dirty,
+    built: Fib,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Dirty {
+    /// Interfaces, addresses or routes.
+    routes: bool,
+    neighbours: bool,
+    /// Numbers were freed.
+    swept: bool,
+}
+
+impl Table {
+    /// Knows nothing of the kernel yet.
+    pub(super) fn new(specs: Vec<MirrorSpec>, statics: Statics) -> Self {
+        let bound = vec![None; specs.len()];
+        Self {
+            specs,
+            statics,
+            links: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            routes: HashMap::new(),
+            neighbours: HashMap::new(),
+            bound,
+            numbers: Numbers::default(),
+            dirty: Dirty {
+                routes: true,
+                neighbours: true,
+                swept: true,
+            },
+            built: Fib::default(),
+        }
+    }
+
+    /// The configuration's own neighbours, routes and addresses changed.
+    pub(super) fn set_statics(&mut self, statics: Statics) {
+        self.statics = statics;
+        self.dirty.routes = true;
+    }
+
+    /// Takes a whole dump in the place of all that was known.
+    pub(super) fn replace(&mut self, dump: Dump) {
+        self.links = dump.links.into_iter().map(|l| (l.index, l)).collect();
+        self.bind();
+        self.addresses.clear();
+        for address in dump.addresses {
+            self.addresses
+                .entry(address.link)
+                .or_default()
+                .push(address);
+        }
+        self.routes.clear();
+        for route in dump.routes.into_iter().filter(|r| is_ours(&self.bound, r)) {
+            self.routes.entry(route.key).or_default().push(route);
+        }
+        self.neighbours = dump
+            .neighbours
+            .into_iter()
+            .filter(|((l, _), _)| self.bound.contains(&Some(*l)))
+            .collect();
+        self.dirty.routes = true;
+    }
+
+    /// Takes one change.
+    pub(super) fn apply(&mut self, change: Change) -> Effect {
+        let (effect, neighbours_only) = match change {
+            Change::Link(link) => (self.link(link), false),
+            Change::LinkGone(index) => (self.link_gone(index), false),
+            Change::Address(address) => (self.address(address), false),
+            Change::AddressGone(link, net) => {
+                let Some(list) = self.addresses.get_mut(&link) else {
+                    return Effect::None;
+                };
+                let before = list.len();
+                list.retain(|a| a.net != net);
+                // fib_sync_down_addr() drops IPv4 routes with this source without a word.
+                (
+                    if list.len() != before {
+                        Effect::Resync
+                    } else {
+                        Effect::None
+                    },
+                    false,
+                )
+            }
+            Change::Route(route, arrival) => (self.route(route, arrival), false),
+            Change::RouteGone(route) => (self.route_gone(&route), false),
+            Change::Neighbour(key, neighbour) => (self.neighbour(key, neighbour), true),
+            Change::NeighbourGone(key) => {
+                let gone = self.neighbours.remove(&key);
+                (
+                    if gone.is_some() {
+                        Effect::Changed
+                    } else {
+                        Effect::None
+                    },
+                    true,
+                )
+            }
+        };
+        if effect > Effect::None {
+            self.dirty.neighbours |= neighbours_only;
+            self.dirty.routes |= !neighbours_only;
+        }
+        effect
+    }
+
+    fn link(&mut self, link: Link) -> Effect {
+        let (index, up, running) = (link.index, link.up, link.running);
+        let before = self.bound.clone();
+        let old = self.links.insert(index, link);
+        self.bind();
+        let ours = self.bound.contains(&Some(index)) || before.contains(&Some(index));
+        // fib_sync_down_dev() drops IPv4 routes of a link that goes down without a word.
+        let flipped = old
+            .as_ref()
+            .is_none_or(|o| (o.up, o.running) != (up, running));
+        match (self.bound != before, ours) {
+            (true, _) => Effect::Resync,
+            (_, true) if flipped => Effect::Resync,
+            (_, true) if old.as_ref() != self.links.get(&index) => Effect::Changed,
+            _ => Effect::None,
+        }
+    }
+
+    fn link_gone(&mut self, index: u32) -> Effect {
+        let before = self.bound.clone();
+        self.links.remove(&index);
+        self.addresses.remove(&index);
+        self.bind();
+        if self.bound == before {
+            return Effect::None;
+        }
+        // A later interface may get the number.
+        self.neighbours.retain(|(link, _), _| *link != index);
+        Effect::Resync
+    }
+
+    fn address(&mut self, address: Address) -> Effect {
+        let list = self.addresses.entry(address.link).or_default();
+        match list.iter_mut().find(|a| a.net == address.net) {
+            Some(known) if *known == address => return Effect::None,
+            Some(known) => *known = address,
+            None => list.push(address),
+        }
+        Effect::Changed
+    }
+
+    fn route(&mut self, route: KernelRoute, arrival: Arrival) -> Effect {
+        if !is_ours(&self.bound, &route) {
+            // It may have taken the place of one of ours, which the message does not say.
+            let displaced = arrival != Arrival::Added && self.routes.contains_key(&route.key);
+            return if displaced {
+                Effect::Resync
+            } else {
+                Effect::None
+            };
+        }
+        let same = self.routes.entry(route.key).or_default();
+        let effect = match arrival {
+            Arrival::Added if same.contains(&route) => Effect::None,
+            Arrival::Added => Effect::Changed,
+            Arrival::Replaced if same.len() <= 1 => {
+                same.clear();
+                Effect::Changed
+            }
+            Arrival::Replaced | Arrival::Appended => Effect::Resync,
+        };
+        if effect == Effect::Changed {
+            same.push(route);
+        }
+        effect
+    }
+
+    fn route_gone(&mut self, route: &KernelRoute) -> Effect {
+        let Some(same) = self.routes.get_mut(&route.key) else {
+            return Effect::None;
+        };
+        // By its hops alone: their flags and the metrics may have changed since it came.
+        let is = |r: &KernelRoute| {
+            r.forwards == route.forwards
+                && r.hops.len() == route.hops.len()
+                && r.hops
+                    .iter()
+                    .zip(&route.hops)
+                    .all(|(a, b)| (a.link, a.via) == (b.link, b.via))
+        };
+        let Some(at) = same.iter().position(is) else {
+            return if is_ours(&self.bound, route) {
+                Effect::Resync
+            } else {
+                Effect::None
+            };
+        };
+        same.remove(at);
+        if same.is_empty() {
+            self.routes.remove(&route.key);
+        }
+        Effect::Changed
+    }
+
+    fn neighbour(&mut self, key: NeighbourKey, neighbour: Neighbour) -> Effect {
+        if !self.bound.contains(&Some(key.0)) {
+            return Effect::None;
+        }
+        let old = self.neighbours.insert(key, neighbour);
+        // STALE and back is the resolver's business, not the workers'.
+        if old.is_some_and(|o| o.mac == neighbour.mac) {
+            Effect::None
+        } else {
+            Effect::Changed
+        }
+    }
+
+    /// Finds the kernel's interface of each of ours.
+    fn bind(&mut self) {
+        let named = |name: &str| {
+            self.links
+                .values()
+                .find(|l| l.name == name)
+                .map(|l| l.index)
+        };
+        let mut bound: Vec<_> = self
+            .specs
+            .iter()
+            .map(|s| s.kernel_name.as_deref().and_then(named))
+            .collect();
+        for (at, spec) in self.specs.iter().enumerate() {
+            let Some(vlan) = spec.vlan.filter(|_| bound[at].is_none()) else {
+                continue;
+            };
+            let below = self
+                .specs
+                .iter()
+                .position(|s| s.port == spec.port && s.vlan.is_none());
+            let Some(below) = below.and_then(|b| bound[b]) else {
+                continue;
+            };
+            let on_top = self.links.values().find(|l| l.vlan == Some((below, vlan)));
+            bound[at] = on_top.map(|l| l.index);
+        }
+        self.bound = bound;
+    }
+
+    /// The kernel's interface of one of ours, if it exists and is up.
+    pub(super) fn link_of(&self, interface: InterfaceId) -> Option<u32> {
+        let index = self
+            .bound
+            .get(usize::from(interface.0))
+            .copied()
+            .flatten()?;
+        self.links.get(&index).filter(|l| l.up).map(|l| l.index)
+    }
+
+    /// What is known of a neighbour.
+    pub(super) fn neighbour_at(&self, key: &NeighbourKey) -> Option<&Neighbour> {
+        self.neighbours.get(key)
+    }
+
+    /// Neighbours that the kernel waits for.
+    pub(super) fn waiting(&self) -> usize {
+        self.neighbours
+            .values()
+            .filter(|n| n.state == Resolution::Asking)
+            .count()
+    }
+
+    /// The forwarding information as built last.
+    pub(super) fn built(&self) -> &Fib {
+        &self.built
+    }
+
+    /// Frees the numbers of neighbours that are long gone. To be called every minute or so.
+    pub(super) fn sweep(&mut self) {
+        self.dirty.swept |= self.numbers.sweep();
+    }
+
+    /// New forwarding information, or `None` if it is as it was.
+    pub(super) fn fib(&mut self) -> Option<Arc<Fib>> {
+        let dirty = mem::take(&mut self.dirty);
+        let mut another = dirty.swept;
+        if dirty.routes {
+            let interfaces: Vec<_> = (0..self.specs.len()).map(|at| self.interface(at)).collect();
+            let Routes { v4, v6 } = self.build_routes(&interfaces);
+            let fib = &mut self.built;
+            if (&fib.interfaces, &fib.routes4, &fib.routes6) != (&interfaces, &v4, &v6) {
+                fib.interfaces = interfaces;
+                fib.routes4 = v4;
+                fib.routes6 = v6;
+                another = true;
+            }
+        }
+        let mut content = false;
+        if dirty.routes || dirty.neighbours {
+            let known = self.known_neighbours();
+            let changed = self.numbers.update(known.into_iter());
+            if changed.full {
+                tracing::warn!(
+                    "more neighbours than there are adjacencies; the rest is not reached"
+                );
+            }
+            another |= changed.keys;
+            content = changed.content;
+        }
+        if !another && !content {
+            return None;
+        }
+        if another {
+            self.built.generation = self.built.generation.wrapping_add(1);
+            self.built.neighbours = self.numbers.keys().collect();
+        }
+        self.built.adjacencies = self.numbers.adjacencies().to_vec();
+        Some(Arc::new(self.built.clone()))
+    }
+
+    fn interface(&self, at: usize) -> Interface {
+        let spec = &self.specs[at];
+        let id = InterfaceId(at as u16);
+        let link = self.bound[at].and_then(|index| self.links.get(&index));
+        let kernels = link
+            .and_then(|l| self.addresses.get(&l.index))
+            .map_or(&[][..], Vec::as_slice);
+        let statics = self.statics.addresses.iter().filter(|a| a.interface == id);
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for address in statics
+            .map(|a| a.address.addr())
+            .chain(routes::in_order(kernels))
+        {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        let kernel_mtu = link.map_or(u16::MAX, |l| u16::try_from(l.mtu).unwrap_or(u16::MAX));
+        Interface {
+            port: spec.port,
+            vlan: spec.vlan,
+            mac: spec.mac,
+            mtu: kernel_mtu.min(spec.mtu),
+            name: match (link, &spec.kernel_name) {
+                (Some(link), _) => link.name.clone(),
+                (None, name) => name.clone().unwrap_or_default(),
+            },
+            addresses,
+        }
+    }
+
+    fn build_routes(&self, interfaces: &[Interface]) -> Routes {
+        routes::Input {
+            interfaces,
+            bound: &self.bound,
+            addresses: &self.addresses,
+            routes: &self.routes,
+            statics: &self.statics,
+        }
+        .build()
+    }
+
+    /// Every neighbour, for each MTU of the routes that lead to it.
+    fn known_neighbours(&self) -> Vec<(Key, Adjacency)> {
+        let fib = &self.built;
+        // The MTUs of routes by each gateway.
+        let mut gateways: HashMap<(InterfaceId, IpAddr), HashSet<u16>> = HashMap::new();
+        for route in fib.routes4.values().chain(fib.routes6.values()) {
+            if let Some(via) = route.via {
+                gateways
+                    .entry((route.interface, via))
+                    .or_default()
+                    .insert(route.mtu);
+            }
+        }
+        let mut macs: HashMap<(InterfaceId, IpAddr), Option<[u8; 6]>> = HashMap::new();
+        let ours = self.bound.iter().enumerate();
+        let ours: HashMap<u32, InterfaceId> = ours
+            .filter_map(|(at, link)| Some(((*link)?, InterfaceId(at as u16))))
+            .collect();
+        for ((link, ip), neighbour) in &self.neighbours {
+            if let Some(id) = ours.get(link) {
+                macs.insert((*id, *ip), neighbour.mac);
+            }
+        }
+        let statics = self.statics.neighbours.iter();
+        macs.extend(statics.map(|n| ((n.interface, n.address), Some(n.mac))));
+
+        let mut known = Vec::with_capacity(macs.len());
+        for ((id, ip), mac) in macs {
+            let Some(interface) = fib.interfaces.get(usize::from(id.0)) else {
+                continue;
+            };
+            let on_link = fib
+                .route(ip)
+                .filter(|r| r.interface == id && r.via.is_none())
+                .map(|r| r.mtu);
+            let by_gateway = gateways.get(&(id, ip));
+            let twice = |m: &u16| by_gateway.is_some_and(|g| g.contains(m));
+            let mtus = by_gateway.into_iter().flatten().copied();
+            for mtu in mtus.chain(on_link.filter(|m| !twice(m))) {
+                let adjacency = Adjacency {
+                    dst: mac.unwrap_or_default(),
+                    src: interface.mac,
+                    vlan: interface.vlan.unwrap_or(0),
+                    mtu,
+                    port: interface.port,
+                    resolved: mac.is_some(),
+                };
+                known.push(((id, ip, mtu), adjacency));
+            }
+        }
+        known
+    }
+}
+
+/// Whether a route concerns us: it leads out of one of our interfaces, or says that there is no
+/// way.
+fn is_ours(bound: &[Option<u32>], route: &KernelRoute) -> bool {
+    !route.forwards || route.hops.iter().any(|h| bound.contains(&Some(h.link)))
+}
