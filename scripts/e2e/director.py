@@ -48,15 +48,15 @@ class Director:
             return f"net_af_packet{port},iface=wire{port},qpairs={self.start.workers}"
         return f"net_virtio_user{port},path={self.net.dir}/vhost{port}.sock"
 
-    def toml(self, **changes):
-        """The configuration. `changes` replaces top tables, for configurations that are wrong."""
+    def toml(self):
+        """The configuration."""
         start = self.start
-        daemon = {"socket": str(self.socket), "name": self.net.prefix}
-        dpdk = {"memory": "256M"}
-        workers = {"cores": [1, 0][:start.workers], "control_core": 0}
-        limits = {"sessions": 16384, "servers": 256}
-        tables = {"daemon": daemon, "dpdk": dpdk, "workers": workers, "limits": limits}
-        tables.update(changes.pop("tables", {}))
+        tables = {
+            "daemon": {"socket": str(self.socket), "name": self.net.prefix},
+            "dpdk": {"memory": "256M"},
+            "workers": {"cores": [1, 0][:start.workers], "control_core": 0},
+            "limits": {"sessions": 16384, "servers": 256},
+        }
         lines = []
         for name, table in tables.items():
             lines += [f"[{name}]", *_keys(table), ""]
@@ -66,7 +66,6 @@ class Director:
                 entry["mirror"] = f"shunt{port}"
             if start.vlan:
                 entry["vlans"] = [100, 200] if start.arms == 1 else [(100, 200)[port]]
-            entry.update(changes.get("port", {}))
             lines += ["[[port]]", *_keys(entry), ""]
         for service in services(start):
             entry = {
