@@ -48,8 +48,8 @@ class Director:
             return f"net_af_packet{port},iface=wire{port},qpairs={self.start.workers}"
         return f"net_virtio_user{port},path={self.net.dir}/vhost{port}.sock"
 
-    def toml(self):
-        """The configuration."""
+    def toml(self, servers=SERVERS, weights=None):
+        """The configuration; with fewer servers or other weights than usual."""
         start = self.start
         tables = {
             "daemon": {"socket": str(self.socket), "name": self.net.prefix},
@@ -75,9 +75,11 @@ class Director:
             if service.mode == "fullnat":
                 entry["local_addresses"] = [service.local_address]
             lines += ["[[service]]", *_keys(entry)]
-            for server in SERVERS:
-                address = endpoint(service.server_address(server), service.server_port)
-                lines += ["[[service.server]]", *_keys({"address": address})]
+            for server in servers:
+                entry = {"address": endpoint(service.server_address(server), service.server_port)}
+                if weights and server in weights:
+                    entry["weight"] = weights[server]
+                lines += ["[[service.server]]", *_keys(entry)]
             lines.append("")
         return "\n".join(lines)
 
@@ -152,6 +154,14 @@ class Director:
         out = network.run(str(self.binaries / "shunt"), "--socket", str(self.socket), "--json", *args,
                           timeout=10)
         return json.loads(out) if out.strip() else None
+
+    def reload(self, toml):
+        """Has the configuration reloaded; returns the exit status and what was said."""
+        self.config.write_text(toml)
+        done = subprocess.run(
+            [self.binaries / "shunt", "--socket", self.socket, "reload"], timeout=20, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return done.returncode, done.stdout
 
     def answers(self):
         try:
