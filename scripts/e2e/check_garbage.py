@@ -9,6 +9,7 @@ import random
 import socket
 
 from capture import ICMP, IP, TCP, UDP, Ether, IPv6
+from check_accounts import accounted
 from client import who
 from plan import CLIENT, CLIENT_HOST, FRONT
 from report import equal, expect
@@ -28,6 +29,8 @@ def check(ctx):
         _send(ctx, frames)
         expect(ctx.director.answers(), "the API does not answer")
         expect(ctx.director.process.running(), "shuntd has ended")
+    with ctx.report.check(f"{name}: every frame is accounted for"):
+        accounted(ctx)
     with ctx.report.check(f"{name}: services work as before"):
         for service in ctx.services:
             equal("answered by", who(ctx.net, service).answered_by, (service.vip, service.port))
