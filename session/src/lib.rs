@@ -1,1 +1,29 @@
-//! Placeholder.
+//! Sessions: what a worker knows of each connection and flow. Entries of one or two cache lines a
+//! direction in an arena, an index of tags over them, TCP states, idle expiry, local ports, shards.
+//!
+//! Nothing here knows packets, services or workers beyond their ids; time comes in as an argument.
+//! Start with [`Entry`] for the layout and [`Table`] for what can be done with it.
+
+#![deny(unsafe_code)]
+
+mod arena;
+mod cold;
+mod entry;
+mod index;
+mod key;
+pub mod ports;
+mod prefetch;
+pub mod shard;
+mod table;
+pub mod tcp;
+
+pub use arena::{Arena, ArenaError, LineNo};
+pub use cold::Cold;
+pub use entry::{Addresses6, Entry, Flags};
+pub use key::{Hash, Key, Key4, Key6};
+pub use ports::{LocalPort, LocalPorts};
+pub use shard::Shards;
+pub use table::{
+    Closed, Direction, InsertError, NewSession, NoSessions, SessionView, Table, TableConfig,
+};
+pub use tcp::{Segment, Transition, on_segment};

@@ -1,0 +1,418 @@
+//! One direction of a session: a 64-byte line that holds all a hit needs, and the address line
+//! that IPv6 has beside it. The layout is for good; offsets are asserted below.
+//!
+//! | offset | size | field |
+//! | --- | --- | --- |
+//! | 0 | 8 | source and destination as in the packet (IPv6: a hash of both) |
+//! | 8 | 4 | source and destination port as in the packet |
+//! | 12 | 2 | generation; 0 free. The commit word: stored last, with Release, cleared first |
+//! | 14 | 2 | change of the transport checksum |
+//! | 16 | 8 | new source and destination (IPv4) |
+//! | 24 | 4 | new source and destination port |
+//! | 28 | 2 | change of the IPv4 header checksum |
+//! | 30 | 2 | generation of the forwarding table that the adjacency is of |
+//! | 32 | 4 | adjacency |
+//! | 36 | 4 | server slot (24 bits), flags (8 bits) |
+//! | 40 | 4 | last seen, milliseconds |
+//! | 44 | 4 | FULLNAT: added to the client's sequence numbers. One-way: highest one seen |
+//! | 48 | 4 | last acknowledgement of this direction's sender |
+//! | 52 | 2 | its last window, unscaled |
+//! | 54 | 1 | shape: protocol (2 bits), mode (3), IPv6, reply, paired |
+//! | 55 | 1 | TCP state (4 bits), window scale of this direction's sender (4) |
+//! | 56 | 8 | packets (28 bits) and bytes (36 bits) not folded into the cold part yet |
+
+use core::mem::offset_of;
+use core::net::{IpAddr, Ipv4Addr};
+use core::sync::atomic::{AtomicU16, Ordering};
+
+use shunt_service::{AdjacencyId, Mode, Protocol, ServerSlot, TcpState};
+use shunt_wire::checksum::Delta;
+
+/// What may change about a session besides its TCP state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags(u8);
+
+impl Flags {
+    /// The client's address is still to be told to the server (FULLNAT).
+    pub const TOA_PENDING: Self = Self(1);
+    /// Counted as an active session of its server.
+    pub const ACTIVE: Self = Self(2);
+    /// The server left, and the session may not just go on to it.
+    pub const GONE: Self = Self(4);
+    /// TTL and hop limit stay as they are.
+    pub const KEEP_TTL: Self = Self(8);
+    /// This direction's sender has told a window (or, one-way, a sequence number).
+    pub const WINDOW_KNOWN: Self = Self(16);
+
+    /// No flag.
+    pub const fn empty() -> Self {
+        Self(0)
+    }
+
+    /// Whether all of `other` are set.
+    #[inline(always)]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether any of `other` is set.
+    #[inline(always)]
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Both.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+const PROTOCOL_UDP: u8 = 1;
+const MODE_SHIFT: u8 = 2;
+const MODE_MASK: u8 = 0b111 << MODE_SHIFT;
+const IPV6: u8 = 1 << 5;
+const REPLY: u8 = 1 << 6;
+const PAIRED: u8 = 1 << 7;
+/// What of the shape is part of the key: protocol and family.
+const KEY_SHAPE: u8 = 0b11 | IPV6;
+
+/// Bits of the byte counter; the packet counter stands above it.
+const BYTE_BITS: u32 = 36;
+/// Set once either counter has used half its range: time to fold.
+const FOLD: u64 = 1 << 63 | 1 << (BYTE_BITS - 1);
+
+/// One direction of a session.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Entry {
+    addrs: u64,
+    ports: u32,
+    generation: AtomicU16,
+    l4_delta: u16,
+    new_addrs: [[u8; 4]; 2],
+    new_ports: [[u8; 2]; 2],
+    ip_delta: u16,
+    adjacency_generation: u16,
+    adjacency: u32,
+    slot_flags: u32,
+    last_seen: u32,
+    seq: u32,
+    ack: u32,
+    window: u16,
+    shape: u8,
+    state: u8,
+    counters: u64,
+}
+
+const _: () = {
+    assert!(size_of::<Entry>() == 64 && align_of::<Entry>() == 64);
+    assert!(offset_of!(Entry, addrs) == 0);
+    assert!(offset_of!(Entry, ports) == 8);
+    assert!(offset_of!(Entry, generation) == 12);
+    assert!(offset_of!(Entry, l4_delta) == 14);
+    assert!(offset_of!(Entry, new_addrs) == 16);
+    assert!(offset_of!(Entry, new_ports) == 24);
+    assert!(offset_of!(Entry, ip_delta) == 28);
+    assert!(offset_of!(Entry, adjacency_generation) == 30);
+    assert!(offset_of!(Entry, adjacency) == 32);
+    assert!(offset_of!(Entry, slot_flags) == 36);
+    assert!(offset_of!(Entry, last_seen) == 40);
+    assert!(offset_of!(Entry, seq) == 44);
+    assert!(offset_of!(Entry, ack) == 48);
+    assert!(offset_of!(Entry, window) == 52);
+    assert!(offset_of!(Entry, shape) == 54);
+    assert!(offset_of!(Entry, state) == 55);
+    assert!(offset_of!(Entry, counters) == 56);
+};
+
+/// The addresses of one direction of an IPv6 session; read-only once written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub struct Addresses6 {
+    /// Source in the packet.
+    pub src: [u8; 16],
+    /// Destination in the packet.
+    pub dst: [u8; 16],
+    /// Source to write (TUN: the outer one).
+    pub new_src: [u8; 16],
+    /// Destination to write (TUN: the outer one).
+    pub new_dst: [u8; 16],
+}
+
+const _: () = assert!(size_of::<Addresses6>() == 64);
+
+/// What a new entry starts with; see [`crate::Direction`] for the rest.
+pub(crate) struct Immutable {
+    pub(crate) addrs: u64,
+    pub(crate) ports: u32,
+    pub(crate) l4_delta: Delta,
+    pub(crate) ip_delta: Delta,
+    pub(crate) new_addrs: [[u8; 4]; 2],
+    pub(crate) new_ports: [u16; 2],
+    pub(crate) protocol: Protocol,
+    pub(crate) mode: Mode,
+    pub(crate) ipv6: bool,
+    pub(crate) reply: bool,
+    pub(crate) paired: bool,
+}
+
+impl Entry {
+    /// Writes all of a free entry but the generation, which commits it.
+    pub(crate) fn write(
+        &mut self,
+        i: &Immutable,
+        slot: ServerSlot,
+        flags: Flags,
+        seq: u32,
+        adjacency: (AdjacencyId, u16),
+        now_ms: u32,
+    ) {
+        let protocol = if i.protocol == Protocol::Udp { PROTOCOL_UDP } else { 0 };
+        let bit = |on: bool, bit: u8| if on { bit } else { 0 };
+        *self = Self {
+            addrs: i.addrs,
+            ports: i.ports,
+            generation: AtomicU16::new(0),
+            l4_delta: i.l4_delta.0,
+            new_addrs: i.new_addrs,
+            new_ports: i.new_ports.map(u16::to_be_bytes),
+            ip_delta: i.ip_delta.0,
+            adjacency_generation: adjacency.1,
+            adjacency: adjacency.0.0,
+            slot_flags: slot.0 << 8 | u32::from(flags.0),
+            last_seen: now_ms,
+            seq,
+            ack: 0,
+            window: 0,
+            shape: protocol
+                | (i.mode as u8) << MODE_SHIFT
+                | bit(i.ipv6, IPV6)
+                | bit(i.reply, REPLY)
+                | bit(i.paired, PAIRED),
+            // No scale is known: the largest (SEMANTICS, decisions).
+            state: (TcpState::None as u8) | 14 << 4,
+            counters: 0,
+        };
+    }
+
+    /// Makes the entry live: all written before is visible to whoever sees `generation`.
+    pub(crate) fn commit(&self, generation: u16) {
+        self.generation.store(generation, Ordering::Release);
+    }
+
+    /// Makes the entry free, before anything of it is reused.
+    pub(crate) fn clear(&self) {
+        self.generation.store(0, Ordering::Release);
+    }
+
+    /// 0 for a free entry, else a number that changes with each session in this place.
+    pub fn generation(&self) -> u16 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// Whether the entry is of this key (IPv4: for good; IPv6: look at the addresses too).
+    #[inline(always)]
+    pub(crate) fn matches(&self, addrs: u64, ports: u32, shape: u8) -> bool {
+        self.addrs == addrs && self.ports == ports && self.shape & KEY_SHAPE == shape
+    }
+
+    /// The key part of the shape.
+    #[inline(always)]
+    pub(crate) const fn key_shape(protocol: u8, ipv6: bool) -> u8 {
+        (protocol == 17) as u8 | if ipv6 { IPV6 } else { 0 }
+    }
+
+    pub(crate) const fn raw_addrs(&self) -> u64 {
+        self.addrs
+    }
+
+    /// Ports as they stand in the packet.
+    pub(crate) const fn raw_ports(&self) -> u32 {
+        self.ports
+    }
+
+    /// Transport protocol.
+    #[inline(always)]
+    pub const fn protocol(&self) -> Protocol {
+        if self.shape & 0b11 == PROTOCOL_UDP { Protocol::Udp } else { Protocol::Tcp }
+    }
+
+    /// Forwarding mode.
+    #[inline(always)]
+    pub const fn mode(&self) -> Mode {
+        match (self.shape & MODE_MASK) >> MODE_SHIFT {
+            0 => Mode::Nat,
+            1 => Mode::Dr,
+            2 => Mode::Tun,
+            _ => Mode::FullNat,
+        }
+    }
+
+    /// Whether the session is an IPv6 one.
+    #[inline(always)]
+    pub const fn is_ipv6(&self) -> bool {
+        self.shape & IPV6 != 0
+    }
+
+    /// Whether this is the direction from the server.
+    #[inline(always)]
+    pub const fn is_reply(&self) -> bool {
+        self.shape & REPLY != 0
+    }
+
+    /// Whether the session has an entry for each direction.
+    #[inline(always)]
+    pub const fn is_paired(&self) -> bool {
+        self.shape & PAIRED != 0
+    }
+
+    /// Addresses to write into an IPv4 header (TUN: the outer one), source first.
+    #[inline(always)]
+    pub const fn new_addresses4(&self) -> [[u8; 4]; 2] {
+        self.new_addrs
+    }
+
+    /// Ports to write, wire order, source first.
+    #[inline(always)]
+    pub const fn new_ports(&self) -> [[u8; 2]; 2] {
+        self.new_ports
+    }
+
+    /// Change of the transport checksum.
+    #[inline(always)]
+    pub const fn l4_delta(&self) -> Delta {
+        Delta(self.l4_delta)
+    }
+
+    /// Change of the IPv4 header checksum.
+    #[inline(always)]
+    pub const fn ip_delta(&self) -> Delta {
+        Delta(self.ip_delta)
+    }
+
+    /// The adjacency this direction leaves by.
+    #[inline(always)]
+    pub const fn adjacency(&self) -> AdjacencyId {
+        AdjacencyId(self.adjacency)
+    }
+
+    /// Generation of the forwarding table that [`Entry::adjacency`] is of.
+    #[inline(always)]
+    pub const fn adjacency_generation(&self) -> u16 {
+        self.adjacency_generation
+    }
+
+    /// Remembers a next hop.
+    pub fn set_adjacency(&mut self, id: AdjacencyId, generation: u16) {
+        (self.adjacency, self.adjacency_generation) = (id.0, generation);
+    }
+
+    /// Slot of the real server.
+    #[inline(always)]
+    pub const fn slot(&self) -> ServerSlot {
+        ServerSlot(self.slot_flags >> 8)
+    }
+
+    /// The flags.
+    #[inline(always)]
+    pub const fn flags(&self) -> Flags {
+        Flags(self.slot_flags as u8)
+    }
+
+    pub(crate) fn set_flag(&mut self, flag: Flags, on: bool) {
+        let bit = u32::from(flag.0);
+        self.slot_flags = if on { self.slot_flags | bit } else { self.slot_flags & !bit };
+    }
+
+    /// TCP state; [`TcpState::None`] for UDP.
+    #[inline(always)]
+    pub fn state(&self) -> TcpState {
+        TcpState::from_number(self.state & 0x0f).unwrap_or(TcpState::None)
+    }
+
+    /// Whether the state is ESTABLISHED: cheaper than [`Entry::state`].
+    #[inline(always)]
+    pub const fn is_established(&self) -> bool {
+        self.state & 0x0f == TcpState::Established as u8
+    }
+
+    pub(crate) fn set_state(&mut self, state: TcpState) {
+        self.state = self.state & 0xf0 | state as u8;
+    }
+
+    pub(crate) const fn wscale(&self) -> u8 {
+        self.state >> 4
+    }
+
+    pub(crate) fn set_wscale(&mut self, scale: u8) {
+        self.state = self.state & 0x0f | scale.min(14) << 4;
+    }
+
+    /// FULLNAT: what is added to the client's sequence numbers, and taken from the
+    /// acknowledgements of the server.
+    #[inline(always)]
+    pub const fn seq_delta(&self) -> u32 {
+        self.seq
+    }
+
+    /// One-way sessions: the highest client sequence number seen.
+    pub(crate) const fn highest_seq(&self) -> u32 {
+        self.seq
+    }
+
+    pub(crate) fn set_highest_seq(&mut self, seq: u32) {
+        self.seq = seq;
+    }
+
+    /// What a plain segment in ESTABLISHED leaves behind: its acknowledgement and window, or in a
+    /// one-way session the highest sequence number. `seq_end` is the sequence number behind its
+    /// data.
+    #[inline(always)]
+    pub fn record(&mut self, seq_end: u32, ack: u32, window: u16) {
+        if self.is_paired() {
+            (self.ack, self.window) = (ack, window);
+        } else if (seq_end.wrapping_sub(self.seq) as i32) > 0 {
+            self.seq = seq_end;
+        }
+    }
+
+    /// Last acknowledgement of this direction's sender.
+    pub(crate) const fn ack(&self) -> u32 {
+        self.ack
+    }
+
+    /// Right edge of the window this direction's sender offers.
+    pub(crate) const fn edge(&self) -> u32 {
+        self.ack.wrapping_add((self.window as u32) << self.wscale())
+    }
+
+    /// When the last packet of this direction came, milliseconds.
+    #[inline(always)]
+    pub const fn last_seen(&self) -> u32 {
+        self.last_seen
+    }
+
+    /// Stamps and counts a packet of `bytes`. Returns whether the counters must be folded now
+    /// ([`crate::Table::fold`]), lest they overflow.
+    #[inline(always)]
+    pub fn touch(&mut self, now_ms: u32, bytes: u32) -> bool {
+        self.last_seen = now_ms;
+        self.counters = self.counters.wrapping_add(1 << BYTE_BITS | bytes as u64);
+        self.counters & FOLD != 0
+    }
+
+    /// Packets and bytes that are not folded yet.
+    pub(crate) const fn counters(&self) -> (u64, u64) {
+        (self.counters >> BYTE_BITS, self.counters & ((1 << BYTE_BITS) - 1))
+    }
+
+    pub(crate) fn reset_counters(&mut self) {
+        self.counters = 0;
+    }
+
+    pub(crate) fn key4(&self) -> [IpAddr; 2] {
+        let [a, b, c, d, e, f, g, h] = self.addrs.to_ne_bytes();
+        [Ipv4Addr::new(a, b, c, d).into(), Ipv4Addr::new(e, f, g, h).into()]
+    }
+}

@@ -1,0 +1,140 @@
+//! Keys: five-tuples as they stand in packets, and their keyed hash.
+
+use core::net::IpAddr;
+
+use shunt_service::{FlowKey, Protocol};
+
+/// Key of an IPv4 packet: raw words of its headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key4 {
+    /// Source and destination address, 8 bytes as they stand in the packet.
+    pub addrs: u64,
+    /// Source and destination port, 4 bytes as they stand in the packet.
+    pub ports: u32,
+    /// 6 or 17.
+    pub protocol: u8,
+}
+
+/// Key of an IPv6 packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key6 {
+    /// Source address.
+    pub src: [u8; 16],
+    /// Destination address.
+    pub dst: [u8; 16],
+    /// Source and destination port, 4 bytes as they stand in the packet.
+    pub ports: u32,
+    /// 6 or 17.
+    pub protocol: u8,
+}
+
+/// Key of either family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// IPv4.
+    V4(Key4),
+    /// IPv6.
+    V6(Key6),
+}
+
+/// Hash of a key: tag and bucket are parts of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hash(pub(crate) u64);
+
+/// Ports as they stand in a header.
+fn raw_ports(src: u16, dst: u16) -> u32 {
+    let ([a, b], [c, d]) = (src.to_be_bytes(), dst.to_be_bytes());
+    u32::from_ne_bytes([a, b, c, d])
+}
+
+/// Source and destination port, host order.
+pub(crate) fn ports(raw: u32) -> [u16; 2] {
+    let [a, b, c, d] = raw.to_ne_bytes();
+    [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])]
+}
+
+impl From<&FlowKey> for Key {
+    /// Source and destination of different families (which no packet has) become an IPv6 key.
+    fn from(f: &FlowKey) -> Self {
+        let ports = raw_ports(f.src_port, f.dst_port);
+        let protocol = f.protocol.number();
+        match (f.src, f.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                let ([a, b, c, d], [e, f, g, h]) = (src.octets(), dst.octets());
+                let addrs = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+                Self::V4(Key4 { addrs, ports, protocol })
+            }
+            (src, dst) => {
+                let wide = |a: IpAddr| match a {
+                    IpAddr::V4(a) => a.to_ipv6_mapped().octets(),
+                    IpAddr::V6(a) => a.octets(),
+                };
+                Self::V6(Key6 { src: wide(src), dst: wide(dst), ports, protocol })
+            }
+        }
+    }
+}
+
+impl Key {
+    /// Transport protocol.
+    pub fn protocol(&self) -> Protocol {
+        let number = match self {
+            Self::V4(k) => k.protocol,
+            Self::V6(k) => k.protocol,
+        };
+        Protocol::from_number(number).unwrap_or(Protocol::Tcp)
+    }
+
+    /// The key of the other direction's packets.
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        let swap = |ports: u32| ports.rotate_right(16);
+        match self {
+            Self::V4(k) => Self::V4(Key4 {
+                addrs: k.addrs.rotate_right(32),
+                ports: swap(k.ports),
+                ..k
+            }),
+            Self::V6(k) => {
+                Self::V6(Key6 { src: k.dst, dst: k.src, ports: swap(k.ports), ..k })
+            }
+        }
+    }
+}
+
+/// One step of a keyed multiply-fold: the high and the low half of a 128-bit product.
+#[inline(always)]
+const fn fold(a: u64, b: u64) -> u64 {
+    let product = a as u128 * b as u128;
+    product as u64 ^ (product >> 64) as u64
+}
+
+/// A constant without structure: digits of the golden ratio.
+const PHI: u64 = 0x9e37_79b9_7f4a_7c15;
+
+#[inline(always)]
+pub(crate) const fn hash4(secret: [u64; 2], key: &Key4) -> Hash {
+    let ports = (key.ports as u64) << 8 | key.protocol as u64;
+    let half = fold(key.addrs ^ secret[0], ports ^ secret[1]);
+    Hash(fold(half ^ secret[0], PHI))
+}
+
+#[inline(always)]
+pub(crate) fn hash6(secret: [u64; 2], key: &Key6) -> Hash {
+    let words = address_hash(secret, &key.src, &key.dst);
+    let ports = u64::from(key.ports) << 8 | u64::from(key.protocol);
+    Hash(fold(words ^ ports ^ secret[0], PHI))
+}
+
+/// Hash of both addresses: what the hot line of an IPv6 entry keeps of them.
+#[inline(always)]
+pub(crate) fn address_hash(secret: [u64; 2], src: &[u8; 16], dst: &[u8; 16]) -> u64 {
+    let half = |b: &[u8; 16]| {
+        let whole = u128::from_ne_bytes(*b);
+        (whole as u64, (whole >> 64) as u64)
+    };
+    let ((a, b), (c, d)) = (half(src), half(dst));
+    let left = fold(a ^ secret[0], b ^ secret[1]);
+    let right = fold(c ^ secret[1].rotate_left(32), d ^ secret[0].rotate_left(32));
+    fold(left ^ PHI, right ^ secret[0])
+}

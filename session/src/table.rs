@@ -1,0 +1,752 @@
+//! The session table of one worker: arena chunks, free lists, index; create, find, sweep, list.
+
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use shunt_service::{
+    AdjacencyId, Mode, Protocol, ServerId, ServerSlot, ServiceId, TcpState,
+};
+use shunt_wire::checksum::Delta;
+
+use crate::arena::{Arena, Chunks, Class, LineNo};
+use crate::cold::Cold;
+use crate::entry::{Addresses6, Entry, Flags, Immutable};
+use crate::index::Index;
+use crate::key::{self, Hash, Key, Key4, Key6, address_hash};
+
+/// How a table is made.
+#[derive(Clone, Copy, Debug)]
+pub struct TableConfig {
+    /// Most sessions.
+    pub sessions: u32,
+    /// Key of the hash, fresh at every start.
+    pub secret: [u64; 2],
+}
+
+/// A table of no sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoSessions;
+
+impl fmt::Display for NoSessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a session table needs room for at least one session")
+    }
+}
+
+impl std::error::Error for NoSessions {}
+
+/// Why a session was not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InsertError {
+    /// No room.
+    Full,
+    /// Another session has the key of the client's packets.
+    ForwardTaken,
+    /// Another session has the key of the server's packets.
+    ReplyTaken,
+}
+
+/// One direction of a new session.
+#[derive(Clone, Copy, Debug)]
+pub struct Direction {
+    /// Packets it is for.
+    pub key: Key,
+    /// Source to write; TUN: outer source.
+    pub new_src: IpAddr,
+    /// Destination to write; TUN: outer destination.
+    pub new_dst: IpAddr,
+    /// Source port to write, host order.
+    pub new_src_port: u16,
+    /// Destination port to write, host order.
+    pub new_dst_port: u16,
+    /// Change of the transport checksum.
+    pub l4_delta: Delta,
+    /// Change of the IPv4 header checksum.
+    pub ip_delta: Delta,
+    /// Adjacency it leaves by.
+    pub adjacency: AdjacencyId,
+    /// Generation of the forwarding table that `adjacency` is of.
+    pub adjacency_generation: u16,
+}
+
+/// A session to be.
+#[derive(Clone, Copy, Debug)]
+pub struct NewSession {
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Forwarding mode.
+    pub mode: Mode,
+    /// From the client.
+    pub forward: Direction,
+    /// From the server; `None` where replies do not pass the director.
+    pub reply: Option<Direction>,
+    /// Its service.
+    pub service: ServiceId,
+    /// Its real server.
+    pub server: ServerId,
+    /// The server's slot, below 2^24.
+    pub slot: ServerSlot,
+    /// Flags of both directions.
+    pub flags: Flags,
+    /// FULLNAT: what is added to the client's sequence numbers.
+    pub seq_delta: u32,
+}
+
+/// A session as listings, the sweep and its end see it.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionView {
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Forwarding mode.
+    pub mode: Mode,
+    /// Client.
+    pub client: (IpAddr, u16),
+    /// Virtual service.
+    pub vip: (IpAddr, u16),
+    /// Local address and port (FULLNAT).
+    pub local: Option<(IpAddr, u16)>,
+    /// Where the server's packets come from (NAT, FULLNAT), else as `vip`.
+    pub remote: (IpAddr, u16),
+    /// Service.
+    pub service: ServiceId,
+    /// Server.
+    pub server: ServerId,
+    /// Slot of the server.
+    pub slot: ServerSlot,
+    /// TCP state, [`TcpState::None`] for UDP.
+    pub state: TcpState,
+    /// Counted as active.
+    pub active: bool,
+    /// Milliseconds since the last packet of either direction.
+    pub idle_ms: u32,
+    /// Packets from the client.
+    pub packets_in: u64,
+    /// Bytes from the client.
+    pub bytes_in: u64,
+    /// Packets from the server.
+    pub packets_out: u64,
+    /// Bytes from the server.
+    pub bytes_out: u64,
+    /// No client sequence number beyond this was accepted by the server, in the numbers that the
+    /// server saw; `None` if the server told no window (or for UDP).
+    pub last_client_seq: Option<u32>,
+}
+
+/// A session that has ended.
+pub type Closed = SessionView;
+
+/// Lines of one size class that are free again.
+#[derive(Debug, Default)]
+struct Free {
+    lines: Vec<u32>,
+    /// Next line of the newest chunk that was never used, and how many follow.
+    fresh: u32,
+    fresh_left: u32,
+}
+
+/// The session table of one worker.
+#[derive(Debug)]
+pub struct Table {
+    chunks: Chunks,
+    /// Sessions of each chunk that were ever used: the sweep need not look further.
+    used: Vec<u32>,
+    /// Place in `used` of the newest chunk of each class.
+    newest: [usize; Class::ALL.len()],
+    free: [Free; Class::ALL.len()],
+    index: Index,
+    secret: [u64; 2],
+    sessions: usize,
+    most: usize,
+    generation: u16,
+    /// Where the sweep goes on: chunk and session.
+    sweep: (usize, u32),
+    refused: u64,
+}
+
+impl Table {
+    /// An empty table over an arena that others may share.
+    ///
+    /// # Errors
+    /// [`NoSessions`].
+    pub fn new(arena: Arc<Arena>, config: TableConfig) -> Result<Self, NoSessions> {
+        if config.sessions == 0 {
+            return Err(NoSessions);
+        }
+        let chunks = Chunks::new(arena);
+        Ok(Self {
+            used: Vec::with_capacity(chunks.capacity()),
+            chunks,
+            newest: [0; Class::ALL.len()],
+            free: Default::default(),
+            // Sessions with two keys are the rule to plan for.
+            index: Index::new(config.sessions as usize * 2),
+            secret: config.secret,
+            sessions: 0,
+            most: config.sessions as usize,
+            generation: 0,
+            sweep: (0, 0),
+            refused: 0,
+        })
+    }
+
+    /// Live sessions.
+    pub fn len(&self) -> usize {
+        self.sessions
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.sessions == 0
+    }
+
+    /// Most sessions.
+    pub fn capacity(&self) -> usize {
+        self.most
+    }
+
+    /// Sessions that the sweep goes through in a round: places ever used.
+    pub fn slots(&self) -> u32 {
+        self.used.iter().sum()
+    }
+
+    /// Insertions refused for want of room.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Longest chain of moves that an insertion into the index took.
+    pub fn longest_chain(&self) -> usize {
+        self.index.longest()
+    }
+
+    /// Bytes that a session takes at most when the table is full, index included.
+    pub fn bytes_per_session(&self, ipv6: bool, paired: bool) -> usize {
+        let keys = if paired { 2 } else { 1 };
+        // The index is made for two keys a session.
+        let key = self.index.bytes() / (self.most * 2);
+        Class::of(ipv6, paired).lines() as usize * size_of::<Entry>()
+            + size_of::<Cold>()
+            + keys * key.max(1)
+    }
+
+    /// Hash of an IPv4 key.
+    #[inline(always)]
+    pub fn hash4(&self, key: &Key4) -> Hash {
+        key::hash4(self.secret, key)
+    }
+
+    /// Hash of an IPv6 key.
+    #[inline(always)]
+    pub fn hash6(&self, key: &Key6) -> Hash {
+        key::hash6(self.secret, key)
+    }
+
+    fn hash(&self, key: &Key) -> Hash {
+        match key {
+            Key::V4(k) => self.hash4(k),
+            Key::V6(k) => self.hash6(k),
+        }
+    }
+
+    /// Fetches the index bucket of a hash into the cache.
+    #[inline(always)]
+    pub fn prefetch(&self, hash: Hash) {
+        self.index.prefetch(hash);
+    }
+
+    /// The entry that probably has this hash, on its way into the cache.
+    #[inline(always)]
+    pub fn candidate(&self, hash: Hash) -> Option<LineNo> {
+        let line = self.index.candidate(hash)?;
+        self.chunks.prefetch(line);
+        Some(LineNo(line))
+    }
+
+    /// As [`Table::candidate`] for IPv6, with the address line.
+    #[inline]
+    pub fn candidate6(&self, hash: Hash) -> Option<LineNo> {
+        let line = LineNo(self.index.candidate(hash)?);
+        self.chunks.prefetch(line.0);
+        let class = self.chunks.class(line);
+        if matches!(class, Class::One6 | Class::Pair6) {
+            self.chunks.prefetch(line.0 + class.lines() / 2);
+        }
+        Some(line)
+    }
+
+    #[inline(always)]
+    fn is4(&self, line: LineNo, key: &Key4) -> bool {
+        let shape = Entry::key_shape(key.protocol, false);
+        self.entry(line).matches(key.addrs, key.ports, shape)
+    }
+
+    #[inline]
+    fn is6(&self, line: LineNo, key: &Key6) -> bool {
+        let entry = self.entry(line);
+        let addrs = address_hash(self.secret, &key.src, &key.dst);
+        entry.matches(addrs, key.ports, Entry::key_shape(key.protocol, true)) && {
+            let a = self.addresses6(line);
+            a.src == key.src && a.dst == key.dst
+        }
+    }
+
+    /// The entry of an IPv4 key; `candidate` is tried first.
+    #[inline(always)]
+    pub fn find4(&self, hash: Hash, candidate: Option<LineNo>, key: &Key4) -> Option<LineNo> {
+        match candidate {
+            Some(line) if self.is4(line, key) => Some(line),
+            _ => self.index.find(hash, |l| self.is4(LineNo(l), key)).map(LineNo),
+        }
+    }
+
+    /// The entry of an IPv6 key; `candidate` is tried first.
+    #[inline]
+    pub fn find6(&self, hash: Hash, candidate: Option<LineNo>, key: &Key6) -> Option<LineNo> {
+        match candidate {
+            Some(line) if self.is6(line, key) => Some(line),
+            _ => self.index.find(hash, |l| self.is6(LineNo(l), key)).map(LineNo),
+        }
+    }
+
+    /// The entry of a key.
+    pub fn find(&self, key: &Key) -> Option<LineNo> {
+        match key {
+            Key::V4(k) => self.find4(self.hash4(k), None, k),
+            Key::V6(k) => self.find6(self.hash6(k), None, k),
+        }
+    }
+
+    /// An entry.
+    #[inline(always)]
+    pub fn entry(&self, line: LineNo) -> &Entry {
+        self.chunks.line(line)
+    }
+
+    /// An entry, to change.
+    #[inline(always)]
+    pub fn entry_mut(&mut self, line: LineNo) -> &mut Entry {
+        self.chunks.line_mut(line)
+    }
+
+    /// The entry of the other direction of a paired session; the same for others.
+    pub fn peer(&self, line: LineNo) -> LineNo {
+        if self.entry(line).is_paired() { LineNo(line.0 ^ 1) } else { line }
+    }
+
+    /// The addresses of an entry of an IPv6 session.
+    #[inline]
+    pub fn addresses6(&self, line: LineNo) -> &Addresses6 {
+        self.chunks.line(self.address_line(line))
+    }
+
+    #[inline]
+    fn address_line(&self, line: LineNo) -> LineNo {
+        // One line of hot data, or two, come first.
+        LineNo(line.0 + (self.chunks.class(line).lines() / 2).max(1))
+    }
+
+    /// The cold part of a session, by either entry.
+    pub fn cold(&self, line: LineNo) -> &Cold {
+        self.chunks.cold(line)
+    }
+
+    /// The cold part of a session, to change.
+    pub fn cold_mut(&mut self, line: LineNo) -> &mut Cold {
+        self.chunks.cold_mut(line)
+    }
+
+    /// Source that packets of this direction leave with (TUN: the outer one), with the port.
+    pub fn new_src(&self, line: LineNo) -> SocketAddr {
+        self.new_end(line, 0)
+    }
+
+    /// Destination that packets of this direction leave with (TUN: the outer one), with the port.
+    pub fn new_dst(&self, line: LineNo) -> SocketAddr {
+        self.new_end(line, 1)
+    }
+
+    fn new_end(&self, line: LineNo, end: usize) -> SocketAddr {
+        let entry = self.entry(line);
+        let addr = if entry.is_ipv6() {
+            let a = self.addresses6(line);
+            IpAddr::from(if end == 0 { a.new_src } else { a.new_dst })
+        } else {
+            IpAddr::from(entry.new_addresses4()[end])
+        };
+        SocketAddr::new(addr, u16::from_be_bytes(entry.new_ports()[end]))
+    }
+
+    /// Source and destination in the packets that an entry is for.
+    fn key_ends(&self, line: LineNo) -> [(IpAddr, u16); 2] {
+        let entry = self.entry(line);
+        let [src, dst] = if entry.is_ipv6() {
+            let a = self.addresses6(line);
+            [a.src.into(), a.dst.into()]
+        } else {
+            entry.key4()
+        };
+        let [src_port, dst_port] = key::ports(entry.raw_ports());
+        [(src, src_port), (dst, dst_port)]
+    }
+
+    /// The client of a session, by either entry.
+    pub fn client(&self, line: LineNo) -> SocketAddr {
+        let (addr, port) = self.key_ends(self.forward(line))[0];
+        SocketAddr::new(addr, port)
+    }
+
+    fn forward(&self, line: LineNo) -> LineNo {
+        if self.entry(line).is_reply() { self.peer(line) } else { line }
+    }
+
+    fn on_both(&mut self, line: LineNo, mut f: impl FnMut(&mut Entry)) {
+        let peer = self.peer(line);
+        f(self.entry_mut(line));
+        if peer != line {
+            f(self.entry_mut(peer));
+        }
+    }
+
+    /// Sets the TCP state of a session.
+    pub(crate) fn set_state(&mut self, line: LineNo, state: TcpState) {
+        self.on_both(line, |e| e.set_state(state));
+    }
+
+    /// Notes whether a session is counted as active.
+    pub fn set_active(&mut self, line: LineNo, active: bool) {
+        self.on_both(line, |e| e.set_flag(Flags::ACTIVE, active));
+    }
+
+    /// Notes whether a session's server has left.
+    pub fn set_gone(&mut self, line: LineNo, gone: bool) {
+        self.on_both(line, |e| e.set_flag(Flags::GONE, gone));
+    }
+
+    /// The server knows its client.
+    pub fn clear_toa(&mut self, line: LineNo) {
+        self.on_both(line, |e| e.set_flag(Flags::TOA_PENDING, false));
+    }
+
+    /// Adds an entry's counters to the cold part.
+    pub fn fold(&mut self, line: LineNo) {
+        let entry = self.entry_mut(line);
+        let (counters, reply) = (entry.counters(), entry.is_reply());
+        entry.reset_counters();
+        self.cold_mut(line).fold(reply, counters);
+    }
+
+    fn allocate(&mut self, class: Class) -> Option<LineNo> {
+        let free = &mut self.free[class as usize];
+        if let Some(line) = free.lines.pop() {
+            return Some(LineNo(line));
+        }
+        if free.fresh_left == 0 {
+            let first = self.chunks.take(class)?;
+            self.newest[class as usize] = self.used.len();
+            self.used.push(0);
+            let free = &mut self.free[class as usize];
+            (free.fresh, free.fresh_left) = (first, class.per_chunk());
+            // Giving lines back must not allocate.
+            free.lines.reserve(class.per_chunk() as usize);
+        }
+        let free = &mut self.free[class as usize];
+        let line = free.fresh;
+        free.fresh += class.lines();
+        free.fresh_left -= 1;
+        self.used[self.newest[class as usize]] += 1;
+        Some(LineNo(line))
+    }
+
+    /// Makes a session: both keys are inserted, or neither.
+    ///
+    /// # Errors
+    /// [`InsertError`]; nothing has changed then.
+    pub fn insert(&mut self, new: &NewSession, now_ms: u32) -> Result<LineNo, InsertError> {
+        if self.find(&new.forward.key).is_some() {
+            return Err(InsertError::ForwardTaken);
+        }
+        let reply_key = new.reply.as_ref().map(|r| r.key);
+        if reply_key.is_some_and(|k| k == new.forward.key || self.find(&k).is_some()) {
+            return Err(InsertError::ReplyTaken);
+        }
+        let class = Class::of(matches!(new.forward.key, Key::V6(_)), new.reply.is_some());
+        if self.sessions >= self.most {
+            self.refused += 1;
+            return Err(InsertError::Full);
+        }
+        let Some(line) = self.allocate(class) else {
+            self.refused += 1;
+            return Err(InsertError::Full);
+        };
+        let forward_hash = self.hash(&new.forward.key);
+        if self.index.insert(forward_hash, line.0).is_err() {
+            return Err(self.give_back(class, line));
+        }
+        if let Some(key) = reply_key {
+            let hash = self.hash(&key);
+            if self.index.insert(hash, line.0 ^ 1).is_err() {
+                self.index.remove(forward_hash, line.0);
+                return Err(self.give_back(class, line));
+            }
+        }
+        *self.cold_mut(line) = Cold::new(new.service, new.server, now_ms / 1000);
+        self.generation = self.generation.wrapping_add(1).max(1);
+        let generation = self.generation;
+        self.write(line, new, &new.forward, false, now_ms);
+        if let Some(reply) = &new.reply {
+            self.write(LineNo(line.0 ^ 1), new, reply, true, now_ms);
+        }
+        let check = self.check(line);
+        self.cold_mut(line).check = check;
+        self.entry(line).commit(generation);
+        if new.reply.is_some() {
+            self.entry(LineNo(line.0 ^ 1)).commit(generation);
+        }
+        self.sessions += 1;
+        Ok(line)
+    }
+
+    fn give_back(&mut self, class: Class, line: LineNo) -> InsertError {
+        self.free[class as usize].lines.push(line.0);
+        self.refused += 1;
+        InsertError::Full
+    }
+
+    fn write(&mut self, line: LineNo, new: &NewSession, d: &Direction, reply: bool, now_ms: u32) {
+        let octets4 = |a: IpAddr| match a {
+            IpAddr::V4(a) => a.octets(),
+            IpAddr::V6(_) => [0; 4],
+        };
+        let (addrs, ports) = match &d.key {
+            Key::V4(k) => (k.addrs, k.ports),
+            Key::V6(k) => {
+                let wide = |a: IpAddr| match a {
+                    IpAddr::V4(a) => a.to_ipv6_mapped().octets(),
+                    IpAddr::V6(a) => a.octets(),
+                };
+                let at = self.address_line(line);
+                *self.chunks.line_mut(at) = Addresses6 {
+                    src: k.src,
+                    dst: k.dst,
+                    new_src: wide(d.new_src),
+                    new_dst: wide(d.new_dst),
+                };
+                (address_hash(self.secret, &k.src, &k.dst), k.ports)
+            }
+        };
+        let immutable = Immutable {
+            addrs,
+            ports,
+            l4_delta: d.l4_delta,
+            ip_delta: d.ip_delta,
+            new_addrs: [octets4(d.new_src), octets4(d.new_dst)],
+            new_ports: [d.new_src_port, d.new_dst_port],
+            protocol: new.protocol,
+            mode: new.mode,
+            ipv6: matches!(d.key, Key::V6(_)),
+            reply,
+            paired: new.reply.is_some(),
+        };
+        let adjacency = (d.adjacency, d.adjacency_generation);
+        self.entry_mut(line).write(
+            &immutable,
+            new.slot,
+            new.flags,
+            new.seq_delta,
+            adjacency,
+            now_ms,
+        );
+    }
+
+    /// Sum over what never changes of a session: to be checked when a table is adopted. Of an IPv6
+    /// entry the addresses stand for the hash, which has another secret after a restart.
+    fn check(&self, line: LineNo) -> u32 {
+        let mut sum = 0xcbf2_9ce4_u32;
+        let mut mix = |word: u32| sum = (sum.rotate_left(5) ^ word).wrapping_mul(0x0100_0193);
+        let peer = self.peer(line);
+        for l in [line, peer] {
+            let e = self.entry(l);
+            for (addr, port) in self.key_ends(l) {
+                match addr {
+                    IpAddr::V4(a) => mix(a.to_bits()),
+                    IpAddr::V6(a) => {
+                        a.octets().as_chunks::<4>().0.iter().for_each(|c| mix(u32::from_be_bytes(*c)));
+                    }
+                }
+                mix(u32::from(port));
+            }
+            for end in [self.new_src(l), self.new_dst(l)] {
+                match end.ip() {
+                    IpAddr::V4(a) => mix(a.to_bits()),
+                    IpAddr::V6(a) => {
+                        a.octets().as_chunks::<4>().0.iter().for_each(|c| mix(u32::from_be_bytes(*c)));
+                    }
+                }
+                mix(u32::from(end.port()));
+            }
+            mix(u32::from(e.mode() as u8) << 8 | u32::from(e.is_reply()));
+        }
+        let cold = self.cold(line);
+        mix(cold.service);
+        mix(cold.server);
+        sum
+    }
+
+    /// Ends a session, by either entry.
+    pub fn remove(&mut self, line: LineNo) -> Closed {
+        let line = self.forward(line);
+        let view = self.view(line, None);
+        let peer = self.peer(line);
+        let class = Class::of(self.entry(line).is_ipv6(), self.entry(line).is_paired());
+        for l in [line, peer] {
+            let hash = self.hash(&self.key(l));
+            self.entry(l).clear();
+            self.index.remove(hash, l.0);
+        }
+        self.free[class as usize].lines.push(line.0);
+        self.sessions -= 1;
+        view
+    }
+
+    fn key(&self, line: LineNo) -> Key {
+        let e = self.entry(line);
+        let protocol = e.protocol().number();
+        if e.is_ipv6() {
+            let a = self.addresses6(line);
+            Key::V6(Key6 { src: a.src, dst: a.dst, ports: e.raw_ports(), protocol })
+        } else {
+            Key::V4(Key4 { addrs: e.raw_addrs(), ports: e.raw_ports(), protocol })
+        }
+    }
+
+    /// A session by its forward entry; idle since `now_ms` if that is given.
+    fn view(&self, line: LineNo, now_ms: Option<u32>) -> SessionView {
+        let e = self.entry(line);
+        let peer = self.peer(line);
+        let cold = self.cold(line);
+        let [client, vip] = self.key_ends(line);
+        let (mut local, mut remote, mut out, mut last_client_seq) = (None, vip, (0, 0), None);
+        let mut last_seen = e.last_seen();
+        if peer != line {
+            let p = self.entry(peer);
+            let [from, to] = self.key_ends(peer);
+            remote = from;
+            if e.mode() == Mode::FullNat {
+                local = Some(to);
+            }
+            out = sum(p.counters(), cold.counters(true));
+            if p.flags().contains(Flags::WINDOW_KNOWN) {
+                last_client_seq = Some(p.edge());
+            }
+            if p.last_seen().wrapping_sub(last_seen).cast_signed() > 0 {
+                last_seen = p.last_seen();
+            }
+        }
+        let (packets_in, bytes_in) = sum(e.counters(), cold.counters(false));
+        SessionView {
+            protocol: e.protocol(),
+            mode: e.mode(),
+            client,
+            vip,
+            local,
+            remote,
+            service: cold.service(),
+            server: cold.server(),
+            slot: e.slot(),
+            state: e.state(),
+            active: e.flags().contains(Flags::ACTIVE),
+            // A packet may carry a later stamp than the caller's clock by a moment.
+            idle_ms: now_ms.map_or(0, |now| now.wrapping_sub(last_seen).cast_signed().max(0) as u32),
+            packets_in,
+            bytes_in,
+            packets_out: out.0,
+            bytes_out: out.1,
+            last_client_seq,
+        }
+    }
+
+    /// The line of the n-th session of our n-th chunk, whether it is live or not.
+    fn place(&self, chunk: usize, session: u32) -> Option<LineNo> {
+        let (first, class) = self.chunks.get(chunk)?;
+        (session < *self.used.get(chunk)?).then(|| LineNo(first + session * class.lines()))
+    }
+
+    fn next_place(&self, (chunk, session): (usize, u32)) -> (usize, u32) {
+        if self.used.get(chunk).is_some_and(|used| session + 1 < *used) {
+            (chunk, session + 1)
+        } else {
+            (chunk + 1, 0)
+        }
+    }
+
+    /// Looks at `budget` places, from where it left off: ends the sessions that were idle for
+    /// longer than `timeout` gives in milliseconds, and notes whose server is `gone`.
+    pub fn sweep(
+        &mut self,
+        now_ms: u32,
+        budget: u32,
+        timeout: impl Fn(&SessionView) -> u32,
+        gone: impl Fn(&SessionView) -> bool,
+        mut closed: impl FnMut(&Closed),
+    ) {
+        for _ in 0..budget {
+            if self.sweep.0 >= self.chunks.len() {
+                self.sweep = (0, 0);
+            }
+            let Some(line) = self.place(self.sweep.0, self.sweep.1) else { return };
+            self.sweep = self.next_place(self.sweep);
+            if self.entry(line).generation() == 0 {
+                continue;
+            }
+            let view = self.view(line, Some(now_ms));
+            if view.idle_ms >= timeout(&view) {
+                closed(&self.remove(line));
+                continue;
+            }
+            let gone = gone(&view);
+            if gone != self.entry(line).flags().contains(Flags::GONE) {
+                self.set_gone(line, gone);
+            }
+        }
+    }
+
+    /// Lists at most `limit` sessions from `cursor` (0 starts); looks at a bounded number of
+    /// places. Returns where to go on, `None` at the end.
+    pub fn page(
+        &self,
+        now_ms: u32,
+        cursor: u32,
+        limit: usize,
+        mut f: impl FnMut(&SessionView),
+    ) -> Option<u32> {
+        /// Places that one page looks at.
+        const PLACES: usize = 1024;
+        // A cursor counts places over all chunks.
+        let mut chunk = 0;
+        let mut session = cursor;
+        while self.used.get(chunk).is_some_and(|used| session >= *used) {
+            session -= self.used[chunk];
+            chunk += 1;
+        }
+        let mut at = (chunk, session);
+        let (mut cursor, mut found) = (cursor, 0);
+        for _ in 0..PLACES {
+            let line = self.place(at.0, at.1)?;
+            if found == limit {
+                break;
+            }
+            if self.entry(line).generation() != 0 {
+                f(&self.view(line, Some(now_ms)));
+                found += 1;
+            }
+            at = self.next_place(at);
+            cursor += 1;
+        }
+        self.place(at.0, at.1).map(|_| cursor)
+    }
+}
+
+fn sum(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
+    (a.0 + b.0, a.1 + b.1)
+}
