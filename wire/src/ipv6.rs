@@ -146,6 +146,10 @@ pub fn walk(next_header: u8, available: &[u8], payload_len: usize) -> Result<Cha
         if chain.len + len > payload_len {
             return Err(Malformed::ExtensionHeaders);
         }
+        // What the packet holds but a further segment of it has cannot be read here.
+        if chain.len + len > available.len() {
+            return Err(Malformed::Truncated);
+        }
         if chain.protocol == extension::ROUTING && segments_left != 0 {
             if kind == 0 {
                 return Err(Malformed::ExtensionHeaders);
@@ -287,7 +291,7 @@ mod tests {
             }
             let payload_len = bytes.len() + longer;
             if let Ok(chain) = walk(next, &bytes, payload_len) {
-                prop_assert!(chain.len <= payload_len);
+                prop_assert!(chain.len <= bytes.len());
             }
         }
 

@@ -35,10 +35,10 @@ enum Source {
     Nobody,
 }
 
-/// As [`parse`], by all rules and without haste.
+/// As [`super::parse`], by all rules and without haste.
 ///
 /// # Errors
-/// As [`parse`].
+/// As [`super::parse`].
 #[cold]
 #[inline(never)]
 pub fn parse_any(
