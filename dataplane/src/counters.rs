@@ -181,7 +181,7 @@ tallies! {
 impl WorkerCounters {
     /// Counts a dropped packet.
     #[inline]
-    pub fn drop(&self, reason: DropReason) {
+    pub fn count_drop(&self, reason: DropReason) {
         if let Some(c) = self.drops.get(reason as usize) {
             c.add(1);
         }

@@ -1,11 +1,33 @@
 //! The worker: bursts through a staged pipeline, forwarding modes, steering between workers,
 //! answers, counters; generic over packet I/O. No clock, no system call, no lock, no DPDK.
 //!
-//! A packet's way: [`worker`] receives and parses, `steer` hands over, `hit` applies a session,
-//! `miss` makes one, `modes` rewrite, `answer` makes ICMP errors and resets, [`worker`] sends.
-//! Start with [`io`] and [`worker`].
+//! A packet's way: [`worker`] receives and parses, `steer` finds its worker, `hit` applies a
+//! session, `miss` makes one, `modes` rewrite, `icmp` translates errors, `answer` makes resets and
+//! errors, `egress` sends. Start with [`io`] and [`worker`].
 
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
+mod announce;
+mod answer;
 pub mod command;
 pub mod counters;
+mod egress;
+mod flows;
+mod frame;
+mod hit;
+mod icmp;
 pub mod io;
 mod limit;
+mod miss;
+mod modes;
+mod steer;
+pub mod worker;

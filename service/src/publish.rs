@@ -66,6 +66,22 @@ pub struct Reader<T> {
 // SAFETY: the pointee is kept alive by the protocol, not by the thread that reads it.
 unsafe impl<T: Send + Sync> Send for Reader<T> {}
 
+impl<T> core::fmt::Debug for Publisher<T> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Publisher")
+            .field("version", &self.version())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> core::fmt::Debug for Reader<T> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Reader")
+            .field("index", &self.index)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Publishes `first` to `readers` readers.
 pub fn channel<T: Send + Sync>(first: T, readers: usize) -> (Publisher<T>, Vec<Reader<T>>) {
     let first = Box::into_raw(Box::new(Versioned {

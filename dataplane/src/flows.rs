@@ -1,0 +1,203 @@
+//! A worker's sessions: table, local ports, load, and the sweep that ends what is idle.
+
+use core::net::IpAddr;
+use std::sync::Arc;
+
+use shunt_service::{Load, OnRemoved, Protocol, ServerSlot, Status, WorkerId};
+use shunt_session::{Closed, LineNo, LocalPorts, SessionView, Shards, Table};
+
+use crate::command::{SessionPage, SessionRecord};
+use crate::egress::Egress;
+use crate::io::Port;
+use crate::worker::{Config, Context};
+
+/// Sessions the sweep looks at in one iteration, at most.
+const SWEEP_MOST: u32 = 512;
+/// The sweep comes round to every session about this often, milliseconds.
+const SWEEP_PERIOD: u32 = 1000;
+
+pub(crate) struct Flows {
+    pub(crate) id: WorkerId,
+    pub(crate) table: Table,
+    pub(crate) shards: Shards,
+    pub(crate) ports: LocalPorts,
+    pub(crate) isn_secret: [u64; 2],
+    pub(crate) load: Arc<Load>,
+    /// Local address that the next FULLNAT session tries first.
+    pub(crate) local_turn: usize,
+    last_ms: u32,
+    /// Sessions the sweep owes since `last_ms`, in thousandths.
+    owed: u64,
+}
+
+impl Flows {
+    pub(crate) fn new(
+        id: WorkerId,
+        table: Table,
+        shards: Shards,
+        isn_secret: [u64; 2],
+        load: Arc<Load>,
+    ) -> Self {
+        Self {
+            id,
+            table,
+            shards,
+            ports: LocalPorts::new(),
+            isn_secret,
+            load,
+            local_turn: 0,
+            last_ms: 0,
+            owed: 0,
+        }
+    }
+
+    /// Whether the millisecond has changed since the last sweep.
+    pub(crate) fn is_new_ms(&self, now_ms: u32) -> bool {
+        now_ms != self.last_ms
+    }
+
+    /// Ends idle sessions and folds counters: a bounded number of entries an iteration, all of
+    /// them about once a second.
+    pub(crate) fn sweep<P: Port>(&mut self, egress: &mut Egress<P>, cx: &Context<'_>) {
+        let elapsed = cx.now_ms.wrapping_sub(self.last_ms).min(SWEEP_PERIOD);
+        if elapsed != 0 {
+            self.last_ms = cx.now_ms;
+            self.owed += u64::from(elapsed) * u64::from(self.table.slots());
+        }
+        let due = (self.owed / u64::from(SWEEP_PERIOD)).min(u64::from(SWEEP_MOST)) as u32;
+        if due == 0 {
+            return;
+        }
+        self.owed -= u64::from(due) * u64::from(SWEEP_PERIOD);
+        let Self {
+            table,
+            ports,
+            load,
+            id,
+            ..
+        } = self;
+        let before = table.len();
+        table.sweep(
+            cx.now_ms,
+            due,
+            |view| timeout(cx.config, view),
+            |view| is_gone(cx.config, view),
+            |closed| {
+                release(ports, load, *id, cx, closed);
+                egress.counters.sessions_closed.add(1);
+            },
+        );
+        if table.len() != before {
+            egress.counters.sessions.set(table.len() as u64);
+        }
+    }
+
+    /// Ends a session now.
+    pub(crate) fn close<P: Port>(
+        &mut self,
+        egress: &mut Egress<P>,
+        cx: &Context<'_>,
+        line: LineNo,
+    ) {
+        let closed = self.table.remove(line);
+        release(&mut self.ports, &self.load, self.id, cx, &closed);
+        egress.counters.sessions_closed.add(1);
+        egress.counters.sessions.set(self.table.len() as u64);
+    }
+
+    /// Servers may have gone or come back: the sweep judges every session again, quickly.
+    pub(crate) fn services_changed(&mut self) {
+        self.owed = u64::from(self.table.slots()) * u64::from(SWEEP_PERIOD);
+    }
+
+    /// Fills a page of the session listing.
+    pub(crate) fn fill(&self, page: &mut SessionPage, cx: &Context<'_>) {
+        let room = page.records.capacity() - page.records.len();
+        let records = &mut page.records;
+        page.next = self.table.page(cx.now_ms, page.cursor, room, |view| {
+            if records.len() < records.capacity() {
+                records.push(record(cx.config, view));
+            }
+        });
+    }
+}
+
+fn record(config: &Config, v: &SessionView) -> SessionRecord {
+    let timeout = timeout(config, v);
+    SessionRecord {
+        protocol: v.protocol,
+        mode: v.mode,
+        client: v.client,
+        vip: v.vip,
+        local: v.local,
+        service: v.service,
+        server: v.server,
+        state: (v.protocol == Protocol::Tcp).then_some(v.state),
+        idle_ms: v.idle_ms,
+        expires_ms: timeout.saturating_sub(v.idle_ms),
+        packets_in: v.packets_in,
+        bytes_in: v.bytes_in,
+        packets_out: v.packets_out,
+        bytes_out: v.bytes_out,
+    }
+}
+
+/// Idle timeout of a session, milliseconds.
+fn timeout(config: &Config, v: &SessionView) -> u32 {
+    let timeouts = config
+        .services
+        .by_id(v.service)
+        .map_or(&config.settings.timeouts, |service| &service.timeouts);
+    match v.protocol {
+        Protocol::Tcp => timeouts.of(v.state),
+        Protocol::Udp => timeouts.udp,
+    }
+}
+
+/// Whether the session's server left and the session may not just go on to it.
+fn is_gone(config: &Config, v: &SessionView) -> bool {
+    gone_policy(config, v.slot, v.protocol).is_some_and(|p| p != OnRemoved::Finish)
+}
+
+/// What the service wants done with sessions of a server that is not up; `None` if it is.
+pub(crate) fn gone_policy(
+    config: &Config,
+    slot: ServerSlot,
+    protocol: Protocol,
+) -> Option<OnRemoved> {
+    let server = config.services.server(slot)?;
+    let service = config.services.by_id(server.service);
+    let policy = match server.status {
+        Status::Up => return None,
+        Status::Removed => service.map_or(OnRemoved::Finish, |s| s.on_removed),
+        Status::Down => service.map_or(OnRemoved::Finish, |s| s.on_down),
+    };
+    // UDP has no end to wait for: it moves on unless its packets shall be held.
+    Some(match (protocol, policy) {
+        (Protocol::Udp, OnRemoved::Finish | OnRemoved::Reset) if service.is_some() => {
+            OnRemoved::Reschedule
+        }
+        _ => policy,
+    })
+}
+
+/// Gives back what a session held.
+fn release(ports: &mut LocalPorts, load: &Load, id: WorkerId, cx: &Context<'_>, c: &Closed) {
+    let server = cx.config.services.server(c.slot);
+    let (upper, lower) = server.map_or((0, 0), |s| (s.upper, s.lower));
+    load.close(id, c.slot, c.active, upper, lower);
+    if let Some((local, port)) = c.local {
+        // UDP has no sequence numbers that a reuse could confuse.
+        let last = if c.protocol == Protocol::Udp {
+            Some(0)
+        } else {
+            c.last_client_seq
+        };
+        ports.release(local, c.remote, port, cx.now_ms, last);
+    }
+}
+
+/// Family-free comparison: whether both addresses are of one family.
+pub(crate) fn same_family(a: IpAddr, b: IpAddr) -> bool {
+    a.is_ipv4() == b.is_ipv4()
+}

@@ -1,0 +1,283 @@
+//! A packet that belongs to a session: state, time to live, size, rewrite by mode, and out.
+//!
+//! The established path is [`apply`] and `modes`: it reads the session's own line and writes that
+//! alone. What is rare (SYN, FIN, RST, a client address still to be told, a server that left)
+//! goes through [`control_segment`] and [`gone`] first.
+
+use shunt_service::{Adjacency, Mode, OnRemoved, Protocol, TcpState};
+use shunt_session::{Flags, LineNo, Segment};
+use shunt_wire::Kind;
+use shunt_wire::packet::tcp_flags::{ACK, FIN, RST, SYN};
+use shunt_wire::tcp_options::scan;
+
+use crate::counters::DropReason;
+use crate::egress::{Account, Egress};
+use crate::flows::{Flows, gone_policy};
+use crate::io::{PacketBuf, Port};
+use crate::modes::{self, Rewrite};
+use crate::worker::{Context, Packet};
+use crate::{answer, miss};
+
+/// Applies a session to one of its packets.
+#[inline]
+pub(crate) fn apply<P: Port>(
+    egress: &mut Egress<P>,
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    mut packet: Packet<P::Buf>,
+    line: LineNo,
+) {
+    let flags = flows.table.entry(line).flags();
+    if flags.contains(Flags::GONE) {
+        return gone(egress, flows, cx, packet, line);
+    }
+    if packet.parsed.kind == Kind::Tcp {
+        let plain = packet.parsed.tcp_flags & (SYN | FIN | RST | ACK) == ACK;
+        let Some((seq_end, ack, window)) = numbers(&packet) else {
+            return egress.discard(packet.buf, DropReason::Truncated);
+        };
+        let entry = flows.table.entry_mut(line);
+        if plain && entry.is_established() && !flags.contains(Flags::TOA_PENDING) {
+            entry.record(seq_end, ack, window);
+        } else if let Some(reschedule) = control_segment(egress, flows, &mut packet, line) {
+            if reschedule {
+                flows.close(egress, cx, line);
+                return miss::handle(egress, flows, cx, packet);
+            }
+        } else {
+            return egress.discard(packet.buf, DropReason::Truncated);
+        }
+    }
+
+    let parsed = packet.parsed;
+    let entry = flows.table.entry(line);
+    let keep_ttl = flags.contains(Flags::KEEP_TTL);
+    if parsed.ttl <= 1 && !keep_ttl {
+        return answer::time_exceeded(egress, cx, packet);
+    }
+    let adjacency = if entry.adjacency_generation() == cx.config.fib.generation {
+        cx.config.fib.adjacency(entry.adjacency())
+    } else {
+        None
+    };
+    let Some(adjacency) = adjacency.or_else(|| look_up(flows, cx, line)) else {
+        return unresolved(egress, flows, cx, packet, line);
+    };
+    let entry = flows.table.entry(line);
+    let length = parsed.end - parsed.l3;
+    if length + modes::overhead(entry, &parsed) > adjacency.mtu {
+        return answer::too_big(egress, flows, cx, packet, line, adjacency.mtu);
+    }
+    match rewrite(egress, flows, cx, packet, line) {
+        Ok((buf, out)) => egress.send_by(adjacency, buf, out.l3, out.ipv6, Account::Forwarded),
+        Err((buf, reason)) => egress.discard(buf, reason),
+    }
+}
+
+/// Counts the packet and rewrites it as its session's mode asks.
+#[inline(always)]
+fn rewrite<P: Port>(
+    egress: &mut Egress<P>,
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    packet: Packet<P::Buf>,
+    line: LineNo,
+) -> Result<(P::Buf, Rewrite), (P::Buf, DropReason)> {
+    let Packet {
+        mut buf, parsed, ..
+    } = packet;
+    let length = u32::from(parsed.end - parsed.l3);
+    let entry = flows.table.entry_mut(line);
+    let fold = entry.touch(cx.now_ms, length);
+    let (slot, reply) = (entry.slot(), entry.is_reply());
+    if fold {
+        flows.table.fold(line);
+    }
+    if let Some(c) = flows.load.counters(flows.id, slot) {
+        if reply {
+            c.add_out(1, u64::from(length));
+        } else {
+            c.add_in(1, u64::from(length));
+        }
+    }
+    // What follows the IP packet is Ethernet padding.
+    if buf.len() > usize::from(parsed.end) {
+        let padding = buf.len() - usize::from(parsed.end);
+        if buf
+            .trim_back(padding.min(usize::from(u16::MAX)) as u16)
+            .is_err()
+        {
+            return Err((buf, DropReason::Truncated));
+        }
+    }
+    match modes::rewrite(
+        &mut buf,
+        &parsed,
+        &flows.table,
+        line,
+        egress,
+        cx.config.settings.toa_kind,
+    ) {
+        Ok(out) => Ok((buf, out)),
+        Err(reason) => Err((buf, reason)),
+    }
+}
+
+/// Of a TCP segment: the sequence number behind its data, acknowledgement number, window.
+#[inline(always)]
+fn numbers<B: PacketBuf>(packet: &Packet<B>) -> Option<(u32, u32, u16)> {
+    let parsed = &packet.parsed;
+    let header = packet
+        .buf
+        .data()
+        .get(usize::from(parsed.l4) + 4..)?
+        .first_chunk::<12>()?;
+    let [s0, s1, s2, s3, a0, a1, a2, a3, _, _, w0, w1] = *header;
+    let seq = u32::from_be_bytes([s0, s1, s2, s3]);
+    let seq_end = seq.wrapping_add(u32::from(parsed.end - parsed.payload));
+    Some((
+        seq_end,
+        u32::from_be_bytes([a0, a1, a2, a3]),
+        u16::from_be_bytes([w0, w1]),
+    ))
+}
+
+/// Next hop of a session whose cached adjacency is not valid; remembers what it finds.
+#[cold]
+fn look_up<'a>(flows: &mut Flows, cx: &Context<'a>, line: LineNo) -> Option<&'a Adjacency> {
+    let fib = &cx.config.fib;
+    let hop = fib.next_hop(destination(flows, cx, line)?)?;
+    flows
+        .table
+        .entry_mut(line)
+        .set_adjacency(hop.adjacency, fib.generation);
+    fib.adjacency(hop.adjacency)
+}
+
+/// Where packets of this direction go: the real server, or the client.
+fn destination(flows: &Flows, cx: &Context<'_>, line: LineNo) -> Option<core::net::IpAddr> {
+    let entry = flows.table.entry(line);
+    if entry.mode() == Mode::Dr {
+        return cx.config.services.server(entry.slot()).map(|s| s.addr);
+    }
+    Some(flows.table.new_dst(line).ip())
+}
+
+/// A packet whose neighbour's MAC is not known yet: rewritten now, sent when it is.
+#[cold]
+fn unresolved<P: Port>(
+    egress: &mut Egress<P>,
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    packet: Packet<P::Buf>,
+    line: LineNo,
+) {
+    let Some(to) = destination(flows, cx, line) else {
+        return egress.discard(packet.buf, DropReason::ServerGone);
+    };
+    match rewrite(egress, flows, cx, packet, line) {
+        Ok((buf, out)) => {
+            egress.send_to(&cx.config.fib, cx.now, to, buf, out.l3, Account::Forwarded);
+        }
+        Err((buf, reason)) => egress.discard(buf, reason),
+    }
+}
+
+/// A segment that may change the state, or that needs more than the constant rewrite.
+///
+/// Returns whether the session shall be scheduled anew (a SYN on a closing session), or `None`
+/// if the segment cannot be read.
+#[cold]
+fn control_segment<P: Port>(
+    egress: &mut Egress<P>,
+    flows: &mut Flows,
+    packet: &mut Packet<P::Buf>,
+    line: LineNo,
+) -> Option<bool> {
+    let parsed = packet.parsed;
+    let segment = segment(packet)?;
+    let entry = flows.table.entry(line);
+    let (slot, reply, was_active) = (
+        entry.slot(),
+        entry.is_reply(),
+        entry.flags().contains(Flags::ACTIVE),
+    );
+    let closing = matches!(entry.state(), TcpState::TimeWait | TcpState::Close);
+    if closing && !reply && parsed.tcp_flags & (SYN | ACK | RST) == SYN {
+        return Some(true);
+    }
+    let fullnat = entry.mode() == Mode::FullNat;
+    let transition = shunt_session::on_segment(&mut flows.table, line, &segment);
+    if !transition.in_window {
+        egress.counters.out_of_window.add(1);
+    }
+    let active = transition.to.is_active();
+    if active != was_active {
+        flows.load.set_active(flows.id, slot, active);
+        flows.table.set_active(line, active);
+    }
+    if fullnat {
+        modes::fullnat::handshake(flows, packet, line, &segment)?;
+    }
+    Some(false)
+}
+
+/// What the state machine looks at.
+pub(crate) fn segment<B: PacketBuf>(packet: &Packet<B>) -> Option<Segment> {
+    let parsed = &packet.parsed;
+    let header = packet
+        .buf
+        .data()
+        .get(usize::from(parsed.l4)..)?
+        .first_chunk::<20>()?;
+    let [_, _, _, _, s0, s1, s2, s3, a0, a1, a2, a3, _, _, w0, w1, ..] = *header;
+    let options = packet
+        .buf
+        .data()
+        .get(usize::from(parsed.l4) + 20..usize::from(parsed.payload))?;
+    Some(Segment {
+        flags: parsed.tcp_flags,
+        seq: u32::from_be_bytes([s0, s1, s2, s3]),
+        ack: u32::from_be_bytes([a0, a1, a2, a3]),
+        window: u16::from_be_bytes([w0, w1]),
+        payload_len: parsed.end - parsed.payload,
+        wscale: (parsed.tcp_flags & SYN != 0)
+            .then(|| scan(options).window_scale)
+            .flatten(),
+    })
+}
+
+/// A packet of a session whose server was removed or is down, where the service does not just
+/// let it finish.
+#[cold]
+fn gone<P: Port>(
+    egress: &mut Egress<P>,
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    packet: Packet<P::Buf>,
+    line: LineNo,
+) {
+    let entry = flows.table.entry(line);
+    let protocol = if packet.parsed.kind == Kind::Tcp {
+        Protocol::Tcp
+    } else {
+        Protocol::Udp
+    };
+    match gone_policy(cx.config, entry.slot(), protocol) {
+        // It came back since the sweep looked.
+        None | Some(OnRemoved::Finish) => {
+            flows.table.set_gone(line, false);
+            apply(egress, flows, cx, packet, line);
+        }
+        Some(OnRemoved::Hold) => egress.discard(packet.buf, DropReason::ServerGone),
+        Some(_) if entry.is_reply() => egress.discard(packet.buf, DropReason::ServerGone),
+        Some(OnRemoved::Reschedule) => {
+            flows.close(egress, cx, line);
+            miss::handle(egress, flows, cx, packet);
+        }
+        Some(OnRemoved::Reset) => {
+            flows.close(egress, cx, line);
+            answer::send_reset(egress, cx, packet, DropReason::ServerGone);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! FULLNAT: both addresses and ports rewritten; the client's sequence numbers moved by a constant;
+//! the client's address told to the server in a TCP option (TOA) until it has surely arrived.
+
+use core::hash::Hasher;
+use core::net::SocketAddr;
+
+use shunt_service::Ticks;
+use shunt_session::{Flags, LineNo, Segment, Table};
+use shunt_wire::packet::tcp_flags::{ACK, RST, SYN};
+use shunt_wire::tcp::TcpHeader;
+use shunt_wire::tcp_options::{self, OptionList};
+use shunt_wire::{Kind, Parsed, tcp, view};
+use siphasher::sip::SipHasher13;
+
+use super::{Rewrite, nat, tells_client};
+use crate::counters::{DropReason, WorkerCounters};
+use crate::flows::Flows;
+use crate::io::PacketBuf;
+use crate::worker::Packet;
+
+#[inline(always)]
+pub(crate) fn rewrite<B: PacketBuf>(
+    buf: &mut B,
+    parsed: &Parsed,
+    table: &Table,
+    line: LineNo,
+    keep_ttl: bool,
+    toa_kind: u8,
+    counters: &WorkerCounters,
+) -> Result<Rewrite, DropReason> {
+    let entry = table.entry(line);
+    if parsed.kind == Kind::Tcp && entry.seq_delta() != 0 {
+        move_sequence(buf, parsed, entry.is_reply(), entry.seq_delta())?;
+    }
+    let out = nat::rewrite(buf, parsed, table, line, keep_ttl)?;
+    if parsed.kind == Kind::Tcp && tells_client(entry, parsed) {
+        tell_client(buf, parsed, table.client(line), toa_kind, counters);
+    }
+    Ok(out)
+}
+
+/// Moves the sequence number of a client's segment up, the acknowledgement (and what it
+/// acknowledges selectively) of a server's down.
+#[inline(always)]
+fn move_sequence<B: PacketBuf>(
+    buf: &mut B,
+    parsed: &Parsed,
+    reply: bool,
+    delta: u32,
+) -> Result<(), DropReason> {
+    let l4 = usize::from(parsed.l4);
+    let data = buf.data_mut();
+    let header: &mut TcpHeader = view::header_mut(data, l4).ok_or(DropReason::Truncated)?;
+    if !reply {
+        header.shift_seq(delta);
+    } else if parsed.tcp_flags & ACK != 0 {
+        header.shift_ack(delta.wrapping_neg());
+        if header.header_len() > tcp::HEADER_LEN {
+            let segment = data.get_mut(l4..usize::from(parsed.payload));
+            tcp_options::shift_sack(segment.ok_or(DropReason::Truncated)?, delta.wrapping_neg());
+        }
+    }
+    Ok(())
+}
+
+/// Puts the client's address in front of a segment's options. Where there is no room for both,
+/// all but timestamps go; where there is none even so, it goes without, counted.
+#[cold]
+fn tell_client<B: PacketBuf>(
+    buf: &mut B,
+    parsed: &Parsed,
+    client: SocketAddr,
+    kind: u8,
+    counters: &WorkerCounters,
+) {
+    let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
+    let told = buf
+        .data()
+        .get(l4..)
+        .and_then(tcp_options::options)
+        .and_then(|options| {
+            let toa = tcp_options::toa(kind, client);
+            let list = OptionList::with_front(toa.as_bytes(), options, false)
+                .or_else(|| OptionList::with_front(toa.as_bytes(), options, true))?;
+            Some((list, options.len()))
+        });
+    let done = told.and_then(|(list, old_len)| {
+        let new_len = list.as_bytes().len();
+        let grow = new_len.saturating_sub(old_len) as u16;
+        let shrink = old_len.saturating_sub(new_len) as u16;
+        buf.prepend(grow).ok()?;
+        let set = tcp_options::set_options(buf.data_mut(), l3, l4, old_len, &list);
+        buf.trim_front(if set.is_some() { shrink } else { grow })
+            .ok()?;
+        set
+    });
+    if done.is_none() {
+        counters.toa_no_room.add(1);
+    }
+}
+
+/// What a SYN, and the segments until the server knows its client, need besides the rewrite.
+/// Called before it.
+pub(crate) fn handshake<B: PacketBuf>(
+    flows: &mut Flows,
+    packet: &mut Packet<B>,
+    line: LineNo,
+    segment: &Segment,
+) -> Option<()> {
+    let parsed = packet.parsed;
+    let entry = flows.table.entry(line);
+    let (reply, delta) = (entry.is_reply(), entry.seq_delta());
+    let pending = entry.flags().contains(Flags::TOA_PENDING);
+    let bytes = packet
+        .buf
+        .data_mut()
+        .get_mut(usize::from(parsed.l4)..usize::from(parsed.payload))?;
+    match (segment.flags & SYN != 0, reply) {
+        (true, false) => {
+            // The server judges age by the timestamps of one host; behind a local address there
+            // are many (RFC 7323, section 5).
+            tcp_options::strip_timestamps(bytes);
+            flows.table.cold_mut(line).isn_client = segment.seq;
+        }
+        (true, true) => {
+            flows.table.cold_mut(line).isn_server = segment.seq;
+            if pending {
+                let syn = tcp_options::scan(tcp_options::options(bytes)?);
+                let room = tcp_options::toa_len(parsed.ipv6) as u16;
+                if let Some(mss) = syn.mss {
+                    tcp_options::lower_mss(bytes, mss.saturating_sub(room));
+                }
+            }
+        }
+        (false, _) if !pending || segment.flags & RST != 0 => {}
+        // The server has data past the client's SYN: it saw a segment that told it.
+        (false, true) => {
+            let isn = flows.table.cold(line).isn_client.wrapping_add(delta);
+            if after(segment.ack, isn.wrapping_add(1)) {
+                flows.table.clear_toa(line);
+            }
+        }
+        // The client has data past the server's SYN: the server accepted the connection.
+        (false, false) => {
+            let isn = flows.table.cold(line).isn_server;
+            if after(segment.ack, isn.wrapping_add(1)) {
+                flows.table.clear_toa(line);
+            }
+        }
+    }
+    Some(())
+}
+
+/// Whether sequence number `a` is after `b` (RFC 9293, section 3.4).
+const fn after(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) > 0
+}
+
+/// How far a new session's client sequence numbers are moved: the server shall see a keyed
+/// initial sequence number on a clock of 64 ns (after RFC 6528), and one later than the last
+/// that was sent from this local port. `flow` is what the server sees of addresses and ports.
+pub(crate) fn sequence_delta(
+    secret: [u64; 2],
+    now: Ticks,
+    flow: &[u8],
+    isn: u32,
+    exceed: Option<u32>,
+) -> u32 {
+    let [k0, k1] = secret;
+    let mut hash = SipHasher13::new_with_keys(k0, k1);
+    hash.write(flow);
+    let clock = (now.0 >> 6) as u32;
+    let mut new = (hash.finish() as u32).wrapping_add(clock);
+    if let Some(last) = exceed {
+        if !after(new, last) {
+            // Past anything in flight, by a little more than a window without scaling.
+            new = last.wrapping_add(1 << 17);
+        }
+    }
+    new.wrapping_sub(isn)
+}

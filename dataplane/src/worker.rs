@@ -1,0 +1,479 @@
+//! The worker: one iteration of its poll loop, and a burst's way through the stages of
+//! ARCHITECTURE section 3. What happens to a single packet is in `hit`, `miss`, `icmp` and
+//! `answer`; where it leaves is in `egress`.
+
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use shunt_scheduler::Scheduler;
+use shunt_service::publish::Reader;
+use shunt_service::{Load, PortId, Settings, Snapshot, Ticks, WorkerId};
+use shunt_session::{Hash, Key4, Key6, LineNo, Shards, Table};
+use shunt_wire::{Kind, Parsed};
+
+use crate::command::{Command, Mailbox, Reply};
+use crate::counters::{DropReason, WorkerCounters};
+use crate::egress::{Egress, HandOver};
+use crate::flows::Flows;
+use crate::io::{BURST, Burst, MirrorQueues, PacketBuf, Port};
+use crate::{announce, answer, hit, icmp, miss, steer};
+
+/// The configuration as the data path reads it.
+pub type Config = Snapshot<Arc<dyn Scheduler>>;
+
+/// Frames of the kernel's that a worker sends in one iteration.
+const KERNEL_FRAMES: usize = 64;
+
+/// What one worker is made of.
+#[derive(Debug)]
+pub struct Setup<P: Port> {
+    /// Its number.
+    pub id: WorkerId,
+    /// Its queue pair of each port, by [`PortId`].
+    pub ports: Vec<P>,
+    /// The configuration.
+    pub config: Reader<Config>,
+    /// Its session table.
+    pub table: Table,
+    /// Shards of sessions; the same in every worker.
+    pub shards: Shards,
+    /// Key of initial sequence numbers in FULLNAT, fresh at every start.
+    pub isn_secret: [u64; 2],
+    /// Live load of the servers.
+    pub load: Arc<Load>,
+    /// Its counters.
+    pub counters: Arc<WorkerCounters>,
+    /// Its queues to and from the mirror thread.
+    pub mirror: MirrorQueues<P::Buf>,
+    /// Its mailbox.
+    pub mailbox: Mailbox,
+    /// Its rings to and from the other workers.
+    pub hand_over: HandOverRings<P::Buf>,
+}
+
+/// One worker's ends of the rings between workers.
+#[derive(Debug)]
+pub struct HandOverRings<B> {
+    to: Vec<Option<rtrb::Producer<HandOver<B>>>>,
+    from: Vec<rtrb::Consumer<HandOver<B>>>,
+}
+
+/// Makes the rings between `workers` workers, `depth` packets each.
+pub fn hand_over_rings<B>(workers: usize, depth: usize) -> Vec<HandOverRings<B>> {
+    let mut ends: Vec<HandOverRings<B>> = (0..workers)
+        .map(|_| HandOverRings {
+            to: Vec::new(),
+            from: Vec::new(),
+        })
+        .collect();
+    for sender in 0..workers {
+        for receiver in 0..workers {
+            let producer = (sender != receiver).then(|| {
+                let (tx, rx) = rtrb::RingBuffer::new(depth);
+                if let Some(end) = ends.get_mut(receiver) {
+                    end.from.push(rx);
+                }
+                tx
+            });
+            if let Some(end) = ends.get_mut(sender) {
+                end.to.push(producer);
+            }
+        }
+    }
+    ends
+}
+
+/// What an iteration found to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Polled {
+    /// Packets that came in, from anywhere.
+    pub packets: usize,
+    /// Commands that were answered.
+    pub commands: usize,
+}
+
+impl Polled {
+    /// Whether there was nothing to do: the caller may back off.
+    pub const fn is_idle(self) -> bool {
+        self.packets == 0 && self.commands == 0
+    }
+}
+
+/// What stays the same for all packets of an iteration.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) now: Ticks,
+    pub(crate) now_ms: u32,
+}
+
+/// A received packet with what parsing found.
+pub(crate) struct Packet<B> {
+    pub(crate) buf: B,
+    pub(crate) parsed: Parsed,
+    pub(crate) port: PortId,
+}
+
+/// Everything a worker does; time and packets come in as arguments.
+pub struct Worker<P: Port> {
+    config: Reader<Config>,
+    egress: Egress<P>,
+    flows: Flows,
+    from_workers: Vec<rtrb::Consumer<HandOver<P::Buf>>>,
+    /// Services of the last iteration, to see when they changed.
+    services: Option<Arc<shunt_service::Services<Arc<dyn Scheduler>>>>,
+    announcer: announce::Announcer,
+}
+
+/// What pass 1 leaves for passes 2 and 3.
+#[derive(Clone, Copy)]
+struct Staged {
+    parsed: Parsed,
+    hash: Hash,
+    candidate: Option<LineNo>,
+    next: Next,
+}
+
+/// What stands for the parse of a frame that could not be parsed.
+const NOTHING: Parsed = Parsed {
+    kind: Kind::Other,
+    ipv6: false,
+    ttl: 0,
+    tcp_flags: 0,
+    dont_fragment: false,
+    vlan: 0,
+    l3: 0,
+    l4: 0,
+    payload: 0,
+    end: 0,
+    src_port: 0,
+    dst_port: 0,
+};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// Look for a session.
+    Lookup,
+    /// No ports to look for: fragment, ICMP, ARP and the rest.
+    Odd,
+    /// Belongs to another worker.
+    HandOver(u16),
+    /// Dropped already.
+    Malformed(DropReason),
+}
+
+impl<P: Port> Worker<P> {
+    /// A worker ready to poll.
+    pub fn new(setup: Setup<P>) -> Self {
+        let HandOverRings { to, from } = setup.hand_over;
+        let config = setup.config.get();
+        let mut egress = Egress::new(setup.ports, setup.counters, setup.mirror, setup.mailbox, to);
+        egress.set_rates(&config.settings);
+        egress.counters.generation.set(config.generation);
+        Self {
+            egress,
+            flows: Flows::new(
+                setup.id,
+                setup.table,
+                setup.shards,
+                setup.isn_secret,
+                setup.load,
+            ),
+            from_workers: from,
+            services: None,
+            announcer: announce::Announcer::default(),
+            config: setup.config,
+        }
+    }
+
+    /// One iteration: never blocks, makes no system call of its own, does a bounded amount of
+    /// work.
+    pub fn poll(&mut self, now: Ticks) -> Polled {
+        let refreshed = self.config.refresh();
+        let Self {
+            config,
+            egress,
+            flows,
+            from_workers,
+            services,
+            announcer,
+        } = self;
+        let config = config.get();
+        let cx = Context {
+            config,
+            now,
+            now_ms: now.millis(),
+        };
+        if refreshed || services.is_none() {
+            egress.set_rates(&config.settings);
+            egress.counters.generation.set(config.generation);
+            let changed = services
+                .as_ref()
+                .is_none_or(|s| !Arc::ptr_eq(s, &config.services));
+            if changed {
+                *services = Some(Arc::clone(&config.services));
+                flows.services_changed();
+            }
+            egress.retry_waiting(&config.fib, now);
+        } else if egress.is_waiting() && flows.is_new_ms(cx.now_ms) {
+            egress.retry_waiting(&config.fib, now);
+        }
+
+        let mut polled = Polled::default();
+        let mut burst: Burst<P::Buf> = Burst::new();
+        for n in 0..egress.ports.len() {
+            let Some(state) = egress.ports.get_mut(n) else {
+                break;
+            };
+            let received = state.io.rx_burst(&mut burst);
+            if received > 0 {
+                egress.counters.received.add(received as u64);
+                polled.packets += received;
+                process(egress, flows, &cx, &mut burst, &[], PortId(n as u8), true);
+            }
+        }
+        for ring in from_workers.iter_mut() {
+            let mut ports: ArrayVec<PortId, BURST> = ArrayVec::new();
+            while !burst.is_full() {
+                let Ok(HandOver { buf, port }) = ring.pop() else {
+                    break;
+                };
+                burst.push(buf);
+                ports.push(port);
+            }
+            if !burst.is_empty() {
+                egress.counters.received_handed_over.add(burst.len() as u64);
+                polled.packets += burst.len();
+                process(egress, flows, &cx, &mut burst, &ports, PortId(0), false);
+            }
+        }
+        polled.packets += egress.send_for_kernel(&config.fib, KERNEL_FRAMES);
+        announcer.step(egress, &cx, flows.id);
+        flows.sweep(egress, &cx);
+        polled.commands = answer_commands(egress, flows, &cx);
+        egress.flush();
+        egress.counters.iterations.add(1);
+        if polled.is_idle() {
+            egress.counters.idle_iterations.add(1);
+        }
+        polled
+    }
+}
+
+/// Takes a burst through the stages. `ports` gives each packet's port where they differ;
+/// `port` is that of all others. `steer` is off for packets another worker handed over: they are
+/// never handed over twice.
+#[inline]
+fn process<P: Port>(
+    egress: &mut Egress<P>,
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    burst: &mut Burst<P::Buf>,
+    ports: &[PortId],
+    port: PortId,
+    steer: bool,
+) {
+    let steer = steer && egress.hand_over.len() > 1;
+    let mut stage: ArrayVec<Staged, BURST> = ArrayVec::new();
+
+    // Pass 1: parse, hash, prefetch the index bucket.
+    for buf in burst.iter() {
+        let rx = buf.rx_checksum();
+        let frame = buf.data();
+        let mut staged = Staged {
+            parsed: NOTHING,
+            hash: Hash::default(),
+            candidate: None,
+            next: Next::Odd,
+        };
+        match shunt_wire::parse(frame, buf.len(), rx.ip_good) {
+            Ok(parsed) => {
+                staged.parsed = parsed;
+                if matches!(parsed.kind, Kind::Tcp | Kind::Udp) {
+                    if let Some(hash) = hash(&flows.table, &parsed, frame) {
+                        staged.hash = hash;
+                        staged.next = Next::Lookup;
+                        flows.table.prefetch(hash);
+                    }
+                }
+                if steer {
+                    if let Some(owner) = steer::owner(cx.config, &flows.shards, &parsed, frame) {
+                        if owner != flows.id.0 {
+                            staged.next = Next::HandOver(owner);
+                        }
+                    }
+                }
+            }
+            Err(malformed) => staged.next = Next::Malformed(malformed.into()),
+        }
+        stage.push(staged);
+    }
+
+    // Pass 2: compare tags, prefetch the entry.
+    for s in stage.iter_mut() {
+        if s.next == Next::Lookup {
+            s.candidate = if s.parsed.ipv6 {
+                flows.table.candidate6(s.hash)
+            } else {
+                flows.table.candidate(s.hash)
+            };
+        }
+    }
+
+    // Pass 3: verify and apply; what is no hit leaves to the side and keeps its order.
+    let mut side: ArrayVec<(Packet<P::Buf>, Next), BURST> = ArrayVec::new();
+    for (n, (buf, s)) in burst.drain(..).zip(stage).enumerate() {
+        let port = ports.get(n).copied().unwrap_or(port);
+        match s.next {
+            Next::Lookup => match find(&flows.table, &s, buf.data()) {
+                Some(line) => {
+                    hit::apply(
+                        egress,
+                        flows,
+                        cx,
+                        Packet {
+                            buf,
+                            parsed: s.parsed,
+                            port,
+                        },
+                        line,
+                    );
+                }
+                None => side.push((
+                    Packet {
+                        buf,
+                        parsed: s.parsed,
+                        port,
+                    },
+                    s.next,
+                )),
+            },
+            Next::Odd => side.push((
+                Packet {
+                    buf,
+                    parsed: s.parsed,
+                    port,
+                },
+                s.next,
+            )),
+            Next::HandOver(worker) => egress.hand_to(usize::from(worker), port, buf),
+            Next::Malformed(reason) => egress.discard(buf, reason),
+        }
+    }
+    for (packet, next) in side {
+        if next == Next::Lookup {
+            // A packet before this one in the burst may have made its session.
+            match find_again(flows, &packet) {
+                Some(line) => hit::apply(egress, flows, cx, packet, line),
+                None => miss::handle(egress, flows, cx, packet),
+            }
+        } else {
+            odd(egress, flows, cx, packet);
+        }
+    }
+}
+
+fn odd<P: Port>(
+    egress: &mut Egress<P>,
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    packet: Packet<P::Buf>,
+) {
+    match packet.parsed.kind {
+        Kind::IcmpError => icmp::handle(egress, flows, cx, packet),
+        Kind::Fragment => miss::fragment(egress, cx, packet),
+        Kind::Arp | Kind::NeighbourSolicitation | Kind::EchoRequest => {
+            answer::for_announced(egress, cx, packet);
+        }
+        Kind::Tcp | Kind::Udp | Kind::OtherIp | Kind::Other => {
+            miss::to_kernel(egress, cx, packet);
+        }
+    }
+}
+
+#[inline(always)]
+fn hash(table: &Table, parsed: &Parsed, frame: &[u8]) -> Option<Hash> {
+    if parsed.ipv6 {
+        key6(parsed, frame).map(|k| table.hash6(&k))
+    } else {
+        key4(parsed, frame).map(|k| table.hash4(&k))
+    }
+}
+
+#[inline(always)]
+fn find(table: &Table, s: &Staged, frame: &[u8]) -> Option<LineNo> {
+    if s.parsed.ipv6 {
+        table.find6(s.hash, s.candidate, &key6(&s.parsed, frame)?)
+    } else {
+        table.find4(s.hash, s.candidate, &key4(&s.parsed, frame)?)
+    }
+}
+
+fn find_again<B: PacketBuf>(flows: &Flows, packet: &Packet<B>) -> Option<LineNo> {
+    let frame = packet.buf.data();
+    if packet.parsed.ipv6 {
+        let key = key6(&packet.parsed, frame)?;
+        let hash = flows.table.hash6(&key);
+        flows.table.find6(hash, flows.table.candidate6(hash), &key)
+    } else {
+        let key = key4(&packet.parsed, frame)?;
+        let hash = flows.table.hash4(&key);
+        flows.table.find4(hash, flows.table.candidate(hash), &key)
+    }
+}
+
+/// The key as it stands in the packet: addresses in one load, ports in another.
+#[inline(always)]
+fn key4(parsed: &Parsed, frame: &[u8]) -> Option<Key4> {
+    let addrs = frame
+        .get(usize::from(parsed.l3) + 12..)?
+        .first_chunk::<8>()?;
+    let ports = frame.get(usize::from(parsed.l4)..)?.first_chunk::<4>()?;
+    Some(Key4 {
+        addrs: u64::from_ne_bytes(*addrs),
+        ports: u32::from_ne_bytes(*ports),
+        protocol: protocol(parsed),
+    })
+}
+
+#[inline(always)]
+fn key6(parsed: &Parsed, frame: &[u8]) -> Option<Key6> {
+    let addrs = frame
+        .get(usize::from(parsed.l3) + 8..)?
+        .first_chunk::<32>()?;
+    let ports = frame.get(usize::from(parsed.l4)..)?.first_chunk::<4>()?;
+    let (src, dst) = addrs.split_first_chunk::<16>()?;
+    Some(Key6 {
+        src: *src,
+        dst: *dst.first_chunk::<16>()?,
+        ports: u32::from_ne_bytes(*ports),
+        protocol: protocol(parsed),
+    })
+}
+
+#[inline(always)]
+fn protocol(parsed: &Parsed) -> u8 {
+    if parsed.kind == Kind::Tcp { 6 } else { 17 }
+}
+
+fn answer_commands<P: Port>(egress: &mut Egress<P>, flows: &Flows, cx: &Context<'_>) -> usize {
+    // An answer needs room; without it the command waits.
+    if egress.mailbox.replies.is_full() {
+        return 0;
+    }
+    let Ok(Command::Sessions(mut page)) = egress.mailbox.commands.pop() else {
+        return 0;
+    };
+    flows.fill(&mut page, cx);
+    if egress.mailbox.replies.push(Reply::Sessions(page)).is_err() {
+        egress.counters.events_lost.add(1);
+    }
+    1
+}
+
+impl<P: Port> Egress<P> {
+    fn set_rates(&mut self, settings: &Settings) {
+        self.answers.set_rate(settings.answers_per_second);
+        self.mirror_rate.set_rate(settings.mirror_per_second);
+    }
+}

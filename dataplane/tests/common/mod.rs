@@ -1,0 +1,419 @@
+//! A director in memory for the data path's own tests: services, a forwarding table, workers over
+//! [`shunt_sim`] ports, and frames by [`shunt_wire::build`].
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several test binaries"
+)]
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use ipnet::IpNet;
+use shunt_dataplane::command::{MailboxPeer, mailbox};
+use shunt_dataplane::counters::WorkerCounters;
+use shunt_dataplane::io::{MirrorPeer, mirror_queues};
+use shunt_dataplane::worker::{Config, Setup, Worker, hand_over_rings};
+use shunt_scheduler::{Flags, Scheduler, build};
+use shunt_service::publish::{self, Publisher};
+use shunt_service::*;
+use shunt_session::{Arena, Shards, Table, TableConfig};
+use shunt_sim::{PortSetup, SimBuf, SimPool, SimPort, SimWire, port};
+use shunt_wire::build::PacketBuilder;
+
+/// MACs of the director's ports, by number.
+pub fn port_mac(port: u8) -> [u8; 6] {
+    [2, 0, 0, 0, 0, port]
+}
+
+/// MAC of a neighbour: its address's last byte.
+pub fn mac_of(addr: IpAddr) -> [u8; 6] {
+    let last = match addr {
+        IpAddr::V4(a) => a.octets()[3],
+        IpAddr::V6(a) => a.octets()[15],
+    };
+    [2, 0, if addr.is_ipv4() { 4 } else { 6 }, 0, 0, last]
+}
+
+/// What a test sets up.
+pub struct Plan {
+    pub workers: u16,
+    pub ports: u8,
+    pub services: Vec<Service<Arc<dyn Scheduler>>>,
+    pub retired: Vec<RealServer>,
+    /// Neighbours on port 0 that are known.
+    pub neighbours: Vec<(u8, IpAddr)>,
+    pub routes: Vec<(IpNet, u8, Option<IpAddr>)>,
+    pub mtu: u16,
+    pub vlan: Option<u16>,
+    pub sessions: u32,
+    pub setup: PortSetup,
+}
+
+pub fn addr(s: &str) -> IpAddr {
+    s.parse().unwrap()
+}
+
+pub fn sock(s: &str) -> SocketAddr {
+    s.parse().unwrap()
+}
+
+/// A service with servers numbered on from `first`, each of `mode`; the list is newest first.
+pub fn service(
+    id: u32,
+    protocol: Protocol,
+    vip: &str,
+    mode: Mode,
+    servers: &[&str],
+    scheduler: &str,
+) -> Service<Arc<dyn Scheduler>> {
+    let vip = sock(vip);
+    let list = servers
+        .iter()
+        .enumerate()
+        .map(|(n, s)| RealServer {
+            id: ServerId(id * 16 + n as u32),
+            slot: ServerSlot(id * 16 + n as u32),
+            service: ServiceId(id),
+            addr: sock(s).ip(),
+            port: sock(s).port(),
+            mode,
+            weight: Weight(1),
+            upper: 0,
+            lower: 0,
+            status: Status::Up,
+        })
+        .rev()
+        .collect();
+    let servers = Servers::newest_first(list);
+    Service {
+        id: ServiceId(id),
+        key: ServiceKey {
+            protocol,
+            vip: vip.ip(),
+            port: vip.port(),
+        },
+        scheduler: build(scheduler, &Flags::default(), &servers, None).unwrap(),
+        servers,
+        local_addresses: if mode == Mode::FullNat {
+            Arc::from([addr(if vip.is_ipv4() {
+                "172.16.1.100"
+            } else {
+                "fd00:1::100"
+            })])
+        } else {
+            Arc::from([])
+        },
+        timeouts: Timeouts::default(),
+        unknown: Unknown::Reset,
+        no_server: NoServer::Reset,
+        on_removed: OnRemoved::Finish,
+        on_down: OnRemoved::Reset,
+        ttl: TtlPolicy::Decrement,
+        toa: true,
+        announce: false,
+    }
+}
+
+impl Default for Plan {
+    /// One port, client network behind a router, servers on link.
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            ports: 1,
+            services: Vec::new(),
+            retired: Vec::new(),
+            neighbours: [
+                "172.16.1.200",
+                "172.16.1.5",
+                "172.16.1.6",
+                "fd00:1::200",
+                "fd00:1::5",
+                "fd00:1::6",
+            ]
+            .iter()
+            .map(|a| (0, addr(a)))
+            .collect(),
+            routes: vec![
+                ("172.16.1.0/24".parse().unwrap(), 0, None),
+                ("0.0.0.0/0".parse().unwrap(), 0, Some(addr("172.16.1.200"))),
+                ("fd00:1::/64".parse().unwrap(), 0, None),
+                ("::/0".parse().unwrap(), 0, Some(addr("fd00:1::200"))),
+            ],
+            mtu: 1500,
+            vlan: None,
+            sessions: 4096,
+            setup: PortSetup::default(),
+        }
+    }
+}
+
+impl Plan {
+    pub fn fib(&self, generation: u16) -> Fib {
+        let mut fib = Fib {
+            generation,
+            ..Fib::default()
+        };
+        for n in 0..self.ports {
+            fib.interfaces.push(Interface {
+                port: PortId(n),
+                vlan: self.vlan,
+                mac: port_mac(n),
+                mtu: self.mtu,
+                name: format!("shunt{n}"),
+                addresses: vec![addr("172.16.1.3"), addr("fd00:1::3")],
+            });
+        }
+        for (port, neighbour) in &self.neighbours {
+            let id = AdjacencyId(fib.adjacencies.len() as u32);
+            fib.adjacencies.push(Adjacency {
+                dst: mac_of(*neighbour),
+                src: port_mac(*port),
+                vlan: self.vlan.unwrap_or(0),
+                mtu: self.mtu,
+                port: PortId(*port),
+                resolved: true,
+            });
+            fib.neighbours
+                .insert((InterfaceId(u16::from(*port)), *neighbour, self.mtu), id);
+        }
+        for (prefix, port, via) in &self.routes {
+            let route = |src| Route {
+                interface: InterfaceId(u16::from(*port)),
+                via: *via,
+                src: Some(addr(src)),
+                mtu: self.mtu,
+            };
+            match prefix {
+                IpNet::V4(p) => drop(fib.routes4.insert(*p, route("172.16.1.3"))),
+                IpNet::V6(p) => drop(fib.routes6.insert(*p, route("fd00:1::3"))),
+            }
+        }
+        fib
+    }
+
+    pub fn start(self) -> Director {
+        let config = Config {
+            generation: 1,
+            services: Arc::new(Services::new(self.services.clone(), self.retired.clone())),
+            fib: Arc::new(self.fib(1)),
+            settings: Arc::new(Settings::for_workers(self.workers)),
+        };
+        let (publisher, readers) = publish::channel(config, usize::from(self.workers));
+        let load = Arc::new(Load::new(self.workers, 1024));
+        let pool = SimPool::new(8192);
+        let mut workers = Vec::new();
+        let mut wires = HashMap::new();
+        let mut mirrors = Vec::new();
+        let mut mailboxes = Vec::new();
+        let mut counters = Vec::new();
+        let arena = Arena::new(self.sessions, u32::from(self.workers)).unwrap();
+        let rings = hand_over_rings(usize::from(self.workers), 256);
+        for (n, (config, hand_over)) in readers.into_iter().zip(rings).enumerate() {
+            let mut ports = Vec::new();
+            for p in 0..self.ports {
+                let (sim, wire) = port(self.setup.clone(), pool.clone());
+                ports.push(sim);
+                wires.insert((n, p), wire);
+            }
+            let (mirror, peer) = mirror_queues(256);
+            mirrors.push(peer);
+            let (mailbox, control) = mailbox(8, 64);
+            mailboxes.push(control);
+            let c = Arc::new(WorkerCounters::default());
+            counters.push(Arc::clone(&c));
+            let table = TableConfig {
+                sessions: self.sessions,
+                secret: [1, 2],
+            };
+            workers.push(Worker::new(Setup {
+                id: WorkerId(n as u16),
+                ports,
+                config,
+                table: Table::new(Arc::clone(&arena), table).unwrap(),
+                shards: Shards::default(),
+                isn_secret: [3, 4],
+                load: Arc::clone(&load),
+                counters: c,
+                mirror,
+                mailbox,
+                hand_over,
+            }));
+        }
+        Director {
+            plan: self,
+            publisher,
+            load,
+            pool,
+            workers,
+            wires,
+            mirrors,
+            mailboxes,
+            counters,
+            now: Ticks::from_millis(1000),
+        }
+    }
+}
+
+/// A running director; time moves by [`Director::advance`] alone.
+pub struct Director {
+    pub plan: Plan,
+    pub publisher: Publisher<Config>,
+    pub load: Arc<Load>,
+    pub pool: SimPool,
+    pub workers: Vec<Worker<SimPort>>,
+    pub wires: HashMap<(usize, u8), SimWire>,
+    pub mirrors: Vec<MirrorPeer<SimBuf>>,
+    pub mailboxes: Vec<MailboxPeer>,
+    pub counters: Vec<Arc<WorkerCounters>>,
+    pub now: Ticks,
+}
+
+impl Director {
+    /// Puts frames on the wire of a worker's queue and polls until all is quiet; returns what
+    /// left by any port, with the port's number.
+    pub fn exchange_on(
+        &mut self,
+        queue: usize,
+        port: u8,
+        frames: &[Vec<u8>],
+    ) -> Vec<(u8, Vec<u8>)> {
+        for f in frames {
+            assert!(self.wires[&(queue, port)].send(f), "the wire is full");
+        }
+        self.settle();
+        let mut out = Vec::new();
+        for ((_, port), wire) in &self.wires {
+            out.extend(wire.drain().into_iter().map(|f| (*port, f)));
+        }
+        out
+    }
+
+    /// One frame in by port 0 of worker 0; what left.
+    pub fn send(&mut self, frame: &[u8]) -> Vec<Vec<u8>> {
+        let out = self.exchange_on(0, 0, &[frame.to_vec()]);
+        out.into_iter().map(|(_, f)| f).collect()
+    }
+
+    /// One frame in, exactly one out.
+    pub fn forward(&mut self, frame: &[u8]) -> Vec<u8> {
+        let mut out = self.send(frame);
+        assert_eq!(out.len(), 1, "one frame out; drops: {:?}", self.drops());
+        out.remove(0)
+    }
+
+    /// Polls until no worker has anything to do; conservation is checked after every iteration.
+    pub fn settle(&mut self) {
+        for _ in 0..64 {
+            let mut idle = true;
+            for w in &mut self.workers {
+                idle &= w.poll(self.now).is_idle();
+            }
+            for (n, c) in self.counters.iter().enumerate() {
+                assert_eq!(c.unaccounted(), 0, "worker {n}: {:?}", self.drops());
+            }
+            if idle {
+                return;
+            }
+        }
+        panic!("the workers never come to rest");
+    }
+
+    /// Lets time pass in steps, polling as it goes.
+    pub fn advance(&mut self, ms: u64) {
+        let end = self.now.0 + ms * 1_000_000;
+        while self.now.0 < end {
+            let step = (end - self.now.0).min(100_000_000);
+            self.now.0 += step;
+            for _ in 0..8 {
+                for w in &mut self.workers {
+                    w.poll(self.now);
+                }
+            }
+        }
+        self.settle();
+    }
+
+    /// Reasons for which packets were dropped, with their counts.
+    pub fn drops(&self) -> Vec<(&'static str, u64)> {
+        shunt_dataplane::counters::DropReason::ALL
+            .iter()
+            .map(|r| {
+                (
+                    r.word(),
+                    self.counters.iter().map(|c| c.dropped(*r)).sum::<u64>(),
+                )
+            })
+            .filter(|(_, n)| *n > 0)
+            .collect()
+    }
+
+    pub fn dropped(&self, word: &str) -> u64 {
+        self.drops()
+            .iter()
+            .find(|(w, _)| *w == word)
+            .map_or(0, |(_, n)| *n)
+    }
+
+    /// Live sessions over all workers.
+    pub fn sessions(&self) -> u64 {
+        self.counters.iter().map(|c| c.sessions.get()).sum()
+    }
+
+    /// Publishes the plan anew.
+    pub fn publish(&mut self, change: impl FnOnce(&mut Plan), generation: u16) {
+        change(&mut self.plan);
+        let old = self.publisher.current();
+        let config = Config {
+            generation: old.generation + 1,
+            services: Arc::new(Services::new(
+                self.plan.services.clone(),
+                self.plan.retired.clone(),
+            )),
+            fib: Arc::new(self.plan.fib(generation)),
+            settings: Arc::clone(&old.settings),
+        };
+        self.publisher.publish(config);
+        self.settle();
+    }
+
+    /// Frames that went up to the kernel.
+    pub fn to_kernel(&mut self) -> Vec<Vec<u8>> {
+        let mut out = Vec::new();
+        for m in &mut self.mirrors {
+            while let Ok(f) = m.up_urgent.pop() {
+                out.push(f.buf.to_vec());
+            }
+            while let Ok(f) = m.up.pop() {
+                out.push(f.buf.to_vec());
+            }
+        }
+        out
+    }
+}
+
+/// A client's TCP segment to a VIP, as the router puts it on the wire.
+pub fn tcp(src: &str, dst: &str) -> PacketBuilder {
+    let (src, dst) = (sock(src), sock(dst));
+    PacketBuilder::tcp(src, dst).macs(port_mac(0), from_mac(src.ip()))
+}
+
+/// A UDP datagram likewise.
+pub fn udp(src: &str, dst: &str) -> PacketBuilder {
+    let (src, dst) = (sock(src), sock(dst));
+    PacketBuilder::udp(src, dst).macs(port_mac(0), from_mac(src.ip()))
+}
+
+fn from_mac(src: IpAddr) -> [u8; 6] {
+    let on_link = match src {
+        IpAddr::V4(a) => a.octets().starts_with(&[172, 16, 1]),
+        IpAddr::V6(a) => a.octets().starts_with(&[0xfd, 0, 0, 1]),
+    };
+    let router = if src.is_ipv4() {
+        "172.16.1.200"
+    } else {
+        "fd00:1::200"
+    };
+    mac_of(if on_link { src } else { addr(router) })
+}
