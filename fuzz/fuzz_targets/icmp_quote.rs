@@ -1,0 +1,9 @@
+//! Any packet quoted by an ICMP error: reading and translating it.
+
+#![no_main]
+
+#[allow(dead_code, reason = "each target uses its part of what they share")]
+#[path = "../../wire/tests/exercise/mod.rs"]
+mod exercise;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| exercise::icmp_quote(data));
