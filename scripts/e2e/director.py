@@ -104,7 +104,9 @@ class Director:
     def _vhost_backend(self):
         """testpmd as the vhost-user backend: the other end of virtio-user, on a raw cable."""
         self.vhost = self.net.spawn(
-            "d", "testpmd", "dpdk-testpmd", "-l", "1,0", "--no-huge", "-m", "128", "--no-pci",
+            "d", "testpmd", "dpdk-testpmd",
+            # It polls on core 0; the worker has core 1.
+            "-l", "0,1", "--main-lcore", "1", "--no-huge", "-m", "128", "--no-pci",
             "--no-telemetry", f"--file-prefix={self.net.prefix}vhost",
             f"--vdev=net_vhost0,iface={self.net.dir}/vhost0.sock",
             "--vdev=net_af_packet0,iface=wire0",
