@@ -18,8 +18,9 @@ pub const POISON: u8 = 0xa5;
 /// Headroom of a buffer, bytes: DPDK's `RTE_PKTMBUF_HEADROOM`.
 pub const HEADROOM: usize = 128;
 
-/// Tailroom behind the last segment of a new buffer, bytes.
-pub const TAILROOM: usize = 512;
+/// Room for data in the last segment of a new buffer, bytes: that of DPDK's usual mbuf,
+/// `RTE_MBUF_DEFAULT_DATAROOM`.
+pub const DATA_ROOM: usize = 2048;
 
 /// A packet in memory.
 #[derive(Debug)]
@@ -39,9 +40,9 @@ pub struct SimBuf {
 }
 
 impl SimBuf {
-    /// A packet of one segment that belongs to no pool.
+    /// A packet of one segment that belongs to no pool, with the room that an mbuf has.
     pub fn new(frame: &[u8]) -> Self {
-        Self::with_room(frame, HEADROOM, TAILROOM)
+        Self::with_room(frame, HEADROOM, DATA_ROOM.saturating_sub(frame.len()))
     }
 
     /// A packet of one segment with `headroom` and `tailroom` bytes around it.

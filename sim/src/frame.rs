@@ -145,6 +145,24 @@ impl IpFrame<'_> {
     }
 }
 
+/// A frame around an IP packet, tagged unless `vlan` is 0.
+pub fn ethernet(dst: [u8; 6], src: [u8; 6], vlan: u16, packet: &[u8]) -> Vec<u8> {
+    let mut frame = [dst, src].concat();
+    if vlan != 0 {
+        frame.extend(ethertype::VLAN[0].to_be_bytes());
+        frame.extend(vlan.to_be_bytes());
+    }
+    let ipv6 = packet.first().is_some_and(|b| b >> 4 == 6);
+    let kind = if ipv6 {
+        ethertype::IPV6
+    } else {
+        ethertype::IPV4
+    };
+    frame.extend(kind.to_be_bytes());
+    frame.extend(packet);
+    frame
+}
+
 /// Big-endian 16 bits at an offset.
 pub fn be16(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]))

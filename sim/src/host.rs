@@ -236,7 +236,7 @@ impl Host {
                 Some(inner) if tunnel.is_none() => self.take(&inner, Some(ip.dst), now, out),
                 _ => out.complaints.push(format!("{}: bad tunnel", self.name)),
             },
-            (1 | 58, _) => self.icmp_error(ip),
+            (1 | 58, _) => self.icmp_error(ip, now, out),
             (6, Some((local, remote))) => match Segment::read(ip) {
                 Some(segment) => self.segment(local, remote, &segment, tunnel, now, out),
                 None => out.complaints.push(format!("{}: segment cut", self.name)),
@@ -328,7 +328,7 @@ impl Host {
     }
 
     /// Notes an ICMP message; where it says that a path takes less, the connection obeys.
-    fn icmp_error(&mut self, ip: &IpFrame<'_>) {
+    fn icmp_error(&mut self, ip: &IpFrame<'_>, now: Ticks, out: &mut Outcome) {
         let (Some(&kind), Some(&code)) = (ip.payload.first(), ip.payload.get(1)) else {
             return;
         };
@@ -344,10 +344,11 @@ impl Host {
         let Some(mtu) = be16(ip.payload, 6) else {
             return;
         };
-        if let Some(fetch) = self.fetches.get_mut(&ends) {
-            fetch.tcp.set_path_mtu(mtu);
-        } else if let Some(serving) = self.servings.get_mut(&ends) {
-            serving.tcp.set_path_mtu(mtu);
+        let fetch = self.fetches.get_mut(&ends).map(|f| &mut f.tcp);
+        let serving = self.servings.get_mut(&ends).map(|s| &mut s.tcp);
+        if let Some(tcp) = fetch.or(serving) {
+            tcp.set_path_mtu(mtu);
+            out.packets.extend(tcp.pump(now));
         }
     }
 }

@@ -5,17 +5,21 @@
 //! Nothing here reads a clock or a random source of the machine: time moves when a test moves it,
 //! and every fault follows from a seed that a failing test prints.
 //!
-//! Start with [`port`].
+//! Start with [`mod@port`] for a worker between wires, with [`world`] for whole scenarios.
 
 #![forbid(unsafe_code)]
 
 pub mod buf;
 pub mod dice;
+pub mod director;
 pub mod frame;
 pub mod host;
+mod invariants;
 pub mod link;
+pub mod plan;
 pub mod port;
 pub mod tcp;
+pub mod world;
 
 pub use buf::{SimBuf, SimPool};
 pub use port::{PortSetup, SimPort, SimWire, port};

@@ -184,7 +184,9 @@ impl Tcp {
     pub fn set_path_mtu(&mut self, mtu: u16) {
         let headers = if self.local.is_ipv4() { 40 } else { 60 };
         self.segment_size = self.segment_size.min(mtu.saturating_sub(headers).max(64));
-        self.next = self.unacked.max(self.first.wrapping_add(1));
+        if self.phase == Phase::Open {
+            self.next = self.unacked;
+        }
     }
 
     /// Sequence number after everything to be sent.
