@@ -47,10 +47,6 @@ void shunt_mempool_cache_flush(struct rte_mempool *pool) {
     if (cache != NULL && cache->len != 0) rte_mempool_cache_flush(cache, pool);
 }
 
-unsigned int shunt_mempool_shared_count(const struct rte_mempool *pool) {
-    return rte_mempool_ops_get_count(pool);
-}
-
 void shunt_pktmbuf_free_seg(struct rte_mbuf *segment) { rte_pktmbuf_free_seg(segment); }
 
 struct rte_mbuf *shunt_ref_pktmbuf_alloc(struct rte_mempool *pool) {

@@ -29,8 +29,6 @@ int shunt_mempool_get(struct rte_mempool *pool, void **object);
 void shunt_mempool_put(struct rte_mempool *pool, void *object);
 /* Gives the calling thread's cached objects back to the pool. */
 void shunt_mempool_cache_flush(struct rte_mempool *pool);
-/* Objects in the pool itself, caches left out. */
-unsigned int shunt_mempool_shared_count(const struct rte_mempool *pool);
 /* Frees one segment, whatever its kind (indirect, external buffer, shared). */
 void shunt_pktmbuf_free_seg(struct rte_mbuf *segment);
 

@@ -5,6 +5,7 @@
 use core::cell::Cell;
 use core::ffi::c_void;
 use core::ptr::null_mut;
+use core::sync::atomic::{AtomicU32, Ordering::Acquire};
 
 use crate::{
     LCORE_ID_ANY, RTE_MAX_LCORE, rte_mempool, rte_mempool_cache, shunt_mempool_get,
@@ -88,6 +89,22 @@ pub unsafe fn put(pool: *mut rte_mempool, object: *mut c_void) {
             return;
         }
         shunt_mempool_put(pool, object);
+    }
+}
+
+/// Whether no thread's cache holds an object.
+///
+/// # Safety
+/// - `pool` is a pool.
+pub unsafe fn caches_are_empty(pool: *mut rte_mempool) -> bool {
+    // SAFETY: a pool with a cache size has a cache for each possible number. Others write to their
+    // lengths, so that they are read atomically.
+    unsafe {
+        (*pool).cache_size == 0
+            || (0..RTE_MAX_LCORE as usize).all(|lcore| {
+                let len = &raw mut (*(*pool).local_cache.add(lcore)).len;
+                AtomicU32::from_ptr(len).load(Acquire) == 0
+            })
     }
 }
 

@@ -220,11 +220,14 @@ impl Drop for Inner {
         };
         self.pool.flush_cache();
         let mut pools = runtime.pools();
-        // All mbufs in the shared part: none is held, and no thread is still inside a cache of the
-        // pool. The ring's indices are moved last when an mbuf is given back.
+        // All mbufs are back, and in the shared part, so that none is held and no thread is still
+        // inside a cache of the pool: a length becomes 0 after the last touch of the rest.
         // SAFETY: the pool is alive.
-        let back = unsafe { dpdk_sys::shunt_mempool_shared_count(self.pool.as_ptr()) };
-        if back == self.size {
+        let back = unsafe {
+            let all = dpdk_sys::rte_mempool_avail_count(self.pool.as_ptr()) == self.size;
+            all && dpdk_sys::mempool::caches_are_empty(self.pool.as_ptr())
+        };
+        if back {
             pools.retain(|p| *p != self.pool);
             // SAFETY: no handle and no mbuf of it is left, and no thread flushes its cache, as the
             // list of pools is locked and no longer has it.
