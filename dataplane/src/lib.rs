@@ -29,5 +29,6 @@ pub mod io;
 mod limit;
 mod miss;
 mod modes;
+pub mod share;
 mod steer;
 pub mod worker;

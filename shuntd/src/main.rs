@@ -1,2 +1,89 @@
-//! Placeholder.
-fn main() {}
+//! `shuntd`, the director's daemon: reads the configuration, sets DPDK up, starts the workers and
+//! the mirror thread, and runs control until it is told to stop.
+//!
+//! This is the one place that knows every room. `start` builds, `ports` sets devices up, `threads`
+//! runs workers and mirror, `idle` decides how they wait.
+
+#![forbid(unsafe_code)]
+
+mod idle;
+mod ports;
+mod start;
+mod threads;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use shunt_control::config::{self, Machine};
+use tracing_subscriber::EnvFilter;
+
+/// A layer-4 load balancer on DPDK.
+///
+/// SIGHUP reads the configuration again, SIGTERM and SIGINT stop. Exit codes: 0 stopped as asked,
+/// 1 the start or the run failed, 2 wrong arguments, 3 the configuration has mistakes.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    /// Configuration file (TOML).
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        default_value = "/etc/shunt/shunt.toml"
+    )]
+    config: PathBuf,
+    /// Check the configuration and end.
+    #[arg(long)]
+    check: bool,
+    /// What is logged: error, warn, info, debug, trace, or directives like `shunt_control=debug`.
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    log: String,
+}
+
+/// Exit code for a configuration with mistakes.
+const BAD_CONFIGURATION: u8 = 3;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = match EnvFilter::try_new(&arguments.log) {
+        Ok(filter) => filter,
+        Err(error) => {
+            eprintln!(
+                "shuntd: --log {:?} is no log filter: {error}",
+                arguments.log
+            );
+            return ExitCode::from(2);
+        }
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    // Frames of a terminal program do not belong into a journal.
+    let handler =
+        miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::unicode_nocolor());
+    let machine = Machine::this();
+    let config = match config::load(&arguments.config, &machine) {
+        Ok(config) => config,
+        Err(error) => {
+            let mut report = String::new();
+            if handler.render_report(&mut report, &error).is_err() {
+                report = error.to_string();
+            }
+            eprintln!("{report}");
+            return ExitCode::from(BAD_CONFIGURATION);
+        }
+    };
+    if arguments.check {
+        println!("{}: no mistakes", arguments.config.display());
+        return ExitCode::SUCCESS;
+    }
+    match start::run(config, arguments.config, machine) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("shuntd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Devices: attached, configured and dealt out to the workers.
+
+use std::collections::BTreeMap;
+
+use shunt_control::api::types;
+use shunt_control::config::{self, Config};
+use shunt_dataplane::share::{SharedPort, share};
+use shunt_dpdk::{DeviceError, Eal, Mempool, PortConfig, PortControl, PortQueue};
+use tracing::{info, warn};
+
+/// A worker's queue of a port, or its way to another worker's.
+pub(crate) type WorkerPort = SharedPort<PortQueue, Mempool>;
+
+/// Descriptors of a queue where the configuration names none.
+pub(crate) const DESCRIPTORS: u16 = 512;
+
+/// A port that runs.
+#[derive(Debug)]
+pub(crate) struct RunningPort {
+    pub(crate) control: PortControl,
+    /// One for each worker.
+    pub(crate) queues: Vec<WorkerPort>,
+}
+
+/// Attaches and starts the device of a port.
+pub(crate) fn open(
+    eal: &Eal,
+    port: &config::Port,
+    workers: usize,
+    pool: &Mempool,
+) -> Result<RunningPort, DeviceError> {
+    let device = eal.attach(&arguments(port, workers))?;
+    let most = device.info().max_rx_queues.min(device.info().max_tx_queues);
+    let wanted = port.queues.unwrap_or(workers as u16);
+    let queues = wanted.min(workers as u16).min(most).max(1);
+    if usize::from(queues) < workers {
+        info!(
+            port = port.name,
+            queues, workers, "fewer queues than workers: the others send and receive through them"
+        );
+    }
+    let descriptors = port.descriptors.unwrap_or(DESCRIPTORS);
+    let config = PortConfig {
+        rx_queues: queues,
+        tx_queues: queues,
+        rx_descriptors: descriptors,
+        tx_descriptors: descriptors,
+        mtu: Some(port.mtu),
+        ..PortConfig::default()
+    };
+    let (control, handles) = device.configure(&config, std::slice::from_ref(pool))?;
+    let mac = control.mac();
+    info!(
+        port = port.name,
+        device = control.device(),
+        driver = control.info().driver,
+        mac = %mac_text(mac),
+        queues,
+        "port is up"
+    );
+    if !control.info().trusted {
+        info!(
+            port = port.name,
+            "this driver's offloads are not relied on: checksums are verified in software"
+        );
+    }
+    Ok(RunningPort {
+        control,
+        queues: share(handles, workers, pool),
+    })
+}
+
+/// The device with what its driver must be told about queues, unless the operator did.
+fn arguments(port: &config::Port, workers: usize) -> String {
+    let device = &port.device;
+    let queues = port.queues.map_or(workers, usize::from);
+    if device.starts_with("net_af_packet") && !device.contains("qpairs=") {
+        format!("{device},qpairs={queues}")
+    } else {
+        device.clone()
+    }
+}
+
+/// MAC address in the usual notation.
+pub(crate) fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|b| format!("{b:02x}")).join(":")
+}
+
+/// What the API tells of the ports.
+pub(crate) fn report(config: &Config, controls: &[PortControl]) -> Vec<types::Port> {
+    config
+        .ports
+        .iter()
+        .zip(controls)
+        .map(|(port, control)| {
+            let counters = control.stats().map_or_else(
+                |error| {
+                    warn!(port = port.name, %error, "the device gives no counters");
+                    BTreeMap::new()
+                },
+                |s| {
+                    [
+                        ("rx_packets", s.rx_packets),
+                        ("rx_bytes", s.rx_bytes),
+                        ("rx_missed", s.rx_missed),
+                        ("rx_errors", s.rx_errors),
+                        ("rx_no_mbuf", s.rx_no_mbuf),
+                        ("tx_packets", s.tx_packets),
+                        ("tx_bytes", s.tx_bytes),
+                        ("tx_errors", s.tx_errors),
+                    ]
+                    .map(|(name, n)| (name.to_owned(), n))
+                    .into()
+                },
+            );
+            types::Port {
+                name: port.name.clone(),
+                device: port.device.clone(),
+                driver: control.info().driver.clone(),
+                mac: mac_text(control.mac()),
+                link: control.link().ok().map(|l| l.up),
+                rx_queues: control.rx_queues(),
+                tx_queues: control.tx_queues(),
+                counters,
+            }
+        })
+        .collect()
+}

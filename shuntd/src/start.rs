@@ -1,0 +1,289 @@
+//! The start, in an order in which each step can fail and leave nothing behind: socket, EAL, packet
+//! memory, ports, session tables, mirrors, control's follower, threads. Then control runs, and the
+//! way back is taken step by step.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shunt_control::api::{Socket, SocketError};
+use shunt_control::config::{Config, Hugepages, Idle, Machine, Mirror};
+use shunt_control::director::Director;
+use shunt_control::kernel;
+use shunt_control::mirror::{MirrorCounters, MirrorInterface};
+use shunt_control::runtime::{self, Control, WorkerHandle, mirror_specs, statics};
+use shunt_control::snapshot::CannotBuild;
+use shunt_control::tap::{self, Tap, TapConfig};
+use shunt_dataplane::command::mailbox;
+use shunt_dataplane::counters::WorkerCounters;
+use shunt_dataplane::io::mirror_queues;
+use shunt_dataplane::worker::{Setup, hand_over_rings};
+use shunt_dpdk::{DeviceError, Eal, EalConfig, EalError, LogLevel, MempoolConfig, PoolError};
+use shunt_service::{Ticks, WorkerId};
+use shunt_session::{Arena, ArenaError, NoSessions, Shards, Table, TableConfig};
+use tracing::{debug, error, info, warn};
+
+use crate::ports::{self, DESCRIPTORS, RunningPort};
+use crate::threads::Threads;
+
+/// Why the daemon does not run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    #[error(transparent)]
+    Eal(#[from] EalError),
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    #[error("port {port}: {error}")]
+    Device { port: String, error: DeviceError },
+    #[error(transparent)]
+    Arena(#[from] ArenaError),
+    #[error(transparent)]
+    Table(#[from] NoSessions),
+    #[error(transparent)]
+    Tap(#[from] tap::Error),
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+    #[error(transparent)]
+    Services(#[from] CannotBuild),
+    #[error("no random numbers from the system: {0}")]
+    Random(io::Error),
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+    #[error("a thread ended while it started")]
+    ThreadDied,
+    #[error("control ends: {0}")]
+    Control(io::Error),
+    #[error("a worker or the mirror thread died; the log says why")]
+    WorkerDied,
+}
+
+/// Frames that wait between a worker and the mirror thread, each way.
+const MIRROR_DEPTH: usize = 512;
+/// Packets that wait between two workers, each way.
+const HAND_OVER_DEPTH: usize = 1024;
+/// Commands that wait for a worker, and events for control.
+const COMMANDS: usize = 8;
+const EVENTS: usize = 1024;
+/// Mbufs that a thread's cache holds at most.
+const CACHE: u32 = 256;
+/// Memory of DPDK's own, MiB.
+const DPDK_OWN_MIB: u32 = 48;
+
+/// Runs the daemon until it is told to stop. `machine` is as it was before any thread was pinned.
+pub(crate) fn run(config: Config, file: PathBuf, machine: Machine) -> Result<(), StartError> {
+    let socket = Socket::bind(&config.daemon.socket)?;
+    let workers = config.workers.cores.len();
+    let pool_config = pool_config(&config);
+    let eal = Eal::init(&eal_config(&config, &pool_config), Some(Box::new(log_line)))?;
+    info!(
+        version = Eal::version(),
+        hugepages = eal.hugepages(),
+        mbufs = pool_config.mbufs,
+        "DPDK is up"
+    );
+    let pool = eal.mempool(&pool_config)?;
+    let mut controls = Vec::new();
+    let mut queues: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
+    for port in &config.ports {
+        let RunningPort {
+            control,
+            queues: of_port,
+        } = ports::open(&eal, port, workers, &pool).map_err(|error| StartError::Device {
+            port: port.name.clone(),
+            error,
+        })?;
+        controls.push(control);
+        for (worker, queue) in queues.iter_mut().zip(of_port) {
+            worker.push(queue);
+        }
+    }
+    let macs: Vec<_> = controls.iter().map(shunt_dpdk::PortControl::mac).collect();
+    let taps = open_taps(&config, &macs)?;
+
+    let started = Instant::now();
+    let (director, readers) = Director::new(config.clone(), Ticks(0))?;
+    // A worker may get more than its share of the shards' sessions: an eighth on top.
+    let share = config.limits.sessions.div_ceil(workers as u32);
+    let sessions = share.saturating_add(if workers > 1 { share / 8 } else { 0 });
+    let arena = Arena::new(sessions, workers as u32)?;
+    let shards = Shards::default();
+    let isn_secret = secret()?;
+    let mut handles = Vec::new();
+    let mut peers = Vec::new();
+    let mut setups = Vec::new();
+    let rings = hand_over_rings(workers, HAND_OVER_DEPTH);
+    for (((n, ports), config), hand_over) in (0u16..).zip(queues).zip(readers).zip(rings) {
+        let (mirror, peer) = mirror_queues(MIRROR_DEPTH);
+        let (mailbox, control) = mailbox(COMMANDS, EVENTS);
+        let counters = Arc::new(WorkerCounters::default());
+        peers.push(peer);
+        handles.push(WorkerHandle {
+            counters: Arc::clone(&counters),
+            mailbox: control,
+        });
+        let table = TableConfig {
+            sessions,
+            secret: secret()?,
+        };
+        setups.push(Setup {
+            id: WorkerId(n),
+            ports,
+            config,
+            table: Table::new(Arc::clone(&arena), table)?,
+            shards: shards.clone(),
+            isn_secret,
+            load: Arc::clone(director.load()),
+            counters,
+            mirror,
+            mailbox,
+            hand_over,
+        });
+    }
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(StartError::Control)?;
+    let entered = runtime.enter();
+    let (follower, fibs) = kernel::start(mirror_specs(&config, &macs), statics(&config))?;
+    drop(entered);
+    let mut threads = Threads::default();
+    let mirror_counters = Arc::new(MirrorCounters::default());
+    let core = usize::from(config.workers.control_core);
+    threads.mirror(
+        &eal,
+        core,
+        taps,
+        peers,
+        pool.clone(),
+        Arc::clone(&mirror_counters),
+    )?;
+    let adaptive = config.workers.idle == Idle::Adaptive;
+    for (setup, core) in setups.into_iter().zip(&config.workers.cores) {
+        threads.worker(&eal, usize::from(*core), adaptive, started, setup)?;
+    }
+    info!(workers, services = config.services.len(), "shunt is up");
+
+    let reported = config.clone();
+    let control = Control {
+        director,
+        workers: handles,
+        follower,
+        fibs,
+        file: Some(file),
+        machine,
+        ports: Box::new(move || ports::report(&reported, &controls)),
+    };
+    let watched = async {
+        while !threads.one_died() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let outcome = runtime.block_on(runtime::run(control, socket, watched));
+    let died = threads.one_died();
+    for mut interface in threads.stop() {
+        interface.tap.remove_on_drop(true);
+    }
+    for (name, n) in mirror_counters.fields().filter(|(_, n)| *n > 0) {
+        debug!(counter = name, n, "mirror");
+    }
+    drop(runtime);
+    outcome.map_err(StartError::Control)?;
+    if died {
+        return Err(StartError::WorkerDied);
+    }
+    info!("shunt is down");
+    Ok(())
+}
+
+/// A mirror TAP for each interface that has one.
+fn open_taps(config: &Config, macs: &[[u8; 6]]) -> Result<Vec<MirrorInterface>, StartError> {
+    let mut taps = Vec::new();
+    for interface in config.interfaces() {
+        if let Mirror::Tap(name) = &interface.mirror {
+            let mac = macs
+                .get(usize::from(interface.port.0))
+                .copied()
+                .unwrap_or_default();
+            let tap = Tap::open(&TapConfig {
+                name: name.clone(),
+                mac,
+                mtu: interface.mtu,
+            })?;
+            info!(interface = name, mac = %ports::mac_text(mac), "mirror is up");
+            taps.push(MirrorInterface {
+                id: interface.id,
+                tap,
+            });
+        }
+    }
+    Ok(taps)
+}
+
+/// Packets that can be anywhere at once: in rings of devices, workers and mirror, in bursts and
+/// caches.
+fn pool_config(config: &Config) -> MempoolConfig {
+    let workers = config.workers.cores.len() as u32;
+    let rings: u32 = config
+        .ports
+        .iter()
+        .map(|p| {
+            let queues = p.queues.map_or(workers, |q| u32::from(q).min(workers));
+            queues * 2 * u32::from(p.descriptors.unwrap_or(DESCRIPTORS))
+        })
+        .sum();
+    let between = workers * (workers - 1) * HAND_OVER_DEPTH as u32;
+    let mirror = workers * 3 * MIRROR_DEPTH as u32;
+    let in_hand = workers * 1024 + (workers + 2) * CACHE * 2;
+    let mtu = config.ports.iter().map(|p| p.mtu).max().unwrap_or(1500);
+    MempoolConfig {
+        mbufs: rings + between + mirror + in_hand,
+        cache: CACHE,
+        // One segment holds a whole frame: nothing behind needs to look for a second.
+        data_room: (mtu + 14 + 8).next_multiple_of(64).max(2048),
+        ..MempoolConfig::default()
+    }
+}
+
+fn eal_config(config: &Config, pool: &MempoolConfig) -> EalConfig {
+    let pool_mib = pool.bytes().div_ceil(1 << 20) as u32;
+    EalConfig {
+        file_prefix: config.daemon.name.clone(),
+        main_cores: vec![usize::from(config.workers.control_core)],
+        memory_mib: config.dpdk.memory.unwrap_or(pool_mib + DPDK_OWN_MIB),
+        hugepages: match config.dpdk.hugepages {
+            Hugepages::Auto => shunt_dpdk::Hugepages::Auto,
+            Hugepages::On => shunt_dpdk::Hugepages::On,
+            Hugepages::Off => shunt_dpdk::Hugepages::Off,
+        },
+        // A virtual device begins with its driver's name, a PCI address with digits.
+        pci: config
+            .ports
+            .iter()
+            .any(|p| !p.device.starts_with(|c: char| c.is_alphabetic())),
+        extra: config.dpdk.eal.clone(),
+        ..EalConfig::default()
+    }
+}
+
+fn log_line(level: LogLevel, line: &str) {
+    match level {
+        LogLevel::Error => error!(target: "dpdk", "{line}"),
+        LogLevel::Warning => warn!(target: "dpdk", "{line}"),
+        _ => debug!(target: "dpdk", "{line}"),
+    }
+}
+
+/// Fresh secret words.
+fn secret() -> Result<[u64; 2], StartError> {
+    use std::io::Read;
+    let mut bytes = [0; 16];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut f| f.read_exact(&mut bytes))
+        .map_err(StartError::Random)?;
+    let whole = u128::from_ne_bytes(bytes);
+    Ok([whole as u64, (whole >> 64) as u64])
+}
