@@ -281,8 +281,6 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ),
         ("[limits] servers", old.limits.servers != new.limits.servers),
         ("[[port]]", old.ports != new.ports),
-        ("[[neighbour]]", old.neighbours != new.neighbours),
-        ("[[route]]", old.routes != new.routes),
     ]
     .into_iter()
     .filter_map(|(name, changed)| changed.then_some(name))

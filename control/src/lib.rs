@@ -4,10 +4,12 @@
 //!
 //! Read [`config`] for the file, then [`director`] for what becomes of it.
 
+pub mod api;
 pub mod config;
 pub mod director;
 pub mod identity;
 pub mod kernel;
 pub mod mirror;
+pub mod runtime;
 pub mod snapshot;
 pub mod tap;

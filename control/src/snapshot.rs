@@ -8,11 +8,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use shunt_scheduler::{BuildError, Flags};
-use shunt_service::{Load, RealServer, ServerId, Servers, Service, ServiceKey, Status, Ticks};
+use shunt_service::{
+    Load, RealServer, ServerId, Servers, Service, ServiceId, ServiceKey, Status, Ticks,
+};
 
 use crate::config;
 use crate::config::Announce;
-use crate::identity::{Identities, NoSlot, ServerKey};
+use crate::identity::{Given, Identities, NoSlot, ServerKey};
 
 /// The scheduler of a service as workers use it.
 pub type Scheduler = Arc<dyn shunt_scheduler::Scheduler>;
@@ -130,8 +132,8 @@ pub fn build(
         let id = state.ids.service(configured.key);
         let old = now.services.by_id(id);
         changes.services_added += u32::from(old.is_none());
-        let mut servers = Vec::with_capacity(configured.servers.len());
-        for server in newest_first(old, &configured.servers) {
+        let mut servers = HashMap::with_capacity(configured.servers.len());
+        for server in &configured.servers {
             let key = ServerKey {
                 service: id,
                 address: server.address,
@@ -146,19 +148,13 @@ pub fn build(
                 })?;
             state.retired.remove(&given.id);
             let down = state.down.contains(&given.id);
-            servers.push(RealServer {
-                id: given.id,
-                slot: given.slot,
-                service: id,
-                addr: server.address.ip(),
-                port: server.address.port(),
-                mode: server.mode,
-                weight: server.weight,
-                upper: server.upper,
-                lower: server.lower,
-                status: if down { Status::Down } else { Status::Up },
-            });
+            servers.insert(server.address, real_server(server, id, given, down));
         }
+        let order = newest_first(old, &configured.servers);
+        let servers = order
+            .iter()
+            .filter_map(|address| servers.remove(address))
+            .collect();
         let servers = Servers::newest_first(servers);
         let flags = flags.get(&configured.key).copied();
         let scheduler = scheduler(configured, &servers, old, flags).map_err(|error| {
@@ -219,14 +215,32 @@ pub fn retired_servers(state: &State) -> Vec<RealServer> {
     state.retired.values().map(|r| r.server.clone()).collect()
 }
 
-/// The configured servers in the kernel's list order: those that were there keep their places,
-/// each new one goes to the head in the order of the configuration.
-fn newest_first<'a>(
+fn real_server(
+    server: &config::Server,
+    service: ServiceId,
+    given: Given,
+    down: bool,
+) -> RealServer {
+    RealServer {
+        id: given.id,
+        slot: given.slot,
+        service,
+        addr: server.address.ip(),
+        port: server.address.port(),
+        mode: server.mode,
+        weight: server.weight,
+        upper: server.upper,
+        lower: server.lower,
+        status: if down { Status::Down } else { Status::Up },
+    }
+}
+
+/// The kernel's list order: servers that were there keep their places, each new one goes to the
+/// head in the order of the configuration. May name servers that are not there any more.
+fn newest_first(
     old: Option<&Service<Scheduler>>,
-    configured: &'a [config::Server],
-) -> Vec<&'a config::Server> {
-    let by_address: HashMap<SocketAddr, &config::Server> =
-        configured.iter().map(|s| (s.address, s)).collect();
+    configured: &[config::Server],
+) -> Vec<SocketAddr> {
     let old = old.map_or(&[][..], |s| s.servers.as_slice());
     let places: Vec<SocketAddr> = old
         .iter()
@@ -236,13 +250,9 @@ fn newest_first<'a>(
     let new = configured
         .iter()
         .rev()
-        .filter(|s| !known.contains(&s.address));
-    new.chain(
-        places
-            .iter()
-            .filter_map(|address| by_address.get(address).copied()),
-    )
-    .collect()
+        .map(|s| s.address)
+        .filter(|a| !known.contains(a));
+    new.chain(places.iter().copied()).collect()
 }
 
 /// The scheduler in force where nothing that it depends on changed, else a new one that goes on
@@ -271,7 +281,7 @@ fn scheduler(
 
 fn service(
     configured: &config::Service,
-    id: shunt_service::ServiceId,
+    id: ServiceId,
     servers: Servers,
     scheduler: Scheduler,
 ) -> Service<Scheduler> {

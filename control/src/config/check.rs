@@ -4,7 +4,7 @@
 use core::net::{IpAddr, SocketAddr};
 use std::collections::HashMap;
 
-use shunt_service::ServiceKey;
+use shunt_service::{Mode, ServiceKey};
 
 use super::mistake::Mistake;
 use super::model::Service;
@@ -24,6 +24,7 @@ pub(super) fn services(list: &[Placed], most: u32, mistakes: &Mistakes) {
         .collect();
     for (service, places) in list {
         servers(service, places, &vips, &locals, mistakes);
+        needs_locals(service, places, mistakes);
         for (local, place) in service.local_addresses.iter().zip(&places.locals) {
             if *local == service.key.vip {
                 continue; // Said beside the service itself.
@@ -97,6 +98,25 @@ fn servers(
             }
         }
     }
+}
+
+/// FULLNAT sends from local addresses.
+fn needs_locals(service: &Service, places: &Places, mistakes: &Mistakes) {
+    if !service.local_addresses.is_empty() || places.locals_wrong {
+        return;
+    }
+    let server = service.servers.iter().position(|s| s.mode == Mode::FullNat);
+    let place = match server.and_then(|n| places.servers.get(n)) {
+        _ if service.mode == Mode::FullNat => &places.mode,
+        Some(place) => place,
+        None => return,
+    };
+    let what = format!(
+        "{} has mode fullnat and no local address to send from",
+        service.key
+    );
+    let help = "addresses of the director that its servers answer to: local_addresses = [\"…\"]";
+    mistakes.add(Mistake::new(place, what).help(help));
 }
 
 fn limit(list: &[Placed], most: u32, mistakes: &Mistakes) {

@@ -106,6 +106,23 @@ impl Invalid {
             mistakes,
         }
     }
+
+    /// The mistakes with line and column (bytes), both counted from 1.
+    pub fn located(&self) -> impl Iterator<Item = (Option<(u32, u32)>, &Mistake)> {
+        let text = self.source.inner();
+        self.mistakes.iter().map(move |mistake| {
+            let Place::Span(at, _) = mistake.place else {
+                return (None, mistake);
+            };
+            let at = at.min(text.len());
+            let start = text.as_bytes().iter().take(at).rposition(|b| *b == b'\n');
+            let column = at - start.map_or(0, |newline| newline + 1);
+            (
+                Some((line_of(text, at) as u32 + 1, column as u32 + 1)),
+                mistake,
+            )
+        })
+    }
 }
 
 /// Line of a byte, counted from 0.

@@ -160,11 +160,6 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Place of the table.
-    pub(super) fn place(&self) -> &'a Place {
-        self.place
-    }
-
     /// Place of a key, else of the table.
     pub(super) fn place_of(&self, key: &str) -> &'a Place {
         self.entries
@@ -176,6 +171,12 @@ impl<'a> Table<'a> {
     /// Whether a key is there.
     pub(super) fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|e| e.key == key)
+    }
+
+    /// Whether a key holds something other than an empty list.
+    pub(super) fn has_items(&self, key: &str) -> bool {
+        let entry = self.entries.iter().find(|e| e.key == key);
+        entry.is_some_and(|e| !matches!(&e.node.value, Value::List(items) if items.is_empty()))
     }
 
     /// Where mistakes go.

@@ -59,7 +59,10 @@ pub(super) fn word_of<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> &
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places {
     pub(super) vip: Place,
+    pub(super) mode: Place,
     pub(super) announce: Place,
+    /// Local addresses are given, and none of them is good.
+    pub(super) locals_wrong: bool,
     pub(super) locals: Vec<Place>,
     pub(super) servers: Vec<Place>,
 }
@@ -137,9 +140,9 @@ pub(super) fn service(
     let timeouts = timeouts(own, context.timeouts);
     let server_nodes = table.tables(context.servers_key, "[[service.server]]");
     let announce_place = table.place_of("announce").clone();
-    let whole = table.place();
-    let mode_place = table.place_of("mode");
-    let locals_place = table.place_of("local_addresses");
+    let mode_place = table.place_of("mode").clone();
+    // Then its own mistakes tell why there is none.
+    let locals_wrong = locals.is_empty() && table.has_items("local_addresses");
     table.finish();
 
     let vip_port = vip.as_ref().map(|(vip, _)| vip.port());
@@ -157,17 +160,11 @@ pub(super) fn service(
         check_server(server, &key, place, mistakes);
     }
     check_locals(&key, &locals, mistakes);
-    let fullnat = mode == Mode::FullNat || servers.iter().any(|(s, _)| s.mode == Mode::FullNat);
-    if fullnat && locals.is_empty() && !locals_place_is_wrong(locals_place, whole) {
-        let what = format!("{key} has mode fullnat and no local address to send from");
-        let mistake = Mistake::new(mode_place, what).help(
-            "addresses of the director that its servers answer to: local_addresses = [\"…\"]",
-        );
-        mistakes.add(mistake);
-    }
     let places = Places {
         vip: vip_place.clone(),
+        mode: mode_place,
         announce: announce_place,
+        locals_wrong,
         locals: locals.iter().map(|(_, place)| (*place).clone()).collect(),
         servers: servers.iter().map(|(_, place)| place.clone()).collect(),
     };
@@ -188,11 +185,6 @@ pub(super) fn service(
         servers: servers.into_iter().map(|(server, _)| server).collect(),
     };
     Some((service, places))
-}
-
-/// Whether `local_addresses` is there, so that its own mistakes tell why it came out empty.
-fn locals_place_is_wrong(locals: &Place, whole: &Place) -> bool {
-    locals != whole
 }
 
 /// Name and flags of the scheduler; what is wrong with them stands as the default.

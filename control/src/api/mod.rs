@@ -1,0 +1,226 @@
+//! The API: HTTP/1.1 and JSON over a UNIX socket, described by OpenAPI at `/openapi.json`, with
+//! Prometheus text at `/metrics`. docs/api.md is its manual; [`types`] its words.
+//!
+//! Every request is bounded: in the time its headers and its answer may take, in the size of its
+//! body, in the number served at once. Handlers hold the core's lock for moments and answer from
+//! memory; only a page of sessions is asked of a worker.
+
+mod metrics;
+mod openapi;
+mod problem;
+mod request;
+mod servers;
+mod services;
+mod sessions;
+mod show;
+mod socket;
+mod status;
+pub mod types;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
+use tracing::debug;
+
+use crate::runtime::mailboxes::Question;
+use crate::runtime::shared::Shared;
+
+use self::problem::Problem;
+
+pub(crate) use show::port_name;
+pub use socket::{Socket, SocketError};
+
+/// Connections served at a time; more wait to be accepted.
+pub(crate) const CONNECTIONS: usize = 64;
+/// Largest body, bytes: a service with tens of thousands of servers.
+pub(crate) const BODY: usize = 8 << 20;
+/// Longest time for the headers of a request.
+const HEADERS: Duration = Duration::from_secs(10);
+/// Longest time for an answer, its body's arrival included.
+const ANSWER: Duration = Duration::from_secs(15);
+/// Longest life of a connection: one that reads its answer slowly gives its place up.
+const CONNECTION: Duration = Duration::from_secs(300);
+/// Time that requests under way have when the daemon stops.
+const LAST: Duration = Duration::from_secs(2);
+
+/// What handlers work with.
+#[derive(Clone)]
+pub(crate) struct Api {
+    pub(crate) core: Shared,
+    /// Questions to workers.
+    pub(crate) ask: mpsc::Sender<Question>,
+}
+
+fn router(api: Api) -> Router {
+    Router::new()
+        .route("/v1/status", get(status::status))
+        .route("/v1/counters", get(status::counters))
+        .route("/v1/interfaces", get(status::interfaces))
+        .route("/v1/route", get(status::route))
+        .route("/v1/reload", post(status::reload))
+        .route("/v1/sessions", get(sessions::list))
+        .route("/v1/services", get(services::list).post(services::add))
+        .route(
+            "/v1/services/{service}",
+            get(services::show)
+                .put(services::put)
+                .patch(services::change)
+                .delete(services::remove),
+        )
+        .route("/v1/servers", get(servers::all))
+        .route(
+            "/v1/services/{service}/servers",
+            get(servers::list).post(servers::add),
+        )
+        .route(
+            "/v1/services/{service}/servers/{server}",
+            get(servers::show)
+                .put(servers::put)
+                .patch(servers::change)
+                .delete(servers::remove),
+        )
+        .route(
+            "/v1/services/{service}/servers/{server}/status",
+            put(servers::set_status),
+        )
+        .route("/metrics", get(metrics::metrics))
+        .route("/openapi.json", get(openapi::openapi))
+        .layer(DefaultBodyLimit::max(BODY))
+        .layer(middleware::from_fn(bounded))
+        .with_state(api)
+}
+
+/// Bounds the time of an answer, and makes errors that did not come from a handler problems too.
+async fn bounded(request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let Ok(response) = timeout(ANSWER, next.run(request)).await else {
+        return Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "timeout",
+            "the request took too long",
+        )
+        .into_response();
+    };
+    let status = response.status();
+    let typed = response
+        .headers()
+        .get("content-type")
+        .is_some_and(|kind| kind.as_bytes() == b"application/problem+json");
+    if typed || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (code, detail) = match status {
+        StatusCode::NOT_FOUND => ("no-such-path", format!("there is nothing at {path}")),
+        StatusCode::METHOD_NOT_ALLOWED => ("method", format!("{path} does not take this method")),
+        _ => (
+            "bad-request",
+            "the request's path or query does not parse".to_owned(),
+        ),
+    };
+    let mut answer = Problem::new(status, code, detail).into_response();
+    if let Some(allow) = response.headers().get("allow") {
+        answer.headers_mut().insert("allow", allow.clone());
+    }
+    answer
+}
+
+/// The running server.
+pub(crate) struct Server {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// Accepts nothing more, and waits a moment for requests under way.
+    pub(crate) async fn stop(self) {
+        let _ = self.stop.send(true);
+        let _ = self.task.await;
+    }
+}
+
+/// Starts to serve.
+pub(crate) fn serve(
+    socket: &Socket,
+    core: Shared,
+    ask: mpsc::Sender<Question>,
+) -> io::Result<Server> {
+    let listener = socket.listener()?;
+    let router = router(Api { core, ask });
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(accept(listener, router, stopped));
+    Ok(Server { stop, task })
+}
+
+async fn accept(listener: UnixListener, router: Router, mut stopped: watch::Receiver<bool>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await.ok()?;
+            match listener.accept().await {
+                Ok((stream, _)) => Some((stream, place)),
+                Err(error) => {
+                    // Out of descriptors, most likely: that passes when others are closed.
+                    debug!(%error, "accepting failed");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    None
+                }
+            }
+        };
+        tokio::select! {
+            _ = stopped.changed() => break,
+            next = next => if let Some((stream, place)) = next {
+                let connection = connection(stream, router.clone(), stopped.clone());
+                connections.spawn(async move {
+                    connection.await;
+                    drop(place);
+                });
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+    drop(listener);
+    let _ = timeout(LAST, async {
+        while connections.join_next().await.is_some() {}
+    })
+    .await;
+}
+
+async fn connection(stream: UnixStream, router: Router, mut stopped: watch::Receiver<bool>) {
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    let end = tokio::time::sleep(CONNECTION);
+    tokio::pin!(end);
+    let mut ending = false;
+    loop {
+        tokio::select! {
+            served = connection.as_mut() => {
+                if let Err(error) = served {
+                    debug!(%error, "a connection ended badly");
+                }
+                return;
+            }
+            () = &mut end => return,
+            _ = stopped.changed(), if !ending => {
+                ending = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! `/openapi.json`: the API's description, made from the handlers and the types.
+
+use axum::Json;
+use utoipa::OpenApi;
+
+use super::{servers, services, sessions, status};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Shunt",
+        description = "The director's API; docs/api.md is its manual."
+    ),
+    paths(
+        status::status,
+        status::counters,
+        status::interfaces,
+        status::route,
+        status::reload,
+        sessions::list,
+        services::list,
+        services::show,
+        services::add,
+        services::put,
+        services::change,
+        services::remove,
+        servers::all,
+        servers::list,
+        servers::show,
+        servers::add,
+        servers::put,
+        servers::change,
+        servers::remove,
+        servers::set_status,
+    )
+)]
+struct Description;
+
+/// The description.
+pub(super) async fn openapi() -> Json<utoipa::openapi::OpenApi> {
+    Json(Description::openapi())
+}

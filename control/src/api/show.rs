@@ -1,0 +1,254 @@
+//! From the director to the JSON of the API: services, servers, interfaces, counters.
+
+use core::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeMap, HashMap};
+
+use shunt_dataplane::command::SessionRecord;
+use shunt_dataplane::counters::{DropReason, WorkerCounters};
+use shunt_service::load::Totals;
+use shunt_service::{
+    AdjacencyId, Fib, PortId, RealServer, ServerId, ServiceKey, Status, TcpState, WorkerId,
+};
+
+use crate::config::{Config, service_to_json};
+use crate::director::Director;
+
+use super::types;
+
+/// Name of a service in paths and listings.
+pub(super) fn key_name(key: &ServiceKey) -> String {
+    format!("{}:{}", key.protocol, SocketAddr::new(key.vip, key.port))
+}
+
+/// All services; `seconds_since` tells how long ago a point of the director's time was.
+pub(super) fn services(
+    director: &Director,
+    seconds_since: &dyn Fn(u64) -> u64,
+) -> Vec<types::Service> {
+    let mut removed: HashMap<ServiceKey, Vec<types::Server>> = HashMap::new();
+    for (key, server) in retired(director, seconds_since) {
+        removed.entry(key).or_default().push(server);
+    }
+    director
+        .services()
+        .map(|(configured, service)| {
+            // In the order of addition: workers have the newest first.
+            let present = service.servers.iter().rev();
+            let mut servers: Vec<types::Server> = present
+                .map(|s| server(director, &configured.key, s))
+                .collect();
+            servers.extend(removed.remove(&configured.key).unwrap_or_default());
+            let mut spec: types::ServiceSpec =
+                serde_json::from_value(service_to_json(configured)).unwrap_or_default();
+            spec.servers = None;
+            types::Service {
+                id: service.id.0,
+                key: key_name(&configured.key),
+                configuration: spec,
+                counters: servers
+                    .iter()
+                    .fold(types::Counters::default(), |sum, server| {
+                        add(sum, &server.counters)
+                    }),
+                servers,
+            }
+        })
+        .collect()
+}
+
+/// Removed servers, each with its service.
+pub(super) fn retired<'a>(
+    director: &'a Director,
+    seconds_since: &'a dyn Fn(u64) -> u64,
+) -> impl Iterator<Item = (ServiceKey, types::Server)> + 'a {
+    director.retired().map(|retired| {
+        let mut shown = server(director, &retired.service, &retired.server);
+        shown.removed_seconds = Some(seconds_since(retired.since.0));
+        (retired.service, shown)
+    })
+}
+
+fn server(director: &Director, service: &ServiceKey, server: &RealServer) -> types::Server {
+    types::Server {
+        id: server.id.0,
+        service: key_name(service),
+        address: SocketAddr::new(server.addr, server.port),
+        mode: server.mode.name().to_owned(),
+        weight: server.weight.0,
+        upper_threshold: server.upper,
+        lower_threshold: server.lower,
+        status: match server.status {
+            Status::Up => "up",
+            Status::Down => "down",
+            Status::Removed => "removed",
+        }
+        .to_owned(),
+        overloaded: director.load().overloaded(server.slot),
+        removed_seconds: None,
+        counters: counters(&director.totals(server)),
+    }
+}
+
+fn counters(totals: &Totals) -> types::Counters {
+    // The sums are taken while workers count, and may be caught briefly below zero.
+    let gauge = |n: u32| u64::try_from(n.cast_signed()).unwrap_or(0);
+    types::Counters {
+        active: gauge(totals.active),
+        inactive: gauge(totals.inactive),
+        sessions: totals.sessions,
+        refused: totals.refused,
+        packets_in: totals.packets_in,
+        bytes_in: totals.bytes_in,
+        packets_out: totals.packets_out,
+        bytes_out: totals.bytes_out,
+    }
+}
+
+fn add(a: types::Counters, b: &types::Counters) -> types::Counters {
+    types::Counters {
+        active: a.active + b.active,
+        inactive: a.inactive + b.inactive,
+        sessions: a.sessions.wrapping_add(b.sessions),
+        refused: a.refused.wrapping_add(b.refused),
+        packets_in: a.packets_in.wrapping_add(b.packets_in),
+        bytes_in: a.bytes_in.wrapping_add(b.bytes_in),
+        packets_out: a.packets_out.wrapping_add(b.packets_out),
+        bytes_out: a.bytes_out.wrapping_add(b.bytes_out),
+    }
+}
+
+/// A session; `servers` are the addresses of all servers.
+pub(super) fn session(
+    worker: WorkerId,
+    record: &SessionRecord,
+    servers: &HashMap<ServerId, SocketAddr>,
+) -> types::Session {
+    let socket = |(address, port): (IpAddr, u16)| SocketAddr::new(address, port);
+    types::Session {
+        worker: worker.0,
+        protocol: record.protocol.to_string(),
+        mode: record.mode.name().to_owned(),
+        client: socket(record.client),
+        vip: socket(record.vip),
+        local: record.local.map(socket),
+        server: servers.get(&record.server).copied(),
+        service_id: record.service.0,
+        server_id: record.server.0,
+        state: record.state.map(TcpState::name).map(str::to_owned),
+        idle_ms: record.idle_ms,
+        expires_ms: record.expires_ms,
+        packets_in: record.packets_in,
+        bytes_in: record.bytes_in,
+        packets_out: record.packets_out,
+        bytes_out: record.bytes_out,
+    }
+}
+
+/// Addresses of all servers, removed ones included.
+pub(super) fn server_addresses(director: &Director) -> HashMap<ServerId, SocketAddr> {
+    let servers = director.snapshot().services.servers();
+    servers
+        .map(|s| (s.id, SocketAddr::new(s.addr, s.port)))
+        .collect()
+}
+
+/// Counters of one worker.
+pub(super) fn worker(counters: &WorkerCounters) -> types::WorkerCounters {
+    types::WorkerCounters {
+        counters: counters
+            .fields()
+            .map(|(name, n)| (name.to_owned(), n))
+            .collect(),
+        drops: DropReason::ALL
+            .iter()
+            .map(|reason| (reason.word().to_owned(), counters.dropped(*reason)))
+            .collect(),
+        unaccounted: counters.unaccounted(),
+    }
+}
+
+/// Sums of all workers' counters. `generation` is no count: its sum is left out.
+pub(super) fn sum(workers: &[types::WorkerCounters]) -> types::WorkerCounters {
+    let mut total = types::WorkerCounters::default();
+    for worker in workers {
+        for (name, n) in worker
+            .counters
+            .iter()
+            .filter(|(name, _)| *name != "generation")
+        {
+            let sum = total.counters.entry(name.clone()).or_default();
+            *sum = sum.wrapping_add(*n);
+        }
+        for (reason, n) in &worker.drops {
+            let sum = total.drops.entry(reason.clone()).or_default();
+            *sum = sum.wrapping_add(*n);
+        }
+        total.unaccounted = total.unaccounted.wrapping_add(worker.unaccounted);
+    }
+    total
+}
+
+/// Name of a port in the configuration.
+pub(crate) fn port_name(config: &Config, port: PortId) -> String {
+    config
+        .ports
+        .get(usize::from(port.0))
+        .map_or_else(String::new, |p| p.name.clone())
+}
+
+/// A MAC address as people write it.
+pub(super) fn mac(mac: [u8; 6]) -> String {
+    let [a, b, c, d, e, f] = mac;
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+}
+
+/// The interfaces with their neighbours.
+pub(super) fn interfaces(config: &Config, fib: &Fib) -> Vec<types::Interface> {
+    // One neighbour may have several adjacencies, for routes of different MTU.
+    let mut neighbours: BTreeMap<(u16, IpAddr), Option<String>> = BTreeMap::new();
+    for ((interface, address, _), id) in &fib.neighbours {
+        let known = neighbours.entry((interface.0, *address)).or_default();
+        if known.is_none() {
+            *known = fib.adjacency(*id).map(|adjacency| mac(adjacency.dst));
+        }
+    }
+    (0u16..)
+        .zip(&fib.interfaces)
+        .map(|(id, interface)| types::Interface {
+            id,
+            port: port_name(config, interface.port),
+            vlan: interface.vlan,
+            kernel: interface.name.clone(),
+            mac: mac(interface.mac),
+            mtu: interface.mtu,
+            addresses: interface.addresses.clone(),
+            neighbours: neighbours
+                .range((id, IpAddr::from([0, 0, 0, 0]))..)
+                .take_while(|((of, _), _)| *of == id)
+                .map(|((_, address), mac)| types::Neighbour {
+                    address: *address,
+                    mac: mac.clone(),
+                })
+                .collect(),
+        })
+        .collect()
+}
+
+/// The way to an address; `None` if there is none.
+pub(super) fn route(config: &Config, fib: &Fib, to: IpAddr) -> Option<types::Route> {
+    let hop = fib.next_hop(to)?;
+    let interface = fib.interfaces.get(usize::from(hop.interface.0))?;
+    let adjacency = match hop.adjacency {
+        AdjacencyId::NONE => None,
+        id => fib.adjacency(id),
+    };
+    Some(types::Route {
+        to,
+        port: port_name(config, interface.port),
+        vlan: interface.vlan,
+        neighbour: hop.neighbour,
+        mac: adjacency.map(|adjacency| mac(adjacency.dst)),
+        source: hop.src,
+        mtu: hop.mtu,
+    })
+}

@@ -1,0 +1,191 @@
+//! What the API's handlers and the control loop share: the director, the workers' counters, the
+//! follower, and the clock. Held under one lock for moments, never across an await.
+
+use core::net::IpAddr;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use shunt_dataplane::counters::WorkerCounters;
+use shunt_service::{Fib, PortId, Ticks};
+
+use crate::api::types;
+use crate::config::{self, Config, LoadError, Machine, Service};
+use crate::director::{CannotApply, Director};
+use crate::kernel;
+use crate::snapshot::{CannotBuild, Changes};
+
+/// Tells how the ports are: asked by the API, answered by whoever owns the devices.
+pub type PortReport = Box<dyn Fn() -> Vec<types::Port> + Send>;
+
+/// [`Core`] as it is shared.
+pub(crate) type Shared = Arc<Mutex<Core>>;
+
+/// See the module.
+pub(crate) struct Core {
+    pub(crate) director: Director,
+    pub(crate) counters: Vec<Arc<WorkerCounters>>,
+    pub(crate) ports: PortReport,
+    file: Option<PathBuf>,
+    machine: Machine,
+    follower: kernel::Handle,
+    started: Instant,
+    faults: BTreeMap<(PortId, &'static str), u64>,
+}
+
+/// Why a reload changed nothing.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub(crate) enum CannotReload {
+    /// The daemon was started without a file.
+    #[error("there is no configuration file to read again")]
+    NoFile,
+    /// The file is not good.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Load(#[from] LoadError),
+    /// It is good, and cannot be applied.
+    #[error(transparent)]
+    Apply(#[from] CannotApply),
+}
+
+impl Core {
+    pub(super) fn new(
+        director: Director,
+        counters: Vec<Arc<WorkerCounters>>,
+        follower: kernel::Handle,
+        ports: PortReport,
+        file: Option<PathBuf>,
+        machine: Machine,
+    ) -> Self {
+        let core = Self {
+            director,
+            counters,
+            ports,
+            file,
+            machine,
+            follower,
+            started: Instant::now(),
+            faults: BTreeMap::new(),
+        };
+        core.tell_follower();
+        core
+    }
+
+    /// Time since the start.
+    pub(crate) fn now(&self) -> Ticks {
+        Ticks(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// Whole seconds since a point of [`Core::now`].
+    pub(crate) fn seconds_since(&self, ticks: u64) -> u64 {
+        self.now().since(Ticks(ticks)) / 1_000_000_000
+    }
+
+    /// Puts other services in force.
+    pub(crate) fn set_services(&mut self, services: Vec<Service>) -> Result<Changes, CannotBuild> {
+        let changes = self.director.set_services(services, self.now())?;
+        self.tell_follower();
+        Ok(changes)
+    }
+
+    /// Reads the file again and makes the director equal to it.
+    pub(crate) fn reload(&mut self) -> Result<Changes, CannotReload> {
+        let file = self.file.as_deref().ok_or(CannotReload::NoFile)?;
+        let config = config::load(file, &self.machine)?;
+        let changes = self.director.apply(config, self.now())?;
+        self.follower.set_statics(statics(self.director.config()));
+        self.tell_follower();
+        Ok(changes)
+    }
+
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    pub(super) fn set_fib(&mut self, fib: Arc<Fib>) {
+        self.director.set_fib(fib);
+    }
+
+    pub(super) fn resolve(&self, interface: shunt_service::InterfaceId, neighbour: IpAddr) {
+        // Without room it is asked for again with the next packet.
+        self.follower.resolve(interface, neighbour);
+    }
+
+    pub(super) fn tick(&mut self) {
+        if self.director.tick() > 0 {
+            self.tell_follower();
+        }
+    }
+
+    /// Takes down a fault; returns whether it is the first of its kind.
+    pub(super) fn fault(&mut self, port: PortId, what: &'static str) -> bool {
+        let count = self.faults.entry((port, what)).or_default();
+        *count += 1;
+        *count == 1
+    }
+
+    pub(crate) fn faults(&self) -> impl Iterator<Item = (PortId, &'static str, u64)> {
+        self.faults
+            .iter()
+            .map(|((port, what), count)| (*port, *what, *count))
+    }
+
+    /// Real servers' neighbours are kept resolved.
+    fn tell_follower(&self) {
+        self.follower
+            .set_wanted(self.director.wanted().into_iter().collect());
+    }
+}
+
+/// What the configuration adds to the kernel's word, for [`kernel::start`].
+pub fn statics(config: &Config) -> kernel::Statics {
+    kernel::Statics {
+        neighbours: config
+            .neighbours
+            .iter()
+            .map(|n| kernel::StaticNeighbour {
+                address: n.address,
+                mac: n.mac,
+                interface: n.interface,
+            })
+            .collect(),
+        routes: config
+            .routes
+            .iter()
+            .map(|r| kernel::StaticRoute {
+                prefix: r.prefix,
+                via: r.via,
+                interface: r.interface,
+                source: r.source,
+                mtu: r.mtu,
+            })
+            .collect(),
+        addresses: config
+            .interfaces()
+            .into_iter()
+            .flat_map(|i| {
+                let interface = i.id;
+                i.addresses
+                    .into_iter()
+                    .map(move |address| kernel::StaticAddress { interface, address })
+            })
+            .collect(),
+    }
+}
+
+/// The interfaces to follow, for [`kernel::start`]; `macs` are the ports' MAC addresses.
+pub fn mirror_specs(config: &Config, macs: &[[u8; 6]]) -> Vec<kernel::MirrorSpec> {
+    config
+        .interfaces()
+        .into_iter()
+        .map(|i| kernel::MirrorSpec {
+            port: i.port,
+            vlan: i.vlan,
+            mac: macs.get(usize::from(i.port.0)).copied().unwrap_or_default(),
+            mtu: i.mtu,
+            kernel_name: i.mirror.name().map(str::to_owned),
+        })
+        .collect()
+}

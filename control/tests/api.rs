@@ -1,0 +1,616 @@
+//! The API as a program sees it: over a real socket, with workers that are threads of the test
+//! and no kernel side.
+
+use core::net::IpAddr;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use shunt_control::api::{Socket, SocketError, types};
+use shunt_control::config::{self, Machine};
+use shunt_control::director::Director;
+use shunt_control::kernel;
+use shunt_control::runtime::{Control, WorkerHandle, mirror_specs, run, statics};
+use shunt_control::snapshot::Snapshot;
+use shunt_dataplane::command::{Command, Mailbox, Reply, SessionRecord, mailbox};
+use shunt_dataplane::counters::{DropReason, WorkerCounters};
+use shunt_dataplane::io::Event;
+use shunt_service::publish::Reader;
+use shunt_service::{
+    InterfaceId, Load, Mode, PortId, Protocol, ServerId, ServerSlot, ServiceId, TcpState, Ticks,
+    WorkerId,
+};
+use tokio::sync::oneshot;
+
+const FILE: &str = "
+[workers]
+cores = [1, 2]
+[limits]
+servers = 3
+[[port]]
+name = 'p0'
+device = 'net_null0'
+mirror = 'none'
+addresses = ['172.16.1.3/24']
+[[neighbour]]
+address = '172.16.1.5'
+mac = '02:00:5e:10:00:05'
+port = 'p0'
+[[service]]
+protocol = 'tcp'
+vip = '10.0.0.100:80'
+scheduler = 'wrr'
+[[service.server]]
+address = '172.16.1.5:8080'
+[[service.server]]
+address = '172.16.1.6:8080'
+weight = 3
+";
+
+/// A running control with two workers.
+struct Lab {
+    folder: tempfile::TempDir,
+    load: Arc<Load>,
+    counters: Vec<Arc<WorkerCounters>>,
+    /// Which workers answer.
+    answering: Arc<AtomicBool>,
+    stop_workers: Arc<AtomicBool>,
+    workers: Vec<JoinHandle<()>>,
+    stop: Option<oneshot::Sender<()>>,
+    control: Option<JoinHandle<()>>,
+}
+
+/// Sessions that worker `n` has: 150 of server 1 on worker 0, 30 of server 2 on worker 1.
+fn records(n: usize) -> Vec<SessionRecord> {
+    let record = |i: u32| SessionRecord {
+        protocol: Protocol::Tcp,
+        mode: Mode::Nat,
+        client: ([10, 9, 0, 1].into(), 1024 + i as u16),
+        vip: ([10, 0, 0, 100].into(), 80),
+        local: None,
+        service: ServiceId(1),
+        server: ServerId(n as u32 + 1),
+        state: Some(TcpState::Established),
+        idle_ms: i,
+        expires_ms: 900_000 - i,
+        packets_in: 1,
+        bytes_in: 40,
+        packets_out: 2,
+        bytes_out: 80,
+    };
+    (0..if n == 0 { 150 } else { 30 }).map(record).collect()
+}
+
+fn worker(
+    n: usize,
+    mut mailbox: Mailbox,
+    mut reader: Reader<Snapshot>,
+    answering: &AtomicBool,
+    stop: &AtomicBool,
+) {
+    let fault = Event::DeviceFault {
+        port: PortId(0),
+        what: "device lies about checksums",
+    };
+    let resolve = Event::Resolve {
+        interface: InterfaceId(0),
+        neighbour: [172, 16, 1, 77].into(),
+    };
+    for event in [fault, resolve] {
+        mailbox.events.push(event).expect("there is room");
+    }
+    let all = records(n);
+    while !stop.load(Ordering::Relaxed) {
+        reader.refresh();
+        if answering.load(Ordering::Relaxed)
+            && let Ok(Command::Sessions(mut page)) = mailbox.commands.pop()
+        {
+            let from = page.cursor as usize;
+            let to = all.len().min(from + page.records.capacity());
+            page.records.extend_from_slice(&all[from..to]);
+            page.next = (to < all.len()).then_some(to as u32);
+            mailbox
+                .replies
+                .push(Reply::Sessions(page))
+                .expect("as many answers as commands");
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+impl Lab {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("shunt.toml");
+        std::fs::write(&file, FILE).expect("it can be written");
+        let config = config::load(&file, &Machine::default()).expect("it is good");
+        let (director, readers) = Director::new(config, Ticks(0)).expect("it fits");
+        let load = Arc::clone(director.load());
+        let (answering, stop_workers) = (
+            Arc::new(AtomicBool::new(true)),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let mut handles = Vec::new();
+        let mut workers = Vec::new();
+        for (n, reader) in readers.into_iter().enumerate() {
+            let (end, peer) = mailbox(4, 16);
+            let counters = Arc::new(WorkerCounters::default());
+            counters.received.add(10);
+            counters.count_drop(DropReason::NoRoute);
+            handles.push(WorkerHandle {
+                counters,
+                mailbox: peer,
+            });
+            let (answering, stop) = (Arc::clone(&answering), Arc::clone(&stop_workers));
+            workers.push(std::thread::spawn(move || {
+                worker(n, end, reader, &answering, &stop)
+            }));
+        }
+        let counters = handles.iter().map(|h| Arc::clone(&h.counters)).collect();
+        let socket = Socket::bind(&folder.path().join("shunt.sock")).expect("the folder is ours");
+        let (stop, stopped) = oneshot::channel();
+        let control = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async move {
+                let config = director.config();
+                let (follower, fibs) =
+                    kernel::start(mirror_specs(config, &[[2, 0, 0, 0, 0, 1]]), statics(config))
+                        .expect("no kernel is needed");
+                let control = Control {
+                    director,
+                    workers: handles,
+                    follower,
+                    fibs,
+                    file: Some(file),
+                    machine: Machine::default(),
+                    ports: Box::new(Vec::new),
+                };
+                let stopped = async { drop(stopped.await) };
+                run(control, socket, stopped).await.expect("it runs");
+            });
+        });
+        Self {
+            folder,
+            load,
+            counters,
+            answering,
+            stop_workers,
+            workers,
+            stop: Some(stop),
+            control: Some(control),
+        }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("shunt.sock")
+    }
+
+    fn raw(&self, request: &str) -> (u16, String, String) {
+        let mut stream = UnixStream::connect(self.socket()).expect("it listens");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .expect("it can be set");
+        stream.write_all(request.as_bytes()).expect("it is read");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it is answered");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("headers end");
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|s| s.parse().ok())
+            .expect("a status");
+        (status, head.to_lowercase(), body.to_owned())
+    }
+
+    fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let (status, head, text) = self.raw(&format!(
+            "{method} {path} HTTP/1.1\r\nhost: shunt\r\nconnection: close\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        if status >= 400 {
+            assert!(head.contains("application/problem+json"), "{head}");
+            let problem: types::Problem = serde_json::from_str(&text).expect("a problem");
+            assert_eq!(problem.status, status);
+        }
+        (
+            status,
+            if text.is_empty() {
+                Value::Null
+            } else {
+                serde_json::from_str(&text).expect("JSON")
+            },
+        )
+    }
+
+    fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> T {
+        let (status, value) = self.ask("GET", path, None);
+        assert_eq!(status, 200, "{value}");
+        serde_json::from_value(value).expect("the type that is documented")
+    }
+
+    /// Waits for a condition that comes about by itself.
+    fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let patience = Instant::now();
+        while !holds() {
+            assert!(
+                patience.elapsed() < Duration::from_secs(20),
+                "never: {what}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(control) = self.control.take() {
+            let ended = control.join();
+            assert!(
+                std::thread::panicking() || ended.is_ok(),
+                "control ended badly"
+            );
+        }
+        self.stop_workers.store(true, Ordering::Relaxed);
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+        assert!(!self.socket().exists(), "the socket is left behind");
+    }
+}
+
+const SERVICE: &str = "/v1/services/tcp:10.0.0.100:80";
+
+#[test]
+fn status_counters_and_interfaces_tell_how_it_is() {
+    let lab = Lab::start();
+    lab.until("both workers read the newest snapshot", || {
+        let status: types::Status = lab.get("/v1/status");
+        status.acknowledged == status.generation
+    });
+    lab.until("both faults arrived", || {
+        lab.get::<types::Status>("/v1/status")
+            .faults
+            .first()
+            .is_some_and(|f| f.count == 2)
+    });
+    let status: types::Status = lab.get("/v1/status");
+    assert_eq!(
+        (status.services, status.servers, status.workers.len()),
+        (1, 2, 2)
+    );
+    assert_eq!(status.workers[1].core, 2);
+    assert_eq!(status.faults[0].port, "p0");
+
+    let counters: types::WorkersCounters = lab.get("/v1/counters");
+    assert_eq!(counters.total.counters["received"], 20);
+    assert_eq!(counters.total.drops["no-route"], 2);
+    assert_eq!(counters.workers[0].unaccounted, 9);
+
+    lab.until("the static neighbour is in the table", || {
+        let interfaces: types::Interfaces = lab.get("/v1/interfaces");
+        interfaces.interfaces[0].neighbours.iter().any(|n| {
+            n.address == IpAddr::from([172, 16, 1, 5])
+                && n.mac.as_deref() == Some("02:00:5e:10:00:05")
+        })
+    });
+    let route: types::Route = lab.get("/v1/route?to=172.16.1.5");
+    assert_eq!(
+        (route.port.as_str(), route.mac.as_deref()),
+        ("p0", Some("02:00:5e:10:00:05"))
+    );
+    assert_eq!(lab.ask("GET", "/v1/route?to=203.0.113.1", None).0, 404);
+}
+
+#[test]
+fn services_are_added_replaced_changed_and_removed() {
+    let lab = Lab::start();
+    let spec = json!({ "protocol": "udp", "vip": "[2001:db8::100]:53", "scheduler": "rr" });
+    let (status, made) = lab.ask("POST", "/v1/services", Some(&spec));
+    assert_eq!(
+        (status, &made["key"]),
+        (201, &json!("udp:[2001:db8::100]:53")),
+        "{made}"
+    );
+    assert_eq!(lab.ask("POST", "/v1/services", Some(&spec)).0, 409);
+
+    let path = "/v1/services/udp:[2001:db8::100]:53";
+    let by_id = format!("/v1/services/{}", made["id"]);
+    assert_eq!(lab.get::<types::Service>(path), lab.get(&by_id));
+    let change = json!({ "scheduler": "wlc", "timeouts": { "udp": "10s" } });
+    let (status, changed) = lab.ask("PATCH", path, Some(&change));
+    assert_eq!(status, 200, "{changed}");
+    assert_eq!(changed["configuration"]["scheduler"], "wlc");
+    assert_eq!(changed["configuration"]["timeouts"]["udp"], "10s");
+    assert_eq!(
+        changed["configuration"]["timeouts"]["tcp_established"],
+        "15m"
+    );
+    assert_eq!(
+        lab.ask("PATCH", path, Some(&json!({ "vip": "10.0.0.1:1" })))
+            .0,
+        422
+    );
+
+    let (status, put) = lab.ask("PUT", path, Some(&json!({ "scheduler": "rr" })));
+    assert_eq!(
+        (status, &put["configuration"]["timeouts"]["udp"]),
+        (200, &json!("5m"))
+    );
+    assert_eq!(put["id"], made["id"]);
+    assert_eq!(
+        lab.ask("PUT", path, Some(&json!({ "vip": "10.0.0.1:1" })))
+            .0,
+        422
+    );
+    let other = "/v1/services/tcp:10.0.0.101:80";
+    assert_eq!(lab.ask("PUT", other, Some(&json!({}))).0, 201);
+
+    assert_eq!(lab.ask("DELETE", path, None), (204, Value::Null));
+    assert_eq!(lab.ask("DELETE", path, None).0, 404);
+    assert_eq!(lab.get::<Vec<types::Service>>("/v1/services").len(), 2);
+}
+
+#[test]
+fn servers_are_added_changed_marked_and_removed() {
+    let lab = Lab::start();
+    let servers = format!("{SERVICE}/servers");
+    let spec = json!({ "address": "172.16.1.7:8080", "weight": 5 });
+    let (status, made) = lab.ask("POST", &servers, Some(&spec));
+    assert_eq!((status, &made["weight"]), (201, &json!(5)), "{made}");
+    assert_eq!(lab.ask("POST", &servers, Some(&spec)).0, 409);
+    let (status, full) = lab.ask("POST", &servers, Some(&json!({ "address": "172.16.1.8" })));
+    assert_eq!(status, 422, "servers = 3 in the file: {full}");
+
+    let one = format!("{servers}/172.16.1.7:8080");
+    let (status, changed) = lab.ask("PATCH", &one, Some(&json!({ "weight": 0 })));
+    assert_eq!((status, &changed["weight"]), (200, &json!(0)));
+    assert_eq!(changed["id"], made["id"]);
+    let (status, told) = lab.ask("PUT", &one, Some(&json!({ "mode": "fullnat" })));
+    assert_eq!(status, 422, "the service has no local address: {told}");
+    let (status, put) = lab.ask("PUT", &one, Some(&json!({ "weight": 2 })));
+    assert_eq!((status, &put["id"]), (200, &made["id"]));
+
+    let status = format!("{servers}/172.16.1.5:8080/status");
+    let (code, down) = lab.ask("PUT", &status, Some(&json!({ "status": "down" })));
+    assert_eq!((code, &down["status"]), (200, &json!("down")));
+    assert_eq!(
+        lab.ask("PUT", &status, Some(&json!({ "status": "dead" })))
+            .0,
+        422
+    );
+    let (_, up) = lab.ask("PUT", &status, Some(&json!({ "status": "up" })));
+    assert_eq!(up["status"], "up");
+
+    // With a session it stays listed as removed until the session is gone.
+    let id = lab.get::<types::Server>(&one).id;
+    let slot = ServerSlot(2);
+    assert!(lab.load.open(WorkerId(0), slot, 0));
+    assert_eq!(lab.ask("DELETE", &one, None).0, 204);
+    assert_eq!(lab.ask("GET", &one, None).0, 404);
+    let removed = || {
+        let all: Vec<types::Server> = lab.get("/v1/servers");
+        all.into_iter().find(|s| s.id == id)
+    };
+    let left = removed().expect("it has a session");
+    assert_eq!(
+        (left.status.as_str(), left.counters.sessions),
+        ("removed", 1)
+    );
+    lab.load.close(WorkerId(0), slot, false, 0, 0);
+    lab.until("it is let go", || removed().is_none());
+}
+
+#[test]
+fn sessions_come_in_pages_from_all_workers() {
+    let lab = Lab::start();
+    let mut all = Vec::new();
+    let mut path = "/v1/sessions?limit=100".to_owned();
+    let mut pages = 0;
+    loop {
+        let page: types::Sessions = lab.get(&path);
+        assert!(page.sessions.len() <= 100);
+        all.extend(page.sessions);
+        pages += 1;
+        let Some(next) = page.next else { break };
+        path = format!("/v1/sessions?limit=100&cursor={next}");
+    }
+    assert_eq!((all.len(), pages), (180, 2));
+    assert_eq!(all.iter().filter(|s| s.worker == 1).count(), 30);
+    assert_eq!(
+        all[0].server,
+        Some("172.16.1.5:8080".parse().expect("an address"))
+    );
+    assert_eq!(all[0].state.as_deref(), Some("ESTABLISHED"));
+
+    let of = "service=tcp:10.0.0.100:80&server=172.16.1.6:8080";
+    let page: types::Sessions = lab.get(&format!("/v1/sessions?limit=1000&{of}"));
+    assert_eq!(page.sessions.len(), 30);
+    for bad in [
+        "limit=0",
+        "limit=1001",
+        "cursor=x",
+        "server=172.16.1.6:8080",
+        "colour=red",
+    ] {
+        assert_eq!(
+            lab.ask("GET", &format!("/v1/sessions?{bad}"), None).0,
+            400,
+            "{bad}"
+        );
+    }
+    let page: types::Sessions = lab.get("/v1/sessions?cursor=9.0");
+    assert!(page.sessions.is_empty() && page.next.is_none());
+}
+
+#[test]
+fn a_silent_worker_is_an_error_and_not_a_hang() {
+    let lab = Lab::start();
+    lab.answering.store(false, Ordering::Relaxed);
+    let (status, problem) = lab.ask("GET", "/v1/sessions", None);
+    assert_eq!((status, &problem["code"]), (503, &json!("worker-silent")));
+    lab.answering.store(true, Ordering::Relaxed);
+    lab.until(
+        "the late answer is thrown away and the next one comes",
+        || lab.ask("GET", "/v1/sessions", None).0 == 200,
+    );
+}
+
+#[test]
+fn a_reload_makes_the_director_equal_to_the_file_or_changes_nothing() {
+    let lab = Lab::start();
+    let file = lab.folder.path().join("shunt.toml");
+    lab.ask("PUT", "/v1/services/tcp:10.0.0.101:80", Some(&json!({})));
+    std::fs::write(
+        &file,
+        FILE.replace("weight = 3", "weight = 70000\ncolour = 1"),
+    )
+    .expect("it is ours");
+    let (status, problem) = lab.ask("POST", "/v1/reload", None);
+    let problem: types::Problem = serde_json::from_value(problem).expect("a problem");
+    assert_eq!((status, problem.errors.len()), (422, 2));
+    let line = FILE
+        .lines()
+        .position(|l| l == "weight = 3")
+        .expect("it is there") as u32
+        + 1;
+    assert_eq!(problem.errors[0].line, Some(line));
+    assert_eq!(problem.errors[1].column, Some(1));
+    assert_eq!(lab.get::<Vec<types::Service>>("/v1/services").len(), 2);
+
+    std::fs::write(&file, FILE.replace("weight = 3", "weight = 4")).expect("it is ours");
+    let (status, changes) = lab.ask("POST", "/v1/reload", None);
+    assert_eq!(
+        (status, &changes["services_removed"]),
+        (200, &json!(1)),
+        "{changes}"
+    );
+    let servers: Vec<types::Server> = lab.get("/v1/servers");
+    assert_eq!(servers.iter().map(|s| s.weight).collect::<Vec<_>>(), [1, 4]);
+
+    std::fs::write(&file, FILE.replace("servers = 3", "servers = 4")).expect("it is ours");
+    let (status, problem) = lab.ask("POST", "/v1/reload", None);
+    assert_eq!((status, &problem["code"]), (409, &json!("needs-restart")));
+}
+
+#[test]
+fn bad_requests_are_problems_that_say_what_is_wrong() {
+    let lab = Lab::start();
+    let (status, problem) = lab.ask("GET", "/v2/status", None);
+    assert_eq!((status, &problem["code"]), (404, &json!("no-such-path")));
+    assert_eq!(lab.ask("DELETE", "/v1/status", None).0, 405);
+    assert_eq!(
+        lab.ask("GET", "/v1/services/http:10.0.0.100:80", None).0,
+        400
+    );
+    assert_eq!(lab.ask("GET", "/v1/services/%ff", None).0, 400);
+    assert_eq!(lab.ask("GET", "/v1/services/tcp:10.0.0.1:1", None).0, 404);
+    let (status, problem) = lab.ask("POST", "/v1/services", Some(&json!({ "vpi": 1 })));
+    assert_eq!(status, 422);
+    assert_eq!(
+        problem["errors"].as_array().map(Vec::len),
+        Some(3),
+        "{problem}"
+    );
+    let text = "POST /v1/services HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+                content-length: 3\r\n\r\n{{{";
+    assert_eq!(lab.raw(text).0, 400);
+    let huge = format!(
+        "POST /v1/services HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        9 << 20
+    );
+    assert_eq!(lab.raw(&huge).0, 413);
+}
+
+#[test]
+fn metrics_and_the_description_are_served() {
+    let lab = Lab::start();
+    lab.counters[1].received.add(5);
+    let (status, head, text) =
+        lab.raw("GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    assert_eq!(status, 200);
+    assert!(head.contains("text/plain; version=0.0.4"), "{head}");
+    for line in [
+        "shunt_worker_received_total{worker=\"1\"} 15",
+        "shunt_drops_total{worker=\"0\",reason=\"no-route\"} 1",
+        "# TYPE shunt_worker_sessions gauge",
+        "shunt_server_weight{service=\"tcp:10.0.0.100:80\",server=\"172.16.1.6:8080\",mode=\"nat\",\
+         id=\"2\"} 3",
+    ] {
+        assert!(text.lines().any(|l| l == line), "no line {line} in\n{text}");
+    }
+    let names: Vec<_> = text.lines().filter(|l| l.starts_with("# TYPE")).collect();
+    let distinct: std::collections::HashSet<_> = names.iter().collect();
+    assert_eq!(names.len(), distinct.len(), "a family comes once");
+
+    let description: Value = lab.get("/openapi.json");
+    for path in ["/v1/services/{service}/servers/{server}", "/v1/sessions"] {
+        assert!(description["paths"][path].is_object(), "{path}");
+    }
+}
+
+#[test]
+fn slow_and_many_clients_do_not_stop_others() {
+    let lab = Lab::start();
+    let _slow: Vec<UnixStream> = (0..40)
+        .map(|_| {
+            let mut stream = UnixStream::connect(lab.socket()).expect("it listens");
+            stream
+                .write_all(b"GET /v1/status HTTP/1.1\r\n")
+                .expect("it is read");
+            stream
+        })
+        .collect();
+    let status: types::Status = lab.get("/v1/status");
+    assert_eq!(status.services, 1);
+}
+
+#[test]
+fn the_socket_is_private_and_never_taken_from_a_living_daemon() {
+    let lab = Lab::start();
+    let mode = std::fs::metadata(lab.socket())
+        .expect("it is there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o660);
+    assert!(matches!(
+        Socket::bind(&lab.socket()),
+        Err(SocketError::InUse(_))
+    ));
+    assert_eq!(lab.get::<types::Status>("/v1/status").services, 1);
+}
+
+#[test]
+fn a_dead_socket_is_replaced_and_a_file_is_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dead = folder.path().join("dead.sock");
+    drop(std::os::unix::net::UnixListener::bind(&dead).expect("the folder is ours"));
+    assert!(dead.exists());
+    let socket = Socket::bind(&dead).expect("nobody listens");
+    // Somebody else's by now: it is not removed.
+    std::fs::remove_file(&dead).expect("it is ours");
+    std::fs::write(&dead, "precious").expect("the folder is ours");
+    drop(socket);
+    assert!(dead.exists());
+    assert!(matches!(Socket::bind(&dead), Err(SocketError::NoSocket(_))));
+
+    let made = folder.path().join("run/shunt.sock");
+    drop(Socket::bind(&made).expect("the folder is made"));
+    assert!(
+        !Path::new(made.parent().expect("it has one")).exists(),
+        "and goes again"
+    );
+}
