@@ -404,6 +404,15 @@ mod tests {
         assert_eq!(read(&with_options, 36).unwrap().src, v4(3, 33));
         assert_eq!(read(&sent.clone().fragment(1, false).packet(), 60), None);
         assert!(read(&sent.clone().fragment(0, true).packet(), 60).is_some());
+        let read6 = |packet: &[u8]| {
+            let frame = error(v6(9, 0), v6(3, 0), packet, 200).frame();
+            quoted(&frame, &parse(&frame, frame.len(), false).unwrap())
+        };
+        let sent6 = packet(true, v6(3, 33), v6(4, 44), 0, 0);
+        assert_eq!(read6(&sent6.clone().fragment(1, true).packet()), None);
+        assert!(read6(&sent6.clone().fragment(0, true).packet()).is_some());
+        let on_the_way = sent6.extension(43, &[0, 0, 4, 1, 0, 0, 0, 0]);
+        assert_eq!(read6(&on_the_way.packet()), None);
         let mut odd = whole.clone();
         odd[0] = 0x44;
         assert_eq!(read(&odd, 60), None, "header of four words");

@@ -217,6 +217,10 @@ mod tests {
         assert_eq!(frame, whole);
         crate::udp::fill_missing_checksum(&mut frame, &parsed).unwrap();
         assert_eq!(frame, whole);
+        let bad = build(false, c, d, 9, b"data").bad_checksum().frame();
+        let mut kept = bad.clone();
+        crate::udp::fill_missing_checksum(&mut kept, &parsed).unwrap();
+        assert_eq!(kept, bad, "a wrong one is not mended");
         let mut cut = build(false, c, d, 9, b"data").no_checksum().frame();
         cut.pop();
         assert_eq!(crate::udp::fill_missing_checksum(&mut cut, &parsed), None);

@@ -245,6 +245,27 @@ mod tests {
         );
     }
 
+    #[test]
+    fn headers_that_are_elsewhere() {
+        for ipv6 in [false, true] {
+            let frame = segment(ipv6, &[1; 8]).frame();
+            let parsed = parse(&frame, frame.len(), false).unwrap();
+            let (l3, l4) = (parsed.l3.into(), parsed.l4.into());
+            let put = |l3, l4, old_len| {
+                let mut f = frame.clone();
+                let set = set_options(&mut f, l3, l4, old_len, &OptionList::EMPTY);
+                assert!(set.is_some() || f == frame);
+                set
+            };
+            assert_eq!(put(l3, l4, 8), Some(()));
+            assert_eq!(put(l3, l4, 4), None, "not all of the options");
+            assert_eq!(put(l3, l4, 12), None, "more than the options");
+            assert_eq!(put(l4, l4, 8), None, "IP is below TCP");
+            assert_eq!(put(frame.len(), l4, 8), None);
+            assert_eq!(put(l3, frame.len() - 19, 8), None);
+        }
+    }
+
     proptest! {
         /// Whatever list is put in whatever list's place, the frame is the one built with it.
         #[test]

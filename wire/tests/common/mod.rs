@@ -441,6 +441,12 @@ pub(crate) fn bad() -> Vec<Case> {
             from(src).frame(),
         );
     }
+    let nobody = PacketBuilder::udp("[::]:68".parse().unwrap(), vip(true));
+    add(
+        "udp-source-unspecified-ipv6",
+        Malformed::Source,
+        nobody.frame(),
+    );
     let echo =
         PacketBuilder::echo_request(Ipv4Addr::new(224, 0, 0, 1).into(), vip(false).ip(), 1, 1);
     add("echo-from-a-group", Malformed::Source, echo.frame());
