@@ -289,19 +289,18 @@ fn process<P: Port>(
         match shunt_wire::parse(frame, buf.len(), rx.ip_good) {
             Ok(parsed) => {
                 staged.parsed = parsed;
-                if matches!(parsed.kind, Kind::Tcp | Kind::Udp) {
-                    if let Some(hash) = hash(&flows.table, &parsed, frame) {
-                        staged.hash = hash;
-                        staged.next = Next::Lookup;
-                        flows.table.prefetch(hash);
-                    }
+                if matches!(parsed.kind, Kind::Tcp | Kind::Udp)
+                    && let Some(hash) = hash(&flows.table, &parsed, frame)
+                {
+                    staged.hash = hash;
+                    staged.next = Next::Lookup;
+                    flows.table.prefetch(hash);
                 }
-                if steer {
-                    if let Some(owner) = steer::owner(cx.config, &flows.shards, &parsed, frame) {
-                        if owner != flows.id.0 {
-                            staged.next = Next::HandOver(owner);
-                        }
-                    }
+                if steer
+                    && let Some(owner) = steer::owner(cx.config, &flows.shards, &parsed, frame)
+                    && owner != flows.id.0
+                {
+                    staged.next = Next::HandOver(owner);
                 }
             }
             Err(malformed) => staged.next = Next::Malformed(malformed.into()),

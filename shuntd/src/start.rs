@@ -5,6 +5,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use shunt_control::api::{Socket, SocketError};
@@ -77,7 +78,12 @@ pub(crate) fn run(config: Config, file: PathBuf, machine: Machine) -> Result<(),
     let socket = Socket::bind(&config.daemon.socket)?;
     let workers = config.workers.cores.len();
     let pool_config = pool_config(&config);
-    let eal = Eal::init(&eal_config(&config, &pool_config), Some(Box::new(log_line)))?;
+    // What DPDK logs as errors while it looks for what a device can do mostly are none; where a step
+    // fails, they are part of its error.
+    let quietly = Arc::new(AtomicBool::new(true));
+    let quiet = Arc::clone(&quietly);
+    let sink = move |level, line: &str| log_line(level, line, quiet.load(Relaxed));
+    let eal = Eal::init(&eal_config(&config, &pool_config), Some(Box::new(sink)))?;
     info!(
         version = Eal::version(),
         hugepages = eal.hugepages(),
@@ -165,6 +171,7 @@ pub(crate) fn run(config: Config, file: PathBuf, machine: Machine) -> Result<(),
     for (setup, core) in setups.into_iter().zip(&config.workers.cores) {
         threads.worker(&eal, usize::from(*core), adaptive, started, setup)?;
     }
+    quietly.store(false, Relaxed);
     info!(workers, services = config.services.len(), "shunt is up");
 
     let reported = config.clone();
@@ -183,6 +190,7 @@ pub(crate) fn run(config: Config, file: PathBuf, machine: Machine) -> Result<(),
         }
     };
     let outcome = runtime.block_on(runtime::run(control, socket, watched));
+    quietly.store(true, Relaxed);
     let died = threads.one_died();
     for mut interface in threads.stop() {
         interface.tap.remove_on_drop(true);
@@ -269,10 +277,10 @@ fn eal_config(config: &Config, pool: &MempoolConfig) -> EalConfig {
     }
 }
 
-fn log_line(level: LogLevel, line: &str) {
+fn log_line(level: LogLevel, line: &str, quietly: bool) {
     match level {
-        LogLevel::Error => error!(target: "dpdk", "{line}"),
-        LogLevel::Warning => warn!(target: "dpdk", "{line}"),
+        LogLevel::Error if !quietly => error!(target: "dpdk", "{line}"),
+        LogLevel::Warning if !quietly => warn!(target: "dpdk", "{line}"),
         _ => debug!(target: "dpdk", "{line}"),
     }
 }

@@ -171,11 +171,11 @@ pub(crate) fn sequence_delta(
     hash.write(flow);
     let clock = (now.0 >> 6) as u32;
     let mut new = (hash.finish() as u32).wrapping_add(clock);
-    if let Some(last) = exceed {
-        if !after(new, last) {
-            // Past anything in flight, by a little more than a window without scaling.
-            new = last.wrapping_add(1 << 17);
-        }
+    if let Some(last) = exceed
+        && !after(new, last)
+    {
+        // Past anything in flight, by a little more than a window without scaling.
+        new = last.wrapping_add(1 << 17);
     }
     new.wrapping_sub(isn)
 }

@@ -379,7 +379,7 @@ impl Director {
     }
 
     /// Frames that went up to the kernel.
-    pub fn to_kernel(&mut self) -> Vec<Vec<u8>> {
+    pub fn kernel_frames(&mut self) -> Vec<Vec<u8>> {
         let mut out = Vec::new();
         for m in &mut self.mirrors {
             while let Ok(f) = m.up_urgent.pop() {
