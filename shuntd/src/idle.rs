@@ -14,19 +14,19 @@ const LONG_SLEEP: Duration = Duration::from_micros(100);
 
 /// Backs off while there is nothing to do.
 #[derive(Debug)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     idle: u32,
     adaptive: bool,
 }
 
 impl Backoff {
     /// With `adaptive` off the worker polls without pause.
-    pub const fn new(adaptive: bool) -> Self {
+    pub(crate) const fn new(adaptive: bool) -> Self {
         Self { idle: 0, adaptive }
     }
 
     /// To be called after every iteration.
-    pub fn after(&mut self, idle: bool) {
+    pub(crate) fn after(&mut self, idle: bool) {
         if !idle {
             self.idle = 0;
             return;

@@ -11,7 +11,6 @@ mod ports;
 mod start;
 mod threads;
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
