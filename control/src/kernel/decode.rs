@@ -278,3 +278,6 @@ fn neighbour(message: &NeighbourMessage) -> Option<(NeighbourKey, Neighbour)> {
     };
     Some(((header.ifindex, ip?), neighbour))
 }
+
+#[cfg(test)]
+mod tests;

@@ -181,3 +181,6 @@ fn is_host(ip: IpAddr) -> bool {
         IpAddr::V6(a) => !(a.is_unspecified() || a.is_multicast() || a.is_loopback()),
     }
 }
+
+#[cfg(test)]
+mod tests;

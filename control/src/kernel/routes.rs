@@ -217,3 +217,6 @@ fn ranked(addresses: &[Address]) -> Vec<(Rank, IpNet)> {
     });
     ranked
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 //! moment that the kernel takes: an answer is made within the system calls that ask for it and
 //! read it. Used by the follower, and by [`crate::tap`] for a few requests of its own.
 
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -25,11 +26,19 @@ pub(crate) const DATAGRAM: usize = 64 << 10;
 const HEADER: usize = 16;
 
 /// A netlink socket, bound to the network namespace of the thread that opened it.
-#[derive(Debug)]
 pub(crate) struct Socket {
     fd: OwnedFd,
     sequence: u32,
     buffer: Vec<u8>,
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the buffer.
+        f.debug_struct("Socket")
+            .field("fd", &self.fd)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Socket {

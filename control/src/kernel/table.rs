@@ -39,7 +39,8 @@ pub(super) struct Table {
     links: BTreeMap<u32, Link>,
     /// By link; of each link in the kernel's order.
     addresses: BTreeMap<u32, Vec<Address>>,
-    /// Alternatives in the kernel's order.
+    /// All of the followed tables, those by other interfaces too: which of several routes a
+    /// message means cannot be told without them. Alternatives in the kernel's order.
     routes: HashMap<RouteKey, Vec<KernelRoute>>,
     neighbours: HashMap<NeighbourKey, Neighbour>,
     /// The kernel's interface of each of `specs`.
@@ -54,8 +55,8 @@ struct Dirty {
     /// Interfaces, addresses or routes.
     routes: bool,
     neighbours: bool,
-    /// Numbers were freed.
-    swept: bool,
+    /// Numbers may be freed.
+    sweep: bool,
 }
 
 impl Table {
@@ -74,7 +75,7 @@ impl Table {
             dirty: Dirty {
                 routes: true,
                 neighbours: true,
-                swept: true,
+                sweep: false,
             },
             built: Fib::default(),
         }
@@ -98,7 +99,7 @@ impl Table {
                 .push(address);
         }
         self.routes.clear();
-        for route in dump.routes.into_iter().filter(|r| is_ours(&self.bound, r)) {
+        for route in dump.routes {
             self.routes.entry(route.key).or_default().push(route);
         }
         self.neighbours = dump
@@ -158,7 +159,7 @@ impl Table {
         let before = self.bound.clone();
         let old = self.links.insert(index, link);
         self.bind();
-        let ours = self.bound.contains(&Some(index)) || before.contains(&Some(index));
+        let ours = self.bound.contains(&Some(index)) || self.is_hop(index);
         // fib_sync_down_dev() drops IPv4 routes of a link that goes down without a word.
         let flipped = old
             .as_ref()
@@ -176,12 +177,20 @@ impl Table {
         self.links.remove(&index);
         self.addresses.remove(&index);
         self.bind();
-        if self.bound == before {
+        if self.bound == before && !self.is_hop(index) {
             return Effect::None;
         }
         // A later interface may get the number.
         self.neighbours.retain(|(link, _), _| *link != index);
         Effect::Resync
+    }
+
+    /// Whether a route of ours has a way by this link, too.
+    fn is_hop(&self, index: u32) -> bool {
+        self.routes
+            .values()
+            .flatten()
+            .any(|r| r.hops.iter().any(|h| h.link == index))
     }
 
     fn address(&mut self, address: Address) -> Effect {
@@ -195,29 +204,18 @@ impl Table {
     }
 
     fn route(&mut self, route: KernelRoute, arrival: Arrival) -> Effect {
-        if !is_ours(&self.bound, &route) {
-            // It may have taken the place of one of ours, which the message does not say.
-            let displaced = arrival != Arrival::Added && self.routes.contains_key(&route.key);
-            return if displaced {
-                Effect::Resync
-            } else {
-                Effect::None
-            };
-        }
         let same = self.routes.entry(route.key).or_default();
-        let effect = match arrival {
-            Arrival::Added if same.contains(&route) => Effect::None,
-            Arrival::Added => Effect::Changed,
+        let mut ours = is_ours(&self.bound, &route);
+        match arrival {
+            Arrival::Added if same.contains(&route) => return Effect::None,
+            Arrival::Added => {}
             Arrival::Replaced if same.len() <= 1 => {
-                same.clear();
-                Effect::Changed
+                ours |= same.drain(..).any(|r| is_ours(&self.bound, &r));
             }
-            Arrival::Replaced | Arrival::Appended => Effect::Resync,
-        };
-        if effect == Effect::Changed {
-            same.push(route);
+            Arrival::Replaced | Arrival::Appended => return Effect::Resync,
         }
-        effect
+        same.push(route);
+        if ours { Effect::Changed } else { Effect::None }
     }
 
     fn route_gone(&mut self, route: &KernelRoute) -> Effect {
@@ -234,17 +232,17 @@ impl Table {
                     .all(|(a, b)| (a.link, a.via) == (b.link, b.via))
         };
         let Some(at) = same.iter().position(is) else {
-            return if is_ours(&self.bound, route) {
-                Effect::Resync
-            } else {
-                Effect::None
-            };
+            return Effect::Resync;
         };
-        same.remove(at);
+        let gone = same.remove(at);
         if same.is_empty() {
             self.routes.remove(&route.key);
         }
-        Effect::Changed
+        if is_ours(&self.bound, &gone) {
+            Effect::Changed
+        } else {
+            Effect::None
+        }
     }
 
     fn neighbour(&mut self, key: NeighbourKey, neighbour: Neighbour) -> Effect {
@@ -318,15 +316,16 @@ impl Table {
         &self.built
     }
 
-    /// Frees the numbers of neighbours that are long gone. To be called every minute or so.
+    /// The next [`Table::fib`] frees the numbers of neighbours that are long gone. To be called
+    /// every minute or so.
     pub(super) fn sweep(&mut self) {
-        self.dirty.swept |= self.numbers.sweep();
+        self.dirty.sweep = true;
     }
 
     /// New forwarding information, or `None` if it is as it was.
     pub(super) fn fib(&mut self) -> Option<Arc<Fib>> {
         let dirty = mem::take(&mut self.dirty);
-        let mut another = dirty.swept;
+        let mut another = false;
         if dirty.routes {
             let interfaces: Vec<_> = (0..self.specs.len()).map(|at| self.interface(at)).collect();
             let Routes { v4, v6 } = self.build_routes(&interfaces);
@@ -350,6 +349,8 @@ impl Table {
             another |= changed.keys;
             content = changed.content;
         }
+        // After the update, which may have found a neighbour back.
+        another |= dirty.sweep && self.numbers.sweep();
         if !another && !content {
             return None;
         }
@@ -462,3 +463,8 @@ impl Table {
 fn is_ours(bound: &[Option<u32>], route: &KernelRoute) -> bool {
     !route.forwards || route.hops.iter().any(|h| bound.contains(&Some(h.link)))
 }
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;

@@ -207,9 +207,10 @@ impl<P: Pool, K: AsFd> Mirror<P, K> {
             };
             let fd = side.interface.tap.as_fd();
             let frame = match retry(|| rustix::io::read(fd, &mut self.scratch[..])) {
-                Ok(length) => self.scratch.get(..length).unwrap_or_default(),
-                Err(errno) => {
-                    side.gone |= is_gone(errno);
+                Ok(length) if length > 0 => self.scratch.get(..length).unwrap_or_default(),
+                end => {
+                    // No device gives an empty frame; a socket says so that its peer is gone.
+                    side.gone |= end.is_ok_and(|n| n == 0) || end.is_err_and(is_gone);
                     self.spare = Some(buf);
                     break;
                 }
@@ -262,3 +263,6 @@ fn retry(mut call: impl FnMut() -> rustix::io::Result<usize>) -> rustix::io::Res
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,5 @@
-//! What a TAP needs of link configuration, over a netlink socket of the moment: find by name, set
-//! MAC, MTU and state, delete. Takes microseconds; called at start and stop only.
+//! What a TAP needs of link configuration, over netlink: find by name, set MAC, MTU and state,
+//! delete. Takes microseconds; called at start and stop only.
 
 use rtnetlink::packet_core::Nla;
 use rtnetlink::packet_route::RouteNetlinkMessage;
@@ -12,8 +12,8 @@ use crate::kernel::socket::Socket;
 
 // include/uapi/linux/if_link.h, attributes of a "tun" link.
 const IFLA_TUN_TYPE: u16 = 3;
-const IFLA_TUN_MULTI_QUEUE: u16 = 8;
-const IFLA_TUN_NUM_QUEUES: u16 = 9;
+const IFLA_TUN_MULTI_QUEUE: u16 = 7;
+const IFLA_TUN_NUM_QUEUES: u16 = 8;
 /// `IFLA_TUN_TYPE` of a TAP: `IFF_TAP` of linux/if_tun.h.
 const TYPE_TAP: u8 = 2;
 
@@ -51,12 +51,12 @@ impl Link {
 }
 
 /// Finds the interface `name`; `None` if there is none.
-pub(super) fn find(name: &str) -> Result<Option<Link>> {
+pub(super) fn find(socket: &mut Socket, name: &str) -> Result<Option<Link>> {
     let mut request = LinkMessage::default();
     request
         .attributes
         .push(LinkAttribute::IfName(name.to_owned()));
-    match socket()?.ask(RouteNetlinkMessage::GetLink(request), 0) {
+    match socket.ask(RouteNetlinkMessage::GetLink(request), 0) {
         Ok(Some(RouteNetlinkMessage::NewLink(answer))) => Ok(Some(read(&answer))),
         Ok(_) => Err(Errno::BADMSG),
         Err(Errno::NODEV) => Ok(None),
@@ -65,32 +65,30 @@ pub(super) fn find(name: &str) -> Result<Option<Link>> {
 }
 
 /// Sets the MAC address.
-pub(super) fn set_mac(index: u32, mac: [u8; 6]) -> Result<()> {
-    change(index, |m| {
+pub(super) fn set_mac(socket: &mut Socket, index: u32, mac: [u8; 6]) -> Result<()> {
+    change(socket, index, |m| {
         m.attributes.push(LinkAttribute::Address(mac.to_vec()))
     })
 }
 
 /// Sets the MTU, bytes.
-pub(super) fn set_mtu(index: u32, mtu: u16) -> Result<()> {
-    change(index, |m| m.attributes.push(LinkAttribute::Mtu(mtu.into())))
+pub(super) fn set_mtu(socket: &mut Socket, index: u32, mtu: u16) -> Result<()> {
+    change(socket, index, |m| {
+        m.attributes.push(LinkAttribute::Mtu(mtu.into()))
+    })
 }
 
 /// Brings the interface up.
-pub(super) fn set_up(index: u32) -> Result<()> {
-    change(index, |m| {
+pub(super) fn set_up(socket: &mut Socket, index: u32) -> Result<()> {
+    change(socket, index, |m| {
         m.header.flags = LinkFlags::Up;
         m.header.change_mask = LinkFlags::Up;
     })
 }
 
 /// Deletes the interface, whoever has it open.
-pub(super) fn delete(index: u32) -> Result<()> {
-    socket()?.execute(RouteNetlinkMessage::DelLink(message(index)), 0)
-}
-
-fn socket() -> Result<Socket> {
-    Socket::open().map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
+pub(super) fn delete(socket: &mut Socket, index: u32) -> Result<()> {
+    socket.execute(RouteNetlinkMessage::DelLink(message(index)), 0)
 }
 
 fn message(index: u32) -> LinkMessage {
@@ -99,10 +97,10 @@ fn message(index: u32) -> LinkMessage {
     message
 }
 
-fn change(index: u32, set: impl FnOnce(&mut LinkMessage)) -> Result<()> {
+fn change(socket: &mut Socket, index: u32, set: impl FnOnce(&mut LinkMessage)) -> Result<()> {
     let mut message = message(index);
     set(&mut message);
-    socket()?.execute(RouteNetlinkMessage::SetLink(message), 0)
+    socket.execute(RouteNetlinkMessage::SetLink(message), 0)
 }
 
 fn read(message: &LinkMessage) -> Link {

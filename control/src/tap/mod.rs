@@ -14,14 +14,22 @@ mod ioctl;
 mod link;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::thread;
+use std::time::Duration;
 
 use rustix::io::Errno;
 
 use self::ioctl::Attach;
 use self::link::Link;
+use crate::kernel::socket::Socket;
 
 /// Longest name of a kernel interface, bytes (`IFNAMSIZ` less the final zero).
 pub const NAME_MAX: usize = 15;
+
+/// A director that is being replaced may take a moment to let go of its interface: an interface
+/// in use is tried again this often, with this pause.
+const BUSY_TRIES: u32 = 10;
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why an interface could not be made, changed or removed. Every message names the interface and
 /// says what to do.
@@ -110,6 +118,8 @@ pub struct TapConfig {
 #[derive(Debug)]
 pub struct Tap {
     queue: OwnedFd,
+    /// Of the network namespace that the interface is in, wherever this value is dropped.
+    netlink: Socket,
     name: String,
     index: u32,
     created: bool,
@@ -125,6 +135,17 @@ impl Tap {
     /// Any [`Error`]; nothing is left behind, an interface that was there is unchanged but for
     /// what succeeded before.
     pub fn open(config: &TapConfig) -> Result<Self, Error> {
+        let mut tries = BUSY_TRIES;
+        loop {
+            tries -= 1;
+            match Self::open_once(config) {
+                Err(Error::Busy { .. }) if tries > 0 => thread::sleep(BUSY_PAUSE),
+                done => return done,
+            }
+        }
+    }
+
+    fn open_once(config: &TapConfig) -> Result<Self, Error> {
         let name = config.name.as_str();
         check_name(name)?;
         let tun = ioctl::open_control().map_err(|errno| match errno {
@@ -139,10 +160,18 @@ impl Tap {
             Err(Errno::BUSY) => false,
             Err(errno) => return Err(Error::new(name, "make it", errno)),
         };
+        let mut netlink = Socket::open().map_err(|e| {
+            Error::new(
+                name,
+                "open a netlink socket",
+                Errno::from_io_error(&e).unwrap_or(Errno::IO),
+            )
+        })?;
         if !created {
-            attach_to_existing(&tun, name)?;
+            attach_to_existing(&tun, &mut netlink, name)?;
         }
-        let found = lookup(name)?.ok_or_else(|| Error::new(name, "find it", Errno::NODEV))?;
+        let found =
+            lookup(&mut netlink, name)?.ok_or_else(|| Error::new(name, "find it", Errno::NODEV))?;
         if found.queues > 1 {
             // Another process reads from it: each would get a part of the frames. Ours goes with
             // the descriptor.
@@ -150,8 +179,9 @@ impl Tap {
                 name: name.to_owned(),
             });
         }
-        let tap = Self {
+        let mut tap = Self {
             queue: tun,
+            netlink,
             name: name.to_owned(),
             index: found.index,
             created,
@@ -161,18 +191,20 @@ impl Tap {
         Ok(tap)
     }
 
-    fn configure(&self, config: &TapConfig, found: &Link) -> Result<(), Error> {
+    fn configure(&mut self, config: &TapConfig, found: &Link) -> Result<(), Error> {
         let fail = |what| move |errno| Error::new(&config.name, what, errno);
         ioctl::no_offloads(&self.queue).map_err(fail("turn offloads off"))?;
         ioctl::persist(&self.queue).map_err(fail("make it persistent"))?;
         // The MAC first: the kernel makes the link-local address of it when the link comes up.
         if found.mac != Some(config.mac) {
-            link::set_mac(self.index, config.mac).map_err(fail("set its MAC address"))?;
+            link::set_mac(&mut self.netlink, self.index, config.mac)
+                .map_err(fail("set its MAC address"))?;
         }
         if found.mtu != Some(u32::from(config.mtu)) {
-            link::set_mtu(self.index, config.mtu).map_err(fail("set its MTU"))?;
+            link::set_mtu(&mut self.netlink, self.index, config.mtu)
+                .map_err(fail("set its MTU"))?;
         }
-        link::set_up(self.index).map_err(fail("bring it up"))
+        link::set_up(&mut self.netlink, self.index).map_err(fail("bring it up"))
     }
 
     /// Name of the interface.
@@ -219,8 +251,8 @@ impl Tap {
         self.delete()
     }
 
-    fn delete(&self) -> Result<(), Error> {
-        match link::delete(self.index) {
+    fn delete(&mut self) -> Result<(), Error> {
+        match link::delete(&mut self.netlink, self.index) {
             Ok(()) | Err(Errno::NODEV) => Ok(()),
             Err(errno) => Err(Error::new(&self.name, "remove it", errno)),
         }
@@ -253,12 +285,12 @@ fn check_name(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn lookup(name: &str) -> Result<Option<Link>, Error> {
-    link::find(name).map_err(|errno| Error::new(name, "look it up", errno))
+fn lookup(netlink: &mut Socket, name: &str) -> Result<Option<Link>, Error> {
+    link::find(netlink, name).map_err(|errno| Error::new(name, "look it up", errno))
 }
 
-fn attach_to_existing(tun: &OwnedFd, name: &str) -> Result<(), Error> {
-    if let Some(found) = lookup(name)?
+fn attach_to_existing(tun: &OwnedFd, netlink: &mut Socket, name: &str) -> Result<(), Error> {
+    if let Some(found) = lookup(netlink, name)?
         && !found.is_our_kind()
     {
         return Err(Error::AnotherKind {
