@@ -9,6 +9,7 @@ use shunt_scheduler::Scheduler;
 use shunt_service::publish::Reader;
 use shunt_service::{Load, PortId, Settings, Snapshot, Ticks, WorkerId};
 use shunt_session::{Hash, Key4, Key6, LineNo, Shards, Table};
+use shunt_wire::packet::parse_into;
 use shunt_wire::{Kind, Parsed};
 
 use crate::command::{Command, Mailbox, Reply};
@@ -133,22 +134,6 @@ struct Staged {
     candidate: Option<LineNo>,
     next: Next,
 }
-
-/// What stands for the parse of a frame that could not be parsed.
-const NOTHING: Parsed = Parsed {
-    kind: Kind::Other,
-    ipv6: false,
-    ttl: 0,
-    tcp_flags: 0,
-    dont_fragment: false,
-    vlan: 0,
-    l3: 0,
-    l4: 0,
-    payload: 0,
-    end: 0,
-    src_port: 0,
-    dst_port: 0,
-};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
@@ -278,34 +263,35 @@ fn process<P: Port>(
 
     // Pass 1: parse, hash, prefetch the index bucket.
     for buf in burst.iter() {
-        let rx = buf.rx_checksum();
-        let frame = buf.data();
-        let mut staged = Staged {
-            parsed: NOTHING,
+        // Parsed in place: copying it would cost as much as parsing.
+        stage.push(Staged {
+            parsed: Parsed::EMPTY,
             hash: Hash::default(),
             candidate: None,
             next: Next::Odd,
+        });
+        let Some(staged) = stage.last_mut() else {
+            break;
         };
-        match shunt_wire::parse(frame, buf.len(), rx.ip_good) {
-            Ok(parsed) => {
-                staged.parsed = parsed;
-                if matches!(parsed.kind, Kind::Tcp | Kind::Udp)
-                    && let Some(hash) = hash(&flows.table, &parsed, frame)
-                {
-                    staged.hash = hash;
-                    staged.next = Next::Lookup;
-                    flows.table.prefetch(hash);
-                }
-                if steer
-                    && let Some(owner) = steer::owner(cx.config, &flows.shards, &parsed, frame)
-                    && owner != flows.id.0
-                {
-                    staged.next = Next::HandOver(owner);
-                }
-            }
-            Err(malformed) => staged.next = Next::Malformed(malformed.into()),
+        let frame = buf.data();
+        let parsed = &mut staged.parsed;
+        if let Err(malformed) = parse_into(frame, buf.len(), buf.rx_checksum().ip_good, parsed) {
+            staged.next = Next::Malformed(malformed.into());
+            continue;
         }
-        stage.push(staged);
+        if matches!(parsed.kind, Kind::Tcp | Kind::Udp)
+            && let Some(hash) = hash(&flows.table, parsed, frame)
+        {
+            flows.table.prefetch(hash);
+            staged.hash = hash;
+            staged.next = Next::Lookup;
+        }
+        if steer
+            && let Some(owner) = steer::owner(cx.config, &flows.shards, &staged.parsed, frame)
+            && owner != flows.id.0
+        {
+            staged.next = Next::HandOver(owner);
+        }
     }
 
     // Pass 2: compare tags, prefetch the entry.
