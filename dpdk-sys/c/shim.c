@@ -5,7 +5,10 @@
 #include "shim.h"
 
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/if_packet.h>
 #include <stdio.h>
+#include <sys/socket.h>
 
 #include <rte_errno.h>
 #include <rte_lcore.h>
@@ -48,6 +51,25 @@ void shunt_mempool_cache_flush(struct rte_mempool *pool) {
 }
 
 void shunt_pktmbuf_free_seg(struct rte_mbuf *segment) { rte_pktmbuf_free_seg(segment); }
+
+int shunt_packet_ignore_outgoing(int fd, unsigned int if_index) {
+    struct sockaddr_ll address = {0};
+    socklen_t len = sizeof(address);
+    if (getsockname(fd, (struct sockaddr *)&address, &len) != 0) return 0;
+    if (address.sll_family != AF_PACKET || address.sll_ifindex != (int)if_index) return 0;
+    /*
+     * PACKET_IGNORE_OUTGOING would be the plain way, but a fanout group, which the driver makes
+     * even of one socket, keeps what it was when the group was made.
+     */
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, SKF_AD_OFF + SKF_AD_PKTTYPE),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_OUTGOING, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, 0),
+        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+    };
+    const struct sock_fprog filter = {.len = RTE_DIM(code), .filter = code};
+    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)) == 0 ? 1 : -errno;
+}
 
 struct rte_mbuf *shunt_ref_pktmbuf_alloc(struct rte_mempool *pool) {
     return rte_pktmbuf_alloc(pool);

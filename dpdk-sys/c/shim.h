@@ -32,6 +32,12 @@ void shunt_mempool_cache_flush(struct rte_mempool *pool);
 /* Frees one segment, whatever its kind (indirect, external buffer, shared). */
 void shunt_pktmbuf_free_seg(struct rte_mbuf *segment);
 
+/*
+ * If `fd` is a packet socket bound to interface `if_index`: stops the kernel from handing it frames
+ * that this machine sends. 1 if done, 0 if it is no such socket, or a negative errno.
+ */
+int shunt_packet_ignore_outgoing(int fd, unsigned int if_index);
+
 /* The C originals, for tests. */
 struct rte_mbuf *shunt_ref_pktmbuf_alloc(struct rte_mempool *pool);
 void shunt_ref_pktmbuf_free(struct rte_mbuf *packet);

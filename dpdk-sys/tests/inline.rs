@@ -5,15 +5,15 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::ptr::null_mut;
 
 use dpdk_sys::{
-    LCORE_ID_ANY, RTE_MBUF_F_RX_VLAN, mbuf, mempool, rte_eal_init, rte_mbuf, rte_mempool,
-    rte_mempool_avail_count, rte_pktmbuf_pool_create, shunt_lcore_id, shunt_ref_pktmbuf_adj,
-    shunt_ref_pktmbuf_alloc, shunt_ref_pktmbuf_append, shunt_ref_pktmbuf_chain,
-    shunt_ref_pktmbuf_free, shunt_ref_pktmbuf_linearize, shunt_ref_pktmbuf_prepend,
-    shunt_ref_pktmbuf_trim,
+    LCORE_ID_ANY, RTE_MBUF_F_RX_VLAN, mbuf, mempool, rte_eal_get_runtime_dir, rte_eal_init,
+    rte_mbuf, rte_mempool, rte_mempool_avail_count, rte_pktmbuf_pool_create, shunt_lcore_id,
+    shunt_ref_pktmbuf_adj, shunt_ref_pktmbuf_alloc, shunt_ref_pktmbuf_append,
+    shunt_ref_pktmbuf_chain, shunt_ref_pktmbuf_free, shunt_ref_pktmbuf_linearize,
+    shunt_ref_pktmbuf_prepend, shunt_ref_pktmbuf_trim,
 };
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -176,6 +176,9 @@ fn rewrites_equal_their_originals() {
     unsafe {
         assert!(rte_eal_init(argv.len() as i32, argv.as_mut_ptr()) >= 0);
         assert_eq!(mempool::lcore_id(), LCORE_ID_ANY);
+        // Empty, as EAL was told not to share its configuration.
+        let dir = CStr::from_ptr(rte_eal_get_runtime_dir());
+        std::fs::remove_dir(dir.to_str().unwrap()).unwrap();
     }
     for (cache, registered) in [(0, false), (32, false), (32, true), (0, true)] {
         // SAFETY: as above.

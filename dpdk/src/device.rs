@@ -379,10 +379,43 @@ fn own(runtime: &Arc<Runtime>, device: String, port: u16) -> Result<Device, Devi
         .to_string_lossy()
         .into_owned();
     let info = describe(port, &raw, driver);
+    let device_of_ours = attached(&info.driver, raw.device);
+    if info.driver == "net_af_packet" {
+        ignore_outgoing(raw.if_index).map_err(|errno| DeviceError::Failed {
+            device: device.clone(),
+            step: "make it ignore what this machine sends",
+            reason: Reason {
+                errno,
+                log: Vec::new(),
+            },
+        })?;
+    }
     Ok(Device {
-        attached: Arc::new(attached(&info.driver, raw.device)),
+        attached: Arc::new(device_of_ours),
         info,
     })
+}
+
+/// A packet socket also receives what the kernel sends by the interface, which for the data path
+/// would be packets from nowhere (its own ARP requests, say). The driver does not turn that off, and
+/// does not tell its sockets; they are those of this process that are bound to the interface.
+///
+/// # Errors
+/// An errno: there is no /proc, or the kernel refuses the filter.
+fn ignore_outgoing(if_index: u32) -> Result<(), i32> {
+    let errno = |e: std::io::Error| e.raw_os_error().unwrap_or(0);
+    for entry in std::fs::read_dir("/proc/self/fd").map_err(errno)? {
+        let name = entry.map_err(errno)?.file_name();
+        let Some(fd) = name.to_str().and_then(|n| n.parse().ok()) else {
+            continue;
+        };
+        // SAFETY: numbers; what is no such socket is left alone.
+        let code = unsafe { dpdk_sys::shunt_packet_ignore_outgoing(fd, if_index) };
+        if code < 0 {
+            return Err(-code);
+        }
+    }
+    Ok(())
 }
 
 fn owner_of(port: u16) -> String {

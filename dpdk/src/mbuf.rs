@@ -20,7 +20,20 @@ pub(crate) const RX_CHECKSUM: u64 =
 
 /// A packet, all its segments, owned. Freed on drop, exactly once.
 ///
-/// A burst of them is an array of pointers as DPDK's functions take it.
+/// A burst of them is an array of pointers as DPDK's functions take it. What is sent belongs to the
+/// device, and there are no two names for one packet:
+///
+/// ```compile_fail,E0382
+/// fn twice(packet: shunt_dpdk::Mbuf, burst: &mut shunt_dataplane::io::Burst<shunt_dpdk::Mbuf>) {
+///     burst.push(packet);
+///     burst.push(packet);
+/// }
+/// ```
+/// ```compile_fail,E0599
+/// fn copy(packet: &shunt_dpdk::Mbuf) -> shunt_dpdk::Mbuf {
+///     shunt_dpdk::Mbuf::clone(packet)
+/// }
+/// ```
 #[derive(Debug)]
 #[repr(transparent)]
 pub struct Mbuf(NonNull<rte_mbuf>);

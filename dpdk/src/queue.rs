@@ -11,7 +11,13 @@ use crate::port::Outcome;
 use crate::{Mbuf, Mempool, PortConfig};
 
 /// A queue pair, for one worker. There is one handle for each queue, so that no two threads can
-/// use it at once.
+/// use it at once:
+///
+/// ```compile_fail,E0599
+/// fn two(queue: &shunt_dpdk::PortQueue) -> shunt_dpdk::PortQueue {
+///     shunt_dpdk::PortQueue::clone(queue)
+/// }
+/// ```
 #[derive(Debug)]
 pub struct PortQueue {
     port: u16,

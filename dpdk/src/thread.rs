@@ -12,7 +12,13 @@ use crate::eal::Runtime;
 use crate::error::Reason;
 use crate::{EalError, log};
 
-/// Registration of the calling thread; ends on drop. Stays on its thread.
+/// Registration of the calling thread; ends on drop. Stays on its thread:
+///
+/// ```compile_fail,E0277
+/// fn leave(guard: shunt_dpdk::EalThread) {
+///     std::thread::spawn(move || drop(guard));
+/// }
+/// ```
 #[derive(Debug)]
 pub struct EalThread {
     runtime: Arc<Runtime>,

@@ -29,6 +29,7 @@ fn crosses_the_kernel() {
         "not trusted"
     );
     common::ip("link set sdtap0 up");
+    common::ip("address add 192.0.2.1/24 dev sdtap0");
     until("the link", || tap.link().unwrap().up);
 
     for strip in [false, true] {
@@ -69,6 +70,17 @@ fn crosses_the_kernel() {
                 false => assert_eq!((got.data(), got.vlan()), (&sent[..], None)),
             }
         }
+        drop(got);
+        // What the kernel itself sends goes out of the TAP, and does not come back by AF_PACKET.
+        let udp = std::net::UdpSocket::bind("192.0.2.1:0").unwrap();
+        udp.send_to(b"x", "192.0.2.255:9").unwrap_err();
+        udp.set_broadcast(true).unwrap();
+        udp.send_to(b"x", "192.0.2.255:9").unwrap();
+        let from_kernel = |f: &[u8]| f.get(26..34) == Some(&[192, 0, 2, 1, 192, 0, 2, 255]);
+        receive(&mut tap_queue, 1, from_kernel);
+        send(&mut tap_queue, &plain[..1]);
+        let got = receive(&mut packet_queue, 1, |f| ours(f) || from_kernel(f));
+        assert_eq!(got[0].data(), plain[0]);
         drop(got);
         // And the other way.
         send(&mut packet_queue, &plain);

@@ -5,6 +5,7 @@
 //! `bench/io-forward.sh` compares it with testpmd.
 
 use std::error::Error;
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -49,8 +50,17 @@ struct Arguments {
     eal: Vec<String>,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let eal = Eal::init(
         &EalConfig {
             file_prefix: format!("shunt-io-forward-{}", std::process::id()),
