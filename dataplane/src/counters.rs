@@ -78,6 +78,8 @@ reasons! {
     IcmpQuote = "icmp-quote",
     /// No headroom for a tunnel header or VLAN tag.
     NoHeadroom = "no-headroom",
+    /// The packet pool is empty.
+    NoMemory = "no-memory",
     /// The packet's headers are spread over several segments.
     Segments = "segments",
     /// The transmit queue was full.

@@ -16,7 +16,7 @@ use crate::flows::{Flows, gone_policy};
 use crate::io::{PacketBuf, Port};
 use crate::modes::{self, Rewrite};
 use crate::worker::{Context, Packet};
-use crate::{answer, miss};
+use crate::{answer, fragment, miss};
 
 /// Applies a session to one of its packets.
 #[inline]
@@ -65,10 +65,12 @@ pub(crate) fn apply<P: Port>(
     };
     let entry = flows.table.entry(line);
     let length = parsed.end - parsed.l3;
-    if length + modes::overhead(entry, &parsed) > adjacency.mtu {
+    let too_long = length + modes::overhead(entry, &parsed) > adjacency.mtu;
+    if too_long && parsed.dont_fragment {
         return answer::too_big(egress, flows, cx, packet, line, adjacency.mtu);
     }
     match rewrite(egress, flows, cx, packet, line) {
+        Ok((buf, out)) if too_long => fragment::send(egress, adjacency, buf, out.l3),
         Ok((buf, out)) => egress.send_by(adjacency, buf, out.l3, out.ipv6, Account::Forwarded),
         Err((buf, reason)) => egress.discard(buf, reason),
     }

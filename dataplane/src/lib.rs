@@ -22,6 +22,7 @@ pub mod command;
 pub mod counters;
 mod egress;
 mod flows;
+mod fragment;
 mod frame;
 mod hit;
 mod icmp;

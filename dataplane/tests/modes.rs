@@ -310,6 +310,60 @@ fn too_big_names_the_mtu_that_fits() {
 }
 
 #[test]
+fn too_long_without_df_leaves_in_pieces() {
+    for mode in [Mode::Dr, Mode::Tun] {
+        let mut d = Plan {
+            services: vec![service(
+                1,
+                Protocol::Udp,
+                VIP[0],
+                mode,
+                &["172.16.1.5:80"],
+                "rr",
+            )],
+            mtu: 576,
+            ..Plan::default()
+        }
+        .start();
+        let payload: Vec<u8> = (0..1400_u16).map(|n| n as u8).collect();
+        let packet = udp(CLIENT[0], VIP[0])
+            .dont_fragment(false)
+            .id(77)
+            .payload(&payload);
+        let out = d.send(&packet.frame());
+        assert_eq!(out.len(), 3);
+        let mut whole: Vec<u8> = Vec::new();
+        for (n, piece) in out.iter().enumerate() {
+            assert!(piece.len() <= 14 + 576);
+            let ip = &piece[14..];
+            assert_eq!(
+                shunt_wire::checksum::sum(&ip[..20]),
+                0xffff,
+                "header checksum"
+            );
+            let field = u16::from_be_bytes([ip[6], ip[7]]);
+            assert_eq!(usize::from(field & 0x1fff) * 8, whole.len());
+            assert_eq!(field & 0x2000 != 0, n < 2, "more follow");
+            whole.extend(&ip[20..usize::from(u16::from_be_bytes([ip[2], ip[3]]))]);
+        }
+        let whole_packet = packet.ttl(63).packet();
+        let expected = if mode == Mode::Dr {
+            &whole_packet[20..]
+        } else {
+            &whole_packet[..]
+        };
+        assert_eq!(whole, expected);
+        assert_eq!(
+            (
+                d.counters[0].forwarded.get(),
+                d.counters[0].originated.get()
+            ),
+            (1, 2)
+        );
+    }
+}
+
+#[test]
 fn a_reset_in_window_closes_and_a_blind_one_does_not() {
     let mut d = director(Protocol::Tcp, Mode::Nat, 0);
     d.forward(&tcp(CLIENT[0], VIP[0]).flags(SYN).seq(10).frame());
