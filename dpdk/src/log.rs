@@ -61,6 +61,9 @@ const HARMLESS: &[&str] = &[
     // Drivers look for secondary processes, which we have turned off.
     "tap_mp_req_on_rxtx(): Failed to send start req to secondary",
     "rte_pmd_memif_probe(): Failed to register mp action callback",
+    // Without root; the folder would stay empty.
+    "EAL: Error creating '",
+    "EAL: No DPDK runtime directory created",
     // virtio_user makes one up.
     "No valid MAC in devargs or device, use random",
 ];
