@@ -1,10 +1,12 @@
 //! Ports over net_null and net_ring: a life from attaching to closing, and that no mbuf is lost on
 //! any way through it.
 
+#![allow(unsafe_code)]
+
 mod common;
 
 use common::{eal, frame, packet, pool, port, receive, send};
-use shunt_dataplane::io::{BURST, Burst, PacketBuf, Pool, Port};
+use shunt_dataplane::io::{BURST, Burst, PacketBuf, Pool, Port, RxChecksum};
 use shunt_dpdk::{DeviceError, Mbuf, MempoolConfig, PoolError, PortConfig};
 
 #[test]
@@ -87,6 +89,7 @@ fn a_life() {
     }
 
     multi_queue(&eal, &packets);
+    lying_device(&eal, &packets);
     assert_eq!(packets.available(), 2047);
     let last = packets.alloc().unwrap();
     let config = common::config("loopback");
@@ -238,4 +241,24 @@ fn multi_queue(eal: &shunt_dpdk::Eal, packets: &shunt_dpdk::Mempool) {
     assert_eq!(control.mtu().unwrap(), 1400);
     control.set_mac([2, 0, 0, 0, 0, 9]).unwrap();
     assert_eq!(control.mac(), [2, 0, 0, 0, 0, 9]);
+}
+
+/// A virtual device that says a checksum was verified, which nobody did, is not believed.
+fn lying_device(eal: &shunt_dpdk::Eal, packets: &shunt_dpdk::Mempool) {
+    let (_control, mut queue) = port(eal, "net_ring1", packets);
+    let lies = [
+        dpdk_sys::RTE_MBUF_F_RX_IP_CKSUM_GOOD | dpdk_sys::RTE_MBUF_F_RX_L4_CKSUM_GOOD,
+        dpdk_sys::RTE_MBUF_F_RX_IP_CKSUM_BAD | dpdk_sys::RTE_MBUF_F_RX_L4_CKSUM_BAD,
+    ];
+    for lie in lies {
+        let mut liar = packet(&mut queue, &frame(1, 60));
+        let raw: *mut *mut dpdk_sys::rte_mbuf = (&raw mut liar).cast();
+        // SAFETY: an `Mbuf` is a pointer to an mbuf of ours. net_ring hands it over as it is.
+        unsafe { (**raw).ol_flags |= lie };
+        assert_ne!(liar.rx_checksum(), RxChecksum::default());
+        let mut burst = Burst::from_iter([liar]);
+        assert_eq!(queue.tx_burst(&mut burst), 1);
+        let got = receive(&mut queue, 1, |_| true);
+        assert_eq!(got[0].rx_checksum(), RxChecksum::default());
+    }
 }
