@@ -177,6 +177,26 @@ fn data_arrives_whole_over_bad_links() {
 }
 
 #[test]
+fn a_seed_replays_frame_by_frame() {
+    let plan = Plan {
+        faults: BAD,
+        workers: 2,
+        spread: Spread::ByChance,
+        ..Plan::default()
+    }
+    .with_all_services("wlc");
+    let run = |seed| {
+        let mut world = World::new(plan.clone(), seed);
+        world.record(usize::MAX);
+        everybody_asks_everything(&mut world, &plan, 5_000);
+        world.run_to_rest();
+        (world.now(), world.recorded().to_vec())
+    };
+    assert!(run(3) == run(3), "the same history twice");
+    assert!(run(3) != run(4), "another seed, another history");
+}
+
+#[test]
 fn round_robin_is_even_and_weight_0_gets_nothing_new() {
     let mut plan = Plan::default().with_all_services("rr");
     plan.services
