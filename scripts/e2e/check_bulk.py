@@ -4,6 +4,7 @@ In TUN that needs path MTU discovery to work; in DR and TUN the download must no
 
 import hashlib
 import socket
+import time
 
 import net as network
 from client import Udp, download, upload
@@ -14,6 +15,7 @@ from topology import BIG
 UDP_DATAGRAMS = 400
 UDP_SIZE = 1400  # of the payload: fits in a tunnel
 UDP_WINDOW = 8
+UDP_SECONDS = 20
 
 # linux/in.h, linux/in6.h
 IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_MTU = 10, 2, 14
@@ -78,13 +80,16 @@ def _udp(ctx, service):
 def _echo(udp):
     """Sends numbered datagrams, a window at a time, and each again until it is back."""
     missing = {number: _datagram(number) for number in range(UDP_DATAGRAMS)}
-    for _ in range(20):
+    deadline = time.monotonic() + UDP_SECONDS
+    while time.monotonic() < deadline:
         numbers = list(missing)
         for at in range(0, len(numbers), UDP_WINDOW):
+            if time.monotonic() > deadline:
+                break
             window = set(numbers[at:at + UDP_WINDOW])
             for number in window:
                 udp.send(missing[number])
-            while window and (answer := udp.receive(0.5)):
+            while window and (answer := udp.receive(0.2)):
                 data, _ = answer
                 number = int.from_bytes(data[:4], "big")
                 if number in missing:

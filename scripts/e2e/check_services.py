@@ -17,8 +17,7 @@ def check(ctx):
     net, report = ctx.net, ctx.report
     captures = {"client": Capture(net, "c", "eth0")}
     captures |= {server: Capture(net, server, "eth0") for server in SERVERS}
-    captures |= {wire: Capture(net, "sw", f"d-{wire}")
-                 for wire in ("wire0", "wire1")[:ctx.start.arms]}
+    captures |= {wire: Capture(net, "sw", wire) for wire in ctx.topology.wires}
     for capture in captures.values():
         capture.begin()
     views = {}
@@ -49,8 +48,7 @@ class _Service:
         self.ctx, self.service, self.views, self.seen = ctx, service, views, seen
         self.client = service.family.address(CLIENT, CLIENT_HOST)
         self.ports = {view.client_port for view in views}
-        self.wires = [p for name, packets in seen.items() if name.startswith("wire")
-                      for p in packets]
+        self.wires = [p for wire in ctx.topology.wires for p in seen[wire]]
 
     def check(self):
         service = self.service
@@ -182,15 +180,16 @@ class _Service:
                    f"{packet}: transport header or data differ from what the client sent")
 
     def _toa(self):
+        # One local port may serve several servers at a time.
         found = {}
-        for _, packet in self._at_servers():
+        for server, packet in self._at_servers():
             for kind, value in packet.l4.options:
                 if kind == TOA_KIND:
-                    found.setdefault((packet.src, packet.sport), set()).add(bytes(value))
+                    found.setdefault((server, packet.sport), set()).add(bytes(value))
         for view in self.views:
             wanted = {_toa_value(self.client, view.client_port)}
             equal(f"TOA of the client's port {view.client_port}",
-                  found.get((view.peer, view.peer_port), set()), wanted)
+                  found.get((view.server, view.peer_port), set()), wanted)
 
     def _stays(self):
         with Udp(self.ctx.net, self.service) as udp:

@@ -102,9 +102,9 @@ class Director:
         self._kernel_side()
 
     def _vhost_backend(self):
-        """testpmd as the vhost-user backend: the other end of virtio-user, on a raw cable."""
+        """testpmd as the vhost-user backend, in the host: between virtio-user and the cable."""
         self.vhost = self.net.spawn(
-            "d", "testpmd", "dpdk-testpmd",
+            "host", "testpmd", "dpdk-testpmd",
             # It polls on core 0; the worker has core 1.
             "-l", "0,1", "--main-lcore", "1", "--no-huge", "-m", "128", "--no-pci",
             "--no-telemetry", f"--file-prefix={self.net.prefix}vhost",

@@ -22,6 +22,10 @@ def equal(what, seen, wanted):
         raise Failed(f"{what}: expected {wanted!r}, seen {seen!r}")
 
 
+def _line(command):
+    return " ".join(map(str, command))
+
+
 class Report:
     """Counts and prints. `evidence` is called after a failure and returns lines to print."""
 
@@ -41,9 +45,9 @@ class Report:
             self._fail(name, str(failure))
         except subprocess.CalledProcessError as error:
             output = (error.stderr or error.stdout or "").strip()
-            self._fail(name, f"{' '.join(error.cmd)}: exit {error.returncode}: {output}")
+            self._fail(name, f"{_line(error.cmd)}: exit {error.returncode}: {output}")
         except subprocess.TimeoutExpired as error:
-            self._fail(name, f"{' '.join(error.cmd)}: no end within {error.timeout} s")
+            self._fail(name, f"{_line(error.cmd)}: no end within {error.timeout} s")
         except OSError as error:
             self._fail(name, f"{type(error).__name__}: {error}")
         except Exception:  # a defect of the check itself must not hide the others' results

@@ -36,6 +36,8 @@ class Topology:
         self.net = net
         self.start = start
         self.back = BACK if start.networks == 2 else FRONT
+        # With virtio-user the director is as in a virtual machine: the cables are its host's.
+        self.wires_in = "host" if start.device == "virtio_user" else "d"
         # Switches by network, as far as they are the director's.
         self.front_switch = "front" if start.arms == 2 else "lan"
         self.back_switch = "back" if start.arms == 2 else "lan"
@@ -51,10 +53,13 @@ class Topology:
                    "via", family.address(CLIENT, ROUTER_HOST))
         self._router()
         # The director's cables. Their ends are not the kernel's business until shuntd says so.
-        net.sysctl("d", "net.ipv6.conf.default.disable_ipv6=1")
-        net.cable("d", "wire0", self.front_switch)
+        if self.wires_in == "host":
+            net.add("host")
+        for node in {"d", self.wires_in}:
+            net.sysctl(node, "net.ipv6.conf.default.disable_ipv6=1")
+        net.cable(self.wires_in, "wire0", self.front_switch)
         if start.arms == 2:
-            net.cable("d", "wire1", self.back_switch)
+            net.cable(self.wires_in, "wire1", self.back_switch)
         for server in SERVERS:
             self._server(server)
         self._wait_for_servers()
@@ -72,11 +77,11 @@ class Topology:
                   *(alone(f, FRONT, ROUTER_SECOND_HOST) for f in FAMILIES))
         # Counts replies that come by the second leg; ARP and ND pass there anyway.
         net.run("r", "nft", """
-            table netdev legs {
+            table inet legs {
                 counter second { }
-                chain in {
-                    type filter hook ingress device front2 priority 0
-                    udp sport 53 counter name second
+                chain forward {
+                    type filter hook forward priority 0
+                    iifname front2 udp sport 53 counter name second
                 }
             }""")
         if self.back == BACK:
@@ -131,12 +136,16 @@ class Topology:
 
     def second_leg(self):
         """UDP replies of VIPs that came by the router's second leg so far."""
-        out = self.net.run("r", "nft", "-j", "list", "counter", "netdev", "legs", "second")
+        out = self.net.run("r", "nft", "-j", "list", "counter", "inet", "legs", "second")
         return next(item["counter"]["packets"] for item in json.loads(out)["nftables"]
                     if "counter" in item)
 
+    @property
+    def wires(self):
+        """The switches' ends of the director's cables, in the node sw."""
+        return [f"{self.wires_in}-wire{port}" for port in range(self.start.arms)]
+
     def director_bytes(self):
         """Bytes that came to and from the director over all its cables so far."""
-        cables = ("wire0", "wire1")[:self.start.arms]
-        return sum(self.net.statistic("sw", f"d-{cable}", f"{direction}_bytes")
-                   for cable in cables for direction in ("rx", "tx"))
+        return sum(self.net.statistic("sw", wire, f"{direction}_bytes")
+                   for wire in self.wires for direction in ("rx", "tx"))

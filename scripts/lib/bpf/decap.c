@@ -14,8 +14,13 @@
 static long (*adjust_room)(struct __sk_buff *skb, int difference, unsigned mode,
                            unsigned long long flags) = (void *)BPF_FUNC_skb_adjust_room;
 
+static long (*pull_data)(struct __sk_buff *skb, unsigned len) = (void *)BPF_FUNC_skb_pull_data;
+
 __attribute__((section("tc"), used)) int decap(struct __sk_buff *skb)
 {
+    // A frame from an AF_PACKET ring lies in pages behind the part that may be read here. (Too
+    // short for it all: what there is, the checks below tell.)
+    pull_data(skb, sizeof(struct ethhdr) + sizeof(struct ipv6hdr));
     void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
     struct ethhdr *eth = data;
     int outer;
