@@ -7,8 +7,12 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/if_packet.h>
+#include <net/if.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <rte_errno.h>
 #include <rte_lcore.h>
@@ -69,6 +73,17 @@ int shunt_packet_ignore_outgoing(int fd, unsigned int if_index) {
     };
     const struct sock_fprog filter = {.len = RTE_DIM(code), .filter = code};
     return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)) == 0 ? 1 : -errno;
+}
+
+int shunt_interface_is_running(const char *name) {
+    struct ifreq request = {0};
+    if (strlen(name) >= sizeof(request.ifr_name)) return 0;
+    strcpy(request.ifr_name, name);
+    const int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return 0;
+    const int known = ioctl(fd, SIOCGIFFLAGS, &request) == 0;
+    close(fd);
+    return known && (request.ifr_flags & IFF_RUNNING) != 0;
 }
 
 struct rte_mbuf *shunt_ref_pktmbuf_alloc(struct rte_mempool *pool) {

@@ -38,6 +38,9 @@ void shunt_pktmbuf_free_seg(struct rte_mbuf *segment);
  */
 int shunt_packet_ignore_outgoing(int fd, unsigned int if_index);
 
+/* 1 if the kernel interface `name` is there, up, and has a carrier; else 0. */
+int shunt_interface_is_running(const char *name);
+
 /* The C originals, for tests. */
 struct rte_mbuf *shunt_ref_pktmbuf_alloc(struct rte_mempool *pool);
 void shunt_ref_pktmbuf_free(struct rte_mbuf *packet);

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 
-use crate::{EalConfig, EalError};
+use crate::{EalConfig, EalError, LogLevel};
 
 /// The command line for `config`, on huge pages or not, with EAL's main thread on `cpus`.
 ///
@@ -49,7 +49,9 @@ pub(crate) fn command_line(
     let mut args: Vec<String> = ["shunt", "--no-telemetry"].map(String::from).into();
     args.push(format!("--lcores=0@({})", list.join(",")));
     args.push(format!("--file-prefix={prefix}"));
-    args.push(format!("--log-level={}", config.log_level.number()));
+    // Warnings are part of our errors, whether or not they are reported as well.
+    let level = config.log_level.max(LogLevel::Warning);
+    args.push(format!("--log-level={}", level.number()));
     if huge {
         args.extend(["--in-memory", "--single-file-segments"].map(String::from));
     } else {
@@ -95,7 +97,6 @@ pub(crate) fn command_line(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::LogLevel;
 
     fn line(config: &EalConfig, huge: bool) -> Result<String, EalError> {
         let args = command_line(config, huge, &[0, 2])?;
@@ -117,7 +118,7 @@ mod tests {
         };
         assert_eq!(
             line(&config, false).unwrap(),
-            "shunt --no-telemetry --lcores=0@(0,2) --file-prefix=a-b_1 --log-level=4 --no-huge \
+            "shunt --no-telemetry --lcores=0@(0,2) --file-prefix=a-b_1 --log-level=5 --no-huge \
              --no-shconf -m 64 --iova-mode=va --no-pci --vdev=net_tap0,iface=x"
         );
     }

@@ -9,6 +9,8 @@ use dpdk_sys::{
     RTE_ETH_NAME_MAX_LEN, RTE_MAX_ETHPORTS, rte_device, rte_eth_dev_info, rte_eth_dev_owner,
 };
 
+use rustix::io::Errno;
+
 use crate::drivers::{self, Quirks};
 use crate::eal::Runtime;
 use crate::error::Reason;
@@ -157,22 +159,24 @@ impl Attached {
         }
         let device = self.device.clone();
         let reason = Reason::of(code, lines);
-        Err(match rustix::io::Errno::from_raw_os_error(reason.errno) {
-            rustix::io::Errno::NOTSUP => DeviceError::NotSupported {
+        Err(if reason.is(Errno::NOTSUP) {
+            DeviceError::NotSupported {
                 device,
                 step,
                 driver: self.driver.clone(),
-            },
-            rustix::io::Errno::NOMEM => DeviceError::NoMemory {
+            }
+        } else if reason.is(Errno::NOMEM) {
+            DeviceError::NoMemory {
                 device,
                 step,
                 reason,
-            },
-            _ => DeviceError::Failed {
+            }
+        } else {
+            DeviceError::Failed {
                 device,
                 step,
                 reason,
-            },
+            }
         })
     }
 }
@@ -276,6 +280,14 @@ fn probe(
         let hint = format!("the machine has no PCI device {address}, see `lspci -D`");
         return Err(DeviceError::NoSuchDevice { device, hint });
     }
+    if let Some(interface) = tap_interface(&device)
+        && is_running(interface)
+    {
+        return Err(DeviceError::InUse {
+            device,
+            by: "another process".to_owned(),
+        });
+    }
     // SAFETY: a string; EAL runs.
     let (code, lines) = log::capture(|| unsafe { dpdk_sys::rte_dev_probe(arguments.as_ptr()) });
     if code == 0
@@ -288,22 +300,40 @@ fn probe(
         return Ok(port);
     }
     let reason = Reason::of(code, lines);
-    match rustix::io::Errno::from_raw_os_error(reason.errno) {
-        // rte_devargs_parse(): no bus knows the name.
-        rustix::io::Errno::FAULT => Err(DeviceError::UnknownDriver {
+    // rte_devargs_parse(): no bus knows the name.
+    if reason.is(Errno::FAULT) {
+        return Err(DeviceError::UnknownDriver {
             device,
             drivers: drivers::known(),
-        }),
-        rustix::io::Errno::NODEV if pci.is_some() => {
-            let hint = "EAL was started without the PCI bus".to_owned();
-            Err(DeviceError::NoSuchDevice { device, hint })
-        }
-        _ => Err(DeviceError::Probe {
-            device,
-            reason,
-            hint: probe_hint(pci),
-        }),
+        });
     }
+    if reason.is(Errno::NODEV) && pci.is_some() {
+        let hint = "EAL was started without the PCI bus".to_owned();
+        return Err(DeviceError::NoSuchDevice { device, hint });
+    }
+    Err(DeviceError::Probe {
+        device,
+        reason,
+        hint: probe_hint(pci),
+    })
+}
+
+/// The kernel interface that a TAP device is to have, if it is named.
+fn tap_interface(device: &str) -> Option<&str> {
+    let arguments = device.strip_prefix("vdev:").unwrap_or(device);
+    let is_tap = arguments.starts_with("net_tap") || arguments.starts_with("net_tun");
+    arguments
+        .split(',')
+        .find_map(|a| a.strip_prefix("iface="))
+        .filter(|_| is_tap)
+}
+
+/// Whether a kernel interface is there, up, and has a carrier. A TAP has one while somebody holds
+/// it; the driver would join in and take a share of its frames, instead of failing.
+fn is_running(interface: &str) -> bool {
+    // SAFETY: a string.
+    CString::new(interface)
+        .is_ok_and(|name| unsafe { dpdk_sys::shunt_interface_is_running(name.as_ptr()) == 1 })
 }
 
 /// What an operator may have forgotten.
@@ -495,6 +525,14 @@ fn pci_address(name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn knows_the_interface_of_a_tap() {
+        assert_eq!(tap_interface("net_tap0,mac=fixed,iface=x"), Some("x"));
+        assert_eq!(tap_interface("vdev:net_tun3,iface=y,z=1"), Some("y"));
+        assert_eq!(tap_interface("net_af_packet0,iface=x"), None);
+        assert_eq!(tap_interface("net_tap0"), None);
+    }
 
     #[test]
     fn knows_a_pci_address() {

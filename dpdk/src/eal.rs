@@ -107,7 +107,7 @@ impl Eal {
         if STARTED.swap(true, Ordering::Relaxed) {
             return Err(EalError::AlreadyInitialised);
         }
-        log::redirect(log);
+        let level = log::redirect(config.log_level, log);
 
         // EAL reorders the array of pointers, so that it gets one of its own.
         let mut argv: Vec<*mut c_char> = args.iter().map(|a| a.as_ptr().cast_mut()).collect();
@@ -116,7 +116,7 @@ impl Eal {
         // SAFETY: `argc` strings that live until after the call, in an array that ends with null;
         // EAL copies what it keeps. Lines below the level set here were never asked for.
         let (code, lines) = log::capture(|| unsafe {
-            dpdk_sys::rte_log_set_global_level(config.log_level.number());
+            dpdk_sys::rte_log_set_global_level(level.number());
             dpdk_sys::rte_eal_init(argc, argv.as_mut_ptr())
         });
         let reason = (code < 0).then(|| Reason::of(code, lines));

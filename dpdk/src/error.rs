@@ -3,6 +3,8 @@
 use std::ffi::CStr;
 use std::fmt;
 
+use rustix::io::Errno;
+
 /// Why DPDK refused: its error number in words, and the errors it logged meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
@@ -23,6 +25,11 @@ impl Reason {
             _ => code.saturating_neg(),
         };
         Self { errno, log }
+    }
+
+    /// Whether it is this error.
+    pub(crate) fn is(&self, errno: Errno) -> bool {
+        self.errno == errno.raw_os_error()
     }
 }
 

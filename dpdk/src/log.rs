@@ -1,5 +1,5 @@
-//! EAL's log lines: each goes to the sink given at start, and errors logged by a call that fails
-//! become part of the error it returns.
+//! EAL's log lines: those that were asked for go to the sink given at start, and errors and warnings
+//! logged by a call that fails become part of the error it returns.
 
 use std::cell::RefCell;
 use std::ffi::c_char;
@@ -48,7 +48,8 @@ impl LogLevel {
 /// must neither panic nor call into this crate.
 pub type LogSink = Box<dyn Fn(LogLevel, &str) + Send + Sync>;
 
-static SINK: OnceLock<Option<LogSink>> = OnceLock::new();
+/// Where lines go, and the least severity of those that do.
+static SINK: OnceLock<(LogLevel, Option<LogSink>)> = OnceLock::new();
 
 /// What DPDK logs as errors and warnings although nothing is lost; reported as [`LogLevel::Info`].
 /// An operator who is told of errors at every start stops reading them.
@@ -68,25 +69,33 @@ const HARMLESS: &[&str] = &[
     "No valid MAC in devargs or device, use random",
 ];
 
-/// Most lines and bytes that are kept of a failing call's errors.
+/// What a failing call need not say, because its error does.
+const NOTHING_NEW: &[&str] = &[
+    "EAL: Driver cannot attach the device",
+    "EAL: Failed to attach device on primary process",
+];
+
+/// Most lines and bytes that are kept of what a failing call logs.
 const KEEP: usize = 6;
 const KEEP_BYTES: usize = 240;
 
 thread_local! {
-    /// Errors that this thread's current call has logged.
+    /// What this thread's current call has logged.
     static CAPTURED: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// Sends EAL's lines to `sink`, or nowhere. Once a process.
-pub(crate) fn redirect(sink: Option<LogSink>) {
-    if SINK.set(sink).is_ok() {
+/// Sends EAL's lines to `sink`, or nowhere. Once a process. Returns the level that EAL is to log
+/// at: warnings are needed for our errors even if nobody wants to see them.
+pub(crate) fn redirect(level: LogLevel, sink: Option<LogSink>) -> LogLevel {
+    if SINK.set((level, sink)).is_ok() {
         // SAFETY: `receive` keeps to the shim's contract for its lifetime, the process's. Without
         // memory for a stream the lines go to stderr as before.
         unsafe { dpdk_sys::shunt_log_redirect(Some(receive)) };
     }
+    level.max(LogLevel::Warning)
 }
 
-/// Runs `call` and returns what it returned and the errors it logged.
+/// Runs `call` and returns what it returned and the errors and warnings it logged.
 pub(crate) fn capture<R>(call: impl FnOnce() -> R) -> (R, Vec<String>) {
     CAPTURED.set(Some(Vec::new()));
     // SAFETY: writes a thread-local variable. Not every failing call sets it.
@@ -104,16 +113,18 @@ unsafe extern "C" fn receive(level: u32, text: *const c_char, len: usize) {
         if line.is_empty() {
             continue;
         }
-        let harmless = HARMLESS.iter().any(|words| line.contains(words));
-        let level = if harmless {
+        let is_one_of = |list: &[&str]| list.iter().any(|words| line.contains(words));
+        let level = if is_one_of(HARMLESS) {
             level.max(LogLevel::Info)
         } else {
             level
         };
-        if level == LogLevel::Error {
+        if level <= LogLevel::Warning && !is_one_of(NOTHING_NEW) {
             keep(line);
         }
-        if let Some(Some(sink)) = SINK.get() {
+        if let Some((least, Some(sink))) = SINK.get()
+            && level <= *least
+        {
             sink(level, line);
         }
     }
@@ -143,8 +154,12 @@ mod tests {
         };
         say(dpdk_sys::RTE_LOG_ERR, "before\n");
         let ((), lines) = capture(|| {
-            say(dpdk_sys::RTE_LOG_ERR, "EAL: one\nEAL: two\n\n");
+            say(dpdk_sys::RTE_LOG_WARNING, "EAL: one\nEAL: two\n\n");
             say(dpdk_sys::RTE_LOG_INFO, "EAL: not an error\n");
+            say(
+                dpdk_sys::RTE_LOG_ERR,
+                "EAL: Driver cannot attach the device (x)\n",
+            );
             say(
                 dpdk_sys::RTE_LOG_ERR,
                 "qdisc_create_multiq(): not one either\n",

@@ -8,6 +8,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use dpdk_sys::{RTE_MEMPOOL_CACHE_MAX_SIZE, RTE_PKTMBUF_HEADROOM, rte_mbuf, rte_mempool};
+use rustix::io::Errno;
 use shunt_dataplane::io::Pool;
 
 use crate::eal::Runtime;
@@ -153,16 +154,19 @@ pub(crate) fn create(runtime: &Arc<Runtime>, config: &MempoolConfig) -> Result<M
     let Some(pool) = NonNull::new(pool).map(RawPool) else {
         let reason = Reason::of(-1, lines);
         let name = config.name.clone();
-        return Err(match rustix::io::Errno::from_raw_os_error(reason.errno) {
-            rustix::io::Errno::EXIST => PoolError::Exists { name },
-            rustix::io::Errno::NOMEM => PoolError::NoMemory {
+        return Err(if reason.is(Errno::EXIST) {
+            PoolError::Exists { name }
+        } else if reason.is(Errno::NOMEM) {
+            let (mbufs, data_room) = (config.mbufs, config.data_room);
+            PoolError::NoMemory {
                 name,
-                mbufs: config.mbufs,
-                data_room: config.data_room,
+                mbufs,
+                data_room,
                 mib: config.bytes() >> 20,
                 reason,
-            },
-            _ => PoolError::Failed { name, reason },
+            }
+        } else {
+            PoolError::Failed { name, reason }
         });
     };
     pools.push(pool);

@@ -92,6 +92,9 @@ fn crosses_the_kernel() {
         }
     }
 
+    // Joining a TAP that somebody holds would take frames from them.
+    let held = eal.attach("net_tap1,iface=sdtap0").unwrap_err();
+    assert!(matches!(held, DeviceError::InUse { .. }), "{held}");
     let two = eal.attach("net_tap1,iface=sdtap1").unwrap();
     let uneven = PortConfig {
         rx_queues: 1,
