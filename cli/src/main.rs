@@ -1,2 +1,101 @@
-//! Placeholder.
-fn main() {}
+//! `shunt`, the operator's command: a client of the director's API, and a checker of configuration
+//! files. It links no DPDK and keeps no state.
+//!
+//! `args` is the command line, `client` the way to the API, `show` prints what is asked, `change`
+//! sends what shall be, `rs_setup` tells what a real server needs.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod change;
+mod check;
+mod client;
+mod failure;
+mod rs_setup;
+mod show;
+mod table;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Arguments, Command, ServerCommand, ServiceCommand};
+use crate::client::Client;
+use crate::failure::Failure;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(text) => {
+            let mut out = std::io::stdout().lock();
+            // A reader that has seen enough (`| head`) is no failure.
+            let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            if arguments.json {
+                println!("{}", failure.json());
+            } else {
+                eprintln!("{failure}");
+            }
+            failure.exit_code()
+        }
+    }
+}
+
+/// Does what was asked; returns what goes to standard output.
+fn run(arguments: &Arguments) -> Result<String, Failure> {
+    if let Command::Check { file, elsewhere } = &arguments.command {
+        return check::check(file, *elsewhere, arguments.json);
+    }
+    let client = Client::new(&arguments.socket)?;
+    let json = arguments.json;
+    match &arguments.command {
+        Command::Check { .. } => Ok(String::new()),
+        Command::Status => show::status(&client, json),
+        Command::Services { service } => show::services(&client, service.as_deref(), json),
+        Command::Servers { service } => show::servers(&client, service.as_deref(), json),
+        Command::Sessions {
+            service,
+            server,
+            limit,
+        } => show::sessions(&client, service.as_deref(), server.as_deref(), *limit, json),
+        Command::Counters { all } => show::counters(&client, *all, json),
+        Command::Interfaces => show::interfaces(&client, json),
+        Command::Neighbours => show::neighbours(&client, json),
+        Command::Route { to } => show::route(&client, *to, json),
+        Command::Service(command) => match command {
+            ServiceCommand::Add { service, settings } => {
+                change::add_service(&client, service, settings, json)
+            }
+            ServiceCommand::Change { service, settings } => {
+                change::change_service(&client, service, settings, json)
+            }
+            ServiceCommand::Remove { service } => change::remove_service(&client, service, json),
+        },
+        Command::Server(command) => match command {
+            ServerCommand::Add {
+                service,
+                server,
+                settings,
+            } => change::add_server(&client, service, server, settings, json),
+            ServerCommand::Change {
+                service,
+                server,
+                settings,
+            } => change::change_server(&client, service, server, settings, json),
+            ServerCommand::Remove { service, server } => {
+                change::remove_server(&client, service, server, json)
+            }
+            ServerCommand::Down { service, server } => {
+                change::mark_server(&client, service, server, "down", json)
+            }
+            ServerCommand::Up { service, server } => {
+                change::mark_server(&client, service, server, "up", json)
+            }
+        },
+        Command::Reload => change::reload(&client, json),
+        Command::RsSetup(setup) => rs_setup::rs_setup(&client, setup, json),
+    }
+}

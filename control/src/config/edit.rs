@@ -23,7 +23,10 @@ pub type Refused = Vec<Mistake>;
 /// # Errors
 /// Every mistake in it.
 pub fn service(body: &Value, config: &Config) -> Result<Service, Refused> {
-    placed(body, config).map(|(service, _)| service)
+    let mistakes = Mistakes::default();
+    let read = read_service(body, config, &mistakes);
+    none(mistakes)?;
+    read.map(|(service, _)| service).ok_or_else(Vec::new)
 }
 
 /// The services with `body` put in: in the place of the service of the same key, else at the end.
@@ -35,22 +38,30 @@ pub fn put_service(
     body: &Value,
     config: &Config,
 ) -> Result<(Vec<Service>, ServiceKey, bool), Refused> {
-    let new = placed(body, config)?;
-    let key = new.0.key;
-    let mut list: Vec<Placed> = config
-        .services
-        .iter()
-        .map(|s| (s.clone(), Places::in_force(s)))
-        .collect();
-    let at = list.iter().position(|(s, _)| s.key == key);
-    match at.and_then(|n| list.get_mut(n)) {
-        Some(old) => *old = new,
-        None => list.push(new),
-    }
     let mistakes = Mistakes::default();
+    let read = read_service(body, config, &mistakes);
+    let mut list = in_force(config);
+    let mut new = true;
+    let key = read.map(|placed| {
+        let key = placed.0.key;
+        match list.iter_mut().find(|(s, _)| s.key == key) {
+            Some(old) => {
+                *old = placed;
+                new = false;
+            }
+            None => list.push(placed),
+        }
+        key
+    });
     check::services(&list, config.limits.servers, &mistakes);
-    let services = list.into_iter().map(|(service, _)| service).collect();
-    none(mistakes).map(|()| (services, key, at.is_none()))
+    none(mistakes)?;
+    // A service without identity is a mistake.
+    let key = key.ok_or_else(Vec::new)?;
+    Ok((
+        list.into_iter().map(|(service, _)| service).collect(),
+        key,
+        new,
+    ))
 }
 
 /// The services with the settings in `body` changed in `old`. What identifies a service cannot be
@@ -85,35 +96,38 @@ pub fn put_server(
     if let Some((server, place)) = &read {
         service::check_server(server, &of.key, place, &mistakes);
     }
-    none(mistakes)?;
-    let Some((server, place)) = read else {
-        return Err(Vec::new());
-    };
-    let mut changed = of.clone();
-    let at = changed
-        .servers
-        .iter()
-        .position(|s| s.address == server.address);
-    match at.and_then(|n| changed.servers.get_mut(n)) {
-        Some(old) => *old = server,
-        None => changed.servers.push(server),
-    }
-    let services = replace(changed, config);
-    let mistakes = Mistakes::default();
-    let list: Vec<Placed> = services
-        .iter()
-        .map(|s| {
-            let mut places = Places::in_force(s);
-            if s.key == of.key
-                && let Some(n) = s.servers.iter().position(|s| s.address == server.address)
-            {
-                places.servers[n] = place.clone();
+    let mut list = in_force(config);
+    let mut new = true;
+    let mut address = None;
+    if let (Some((server, place)), Some((service, places))) =
+        (read, list.iter_mut().find(|(s, _)| s.key == of.key))
+    {
+        address = Some(server.address);
+        match service
+            .servers
+            .iter()
+            .position(|s| s.address == server.address)
+        {
+            Some(n) => {
+                new = false;
+                service.servers[n] = server;
+                places.servers[n] = place;
             }
-            (s.clone(), places)
-        })
-        .collect();
+            None => {
+                service.servers.push(server);
+                places.servers.push(place);
+            }
+        }
+    }
     check::services(&list, config.limits.servers, &mistakes);
-    none(mistakes).map(|()| (services, server.address, at.is_none()))
+    none(mistakes)?;
+    // A server without address is a mistake, and the service is one in force.
+    let address = address.ok_or_else(Vec::new)?;
+    Ok((
+        list.into_iter().map(|(service, _)| service).collect(),
+        address,
+        new,
+    ))
 }
 
 /// The services with the settings in `body` changed in the server `old` of `of`. The address
@@ -160,15 +174,20 @@ fn replace(changed: Service, config: &Config) -> Vec<Service> {
     config.services.iter().map(same).collect()
 }
 
-fn placed(body: &Value, config: &Config) -> Result<Placed, Refused> {
-    let mistakes = Mistakes::default();
+fn in_force(config: &Config) -> Vec<Placed> {
+    config
+        .services
+        .iter()
+        .map(|s| (s.clone(), Places::in_force(s)))
+        .collect()
+}
+
+fn read_service(body: &Value, config: &Config, mistakes: &Mistakes) -> Option<Placed> {
     let context = Context {
         timeouts: &config.timeouts,
         servers_key: "servers",
     };
-    let read = service::service(&node::from_json(body), context, &mistakes);
-    none(mistakes)?;
-    read.ok_or_else(Vec::new)
+    service::service(&node::from_json(body), context, mistakes)
 }
 
 fn none(mistakes: Mistakes) -> Result<(), Refused> {

@@ -1,0 +1,249 @@
+//! The command line.
+
+use core::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  the director refused it, or something failed
+  2  wrong arguments
+  3  the configuration has mistakes (check, reload)
+  4  no director answers
+
+A SERVICE is named tcp:10.0.0.100:80 or udp:[2001:db8::100]:53, or by its id;
+a SERVER 172.16.1.5:80 or [2001:db8::5]:80, or by its id.";
+
+/// The operator's command of Shunt, a layer-4 load balancer.
+#[derive(Debug, Parser)]
+#[command(
+    name = "shunt",
+    version,
+    max_term_width = 100,
+    after_help = EXIT_CODES,
+    disable_help_subcommand = true
+)]
+pub(crate) struct Arguments {
+    /// The director's API socket.
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "SHUNT_SOCKET",
+        default_value = "/run/shunt/shunt.sock"
+    )]
+    pub(crate) socket: PathBuf,
+    /// Print JSON instead of tables.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show how the director is.
+    Status,
+    /// List services with their servers.
+    Services {
+        /// Only this one.
+        service: Option<String>,
+    },
+    /// List real servers with what they carried.
+    Servers {
+        /// Only those of this service.
+        service: Option<String>,
+    },
+    /// List sessions.
+    Sessions {
+        /// Only those of this service.
+        #[arg(long)]
+        service: Option<String>,
+        /// Only those of this server of the service.
+        #[arg(long, requires = "service")]
+        server: Option<String>,
+        /// List this many at most; 0 for all.
+        #[arg(long, value_name = "N", default_value_t = 1000)]
+        limit: usize,
+    },
+    /// Show what the workers counted, drops by reason.
+    Counters {
+        /// Also what is zero.
+        #[arg(long)]
+        all: bool,
+    },
+    /// List ports and interfaces.
+    Interfaces,
+    /// List known neighbours.
+    Neighbours,
+    /// Show the way to an address.
+    Route {
+        /// The address.
+        to: IpAddr,
+    },
+    /// Add, change or remove a service.
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// Add, change, mark or remove a real server.
+    #[command(subcommand)]
+    Server(ServerCommand),
+    /// Have the director read its configuration file again.
+    Reload,
+    /// Print or apply what a real server of a service needs.
+    RsSetup(RsSetup),
+    /// Check a configuration file, without a director.
+    Check {
+        /// The file.
+        file: PathBuf,
+        /// It is meant for another machine: don't look for its cores here.
+        #[arg(long)]
+        elsewhere: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServiceCommand {
+    /// Add a service.
+    Add {
+        /// Protocol, VIP and port.
+        service: String,
+        #[command(flatten)]
+        settings: ServiceSettings,
+    },
+    /// Change settings of a service; what is not named stays.
+    Change {
+        /// The service.
+        service: String,
+        #[command(flatten)]
+        settings: ServiceSettings,
+    },
+    /// Remove a service with its servers; their sessions go on as on_removed says.
+    Remove {
+        /// The service.
+        service: String,
+    },
+}
+
+/// Settings of a service, in the words of the configuration file.
+#[derive(Debug, Args)]
+pub(crate) struct ServiceSettings {
+    /// Scheduler.
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) scheduler: Option<String>,
+    /// Flags of the scheduler, with commas.
+    #[arg(long, value_name = "FLAGS", value_delimiter = ',')]
+    pub(crate) scheduler_flags: Option<Vec<String>>,
+    /// Mode of servers that name none: nat, dr, tun, fullnat.
+    #[arg(short, long, value_name = "MODE")]
+    pub(crate) mode: Option<String>,
+    /// Local addresses of fullnat, with commas.
+    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
+    pub(crate) local_addresses: Option<Vec<String>>,
+    /// Who answers for the VIP: kernel, worker.
+    #[arg(long, value_name = "WHO")]
+    pub(crate) announce: Option<String>,
+    /// TCP segments without session: reset, drop, schedule.
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) unknown: Option<String>,
+    /// When no server is available: reset, icmp, drop.
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) no_server: Option<String>,
+    /// Sessions of a removed server: finish, hold, reschedule, reset.
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) on_removed: Option<String>,
+    /// Sessions of a server that is down: finish, hold, reschedule, reset.
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) on_down: Option<String>,
+    /// TTL and hop limit: decrement, keep.
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) ttl: Option<String>,
+    /// Whether fullnat segments tell the client's address.
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) toa: Option<bool>,
+    /// An idle timeout, such as tcp_established=1h; may be repeated.
+    #[arg(long, value_name = "NAME=TIME", value_parser = pair)]
+    pub(crate) timeout: Vec<(String, String)>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(name, time)| (name.to_owned(), time.to_owned()))
+        .ok_or_else(|| "write NAME=TIME, such as tcp_established=1h".to_owned())
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServerCommand {
+    /// Add a server to a service, as the newest.
+    Add {
+        /// The service.
+        service: String,
+        /// Address and port; without a port the service's.
+        server: String,
+        #[command(flatten)]
+        settings: ServerSettings,
+    },
+    /// Change settings of a server; what is not named stays.
+    Change {
+        /// The service.
+        service: String,
+        /// The server.
+        server: String,
+        #[command(flatten)]
+        settings: ServerSettings,
+    },
+    /// Remove a server; its sessions go on as on_removed says.
+    Remove {
+        /// The service.
+        service: String,
+        /// The server.
+        server: String,
+    },
+    /// Mark a server dead: no new sessions, the others as on_down says.
+    Down {
+        /// The service.
+        service: String,
+        /// The server.
+        server: String,
+    },
+    /// Mark a server alive.
+    Up {
+        /// The service.
+        service: String,
+        /// The server.
+        server: String,
+    },
+}
+
+/// Settings of a server, in the words of the configuration file.
+#[derive(Debug, Args)]
+pub(crate) struct ServerSettings {
+    /// Weight, 0 to 65535; 0: no new sessions.
+    #[arg(short, long, value_name = "N")]
+    pub(crate) weight: Option<u32>,
+    /// How packets reach it: nat, dr, tun, fullnat.
+    #[arg(short, long, value_name = "MODE")]
+    pub(crate) mode: Option<String>,
+    /// Most sessions at a time; 0: no limit.
+    #[arg(long, value_name = "N")]
+    pub(crate) upper_threshold: Option<u32>,
+    /// Below this many sessions a full server is used again.
+    #[arg(long, value_name = "N")]
+    pub(crate) lower_threshold: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RsSetup {
+    /// The service.
+    pub(crate) service: String,
+    /// Only this server; needed where the service's servers have different modes.
+    #[arg(long, value_name = "SERVER")]
+    pub(crate) server: Option<String>,
+    /// The server's interface towards director and clients; found by route if left out.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) interface: Option<String>,
+    /// Apply it to this machine (or network namespace) instead of printing it.
+    #[arg(long)]
+    pub(crate) apply: bool,
+}

@@ -1,0 +1,227 @@
+//! The commands that change something: services, servers, reload.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use hyper::Method;
+use serde_json::{Value, json};
+use shunt_control::api::types::{
+    Changes, Server, ServerSpec, ServerStatus, Service, ServiceSpec, Status,
+};
+
+use crate::args::{ServerSettings, ServiceSettings};
+use crate::client::{Client, escaped};
+use crate::failure::Failure;
+use crate::show::pretty;
+
+fn service_spec(settings: &ServiceSettings) -> ServiceSpec {
+    let timeouts: BTreeMap<String, String> = settings.timeout.iter().cloned().collect();
+    ServiceSpec {
+        scheduler: settings.scheduler.clone(),
+        scheduler_flags: settings.scheduler_flags.clone(),
+        mode: settings.mode.clone(),
+        local_addresses: settings.local_addresses.clone(),
+        announce: settings.announce.clone(),
+        unknown: settings.unknown.clone(),
+        no_server: settings.no_server.clone(),
+        on_removed: settings.on_removed.clone(),
+        on_down: settings.on_down.clone(),
+        ttl: settings.ttl.clone(),
+        toa: settings.toa,
+        timeouts: if timeouts.is_empty() {
+            None
+        } else {
+            Some(timeouts)
+        },
+        ..ServiceSpec::default()
+    }
+}
+
+fn server_spec(settings: &ServerSettings) -> ServerSpec {
+    ServerSpec {
+        address: None,
+        weight: settings.weight,
+        mode: settings.mode.clone(),
+        upper_threshold: settings.upper_threshold,
+        lower_threshold: settings.lower_threshold,
+    }
+}
+
+fn service_path(service: &str) -> String {
+    format!("/v1/services/{}", escaped(service))
+}
+
+fn server_path(service: &str, server: &str) -> String {
+    format!("{}/servers/{}", service_path(service), escaped(server))
+}
+
+/// `service add`
+pub(crate) fn add_service(
+    client: &Client,
+    name: &str,
+    settings: &ServiceSettings,
+    as_json: bool,
+) -> Result<String, Failure> {
+    let named = name
+        .split_once(':')
+        .filter(|(protocol, _)| ["tcp", "udp"].contains(protocol));
+    let Some((protocol, vip)) = named else {
+        return Err(Failure::Other(format!(
+            "\"{name}\" names no service: write tcp:10.0.0.100:80 or udp:[2001:db8::100]:53"
+        )));
+    };
+    let spec = ServiceSpec {
+        protocol: Some(protocol.to_owned()),
+        vip: Some(vip.to_owned()),
+        ..service_spec(settings)
+    };
+    let made: Service = client.put(Method::POST, "/v1/services", &spec)?;
+    said(as_json, &json!(made), format!("service {} added", made.key))
+}
+
+/// `service change`
+pub(crate) fn change_service(
+    client: &Client,
+    name: &str,
+    settings: &ServiceSettings,
+    as_json: bool,
+) -> Result<String, Failure> {
+    let changed: Service =
+        client.put(Method::PATCH, &service_path(name), &service_spec(settings))?;
+    said(
+        as_json,
+        &json!(changed),
+        format!("service {} changed", changed.key),
+    )
+}
+
+/// `service remove`
+pub(crate) fn remove_service(
+    client: &Client,
+    name: &str,
+    as_json: bool,
+) -> Result<String, Failure> {
+    client.delete(&service_path(name))?;
+    said(
+        as_json,
+        &json!({ "removed": name }),
+        format!("service {name} removed"),
+    )
+}
+
+/// `server add`
+pub(crate) fn add_server(
+    client: &Client,
+    service: &str,
+    server: &str,
+    settings: &ServerSettings,
+    as_json: bool,
+) -> Result<String, Failure> {
+    let spec = ServerSpec {
+        address: Some(server.to_owned()),
+        ..server_spec(settings)
+    };
+    let path = format!("{}/servers", service_path(service));
+    let made: Server = client.put(Method::POST, &path, &spec)?;
+    let text = format!(
+        "server {} added to {} with weight {}",
+        made.address, made.service, made.weight
+    );
+    said(as_json, &json!(made), text)
+}
+
+/// `server change`
+pub(crate) fn change_server(
+    client: &Client,
+    service: &str,
+    server: &str,
+    settings: &ServerSettings,
+    as_json: bool,
+) -> Result<String, Failure> {
+    let path = server_path(service, server);
+    let changed: Server = client.put(Method::PATCH, &path, &server_spec(settings))?;
+    let text = format!("server {} of {} changed", changed.address, changed.service);
+    said(as_json, &json!(changed), text)
+}
+
+/// `server remove`
+pub(crate) fn remove_server(
+    client: &Client,
+    service: &str,
+    server: &str,
+    as_json: bool,
+) -> Result<String, Failure> {
+    client.delete(&server_path(service, server))?;
+    said(
+        as_json,
+        &json!({ "removed": server }),
+        format!("server {server} removed from {service}"),
+    )
+}
+
+/// `server down` and `server up`
+pub(crate) fn mark_server(
+    client: &Client,
+    service: &str,
+    server: &str,
+    status: &str,
+    as_json: bool,
+) -> Result<String, Failure> {
+    let path = format!("{}/status", server_path(service, server));
+    let body = ServerStatus {
+        status: status.to_owned(),
+    };
+    let marked: Server = client.put(Method::PUT, &path, &body)?;
+    let text = format!(
+        "server {} of {} is {}",
+        marked.address, marked.service, marked.status
+    );
+    said(as_json, &json!(marked), text)
+}
+
+/// `reload`
+pub(crate) fn reload(client: &Client, as_json: bool) -> Result<String, Failure> {
+    let outcome: Result<Changes, Failure> = client.put(Method::POST, "/v1/reload", &json!({}));
+    let changes = match outcome {
+        Ok(changes) => changes,
+        Err(Failure::Refused(problem)) if !problem.errors.is_empty() => {
+            // As a compiler tells it; `shunt check` shows the lines as well.
+            let status: Status = client.get("/v1/status")?;
+            let file = status
+                .file
+                .unwrap_or_else(|| "the configuration".to_owned());
+            let mut text = format!(
+                "shunt: refused: {}",
+                problem.detail.as_deref().unwrap_or("")
+            );
+            for mistake in &problem.errors {
+                let at = match (mistake.line, mistake.column) {
+                    (Some(line), Some(column)) => format!("{file}:{line}:{column}"),
+                    _ => file.clone(),
+                };
+                let _ = write!(text, "\n{at}: {}", mistake.detail);
+                if let Some(help) = &mistake.help {
+                    let _ = write!(text, "\n    {}", help.replace('\n', "\n    "));
+                }
+            }
+            return Err(Failure::Mistakes {
+                text,
+                json: json!(problem),
+            });
+        }
+        Err(failure) => return Err(failure),
+    };
+    let text = format!(
+        "read again, snapshot {}: services +{} -{}, servers +{} -{}",
+        changes.generation,
+        changes.services_added,
+        changes.services_removed,
+        changes.servers_added,
+        changes.servers_removed,
+    );
+    said(as_json, &json!(changes), text)
+}
+
+fn said(as_json: bool, value: &Value, text: String) -> Result<String, Failure> {
+    Ok(if as_json { pretty(value) } else { text + "\n" })
+}

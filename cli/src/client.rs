@@ -1,0 +1,159 @@
+//! The way to the API: one HTTP request at a time over the UNIX socket, bounded in time and size.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use shunt_control::api::types::Problem;
+use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
+
+use crate::failure::Failure;
+
+/// Longest time for an answer; the director bounds its own below that.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Largest answer, bytes: a listing of some hundred thousand servers.
+const ANSWER: usize = 256 << 20;
+
+/// A client of one director.
+pub(crate) struct Client {
+    socket: PathBuf,
+    runtime: Runtime,
+}
+
+impl Client {
+    /// For the director behind `socket`. Does not connect yet.
+    pub(crate) fn new(socket: &Path) -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::Other(format!("cannot start: {error}")))?;
+        Ok(Self {
+            socket: socket.to_owned(),
+            runtime,
+        })
+    }
+
+    /// `GET`.
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        decode(&self.send(Method::GET, path, Bytes::new())?)
+    }
+
+    /// Another method, with a body.
+    pub(crate) fn put<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let body = serde_json::to_vec(body)
+            .map_err(|error| Failure::Other(format!("cannot write the request: {error}")))?;
+        decode(&self.send(method, path, body.into())?)
+    }
+
+    /// `DELETE`.
+    pub(crate) fn delete(&self, path: &str) -> Result<(), Failure> {
+        self.send(Method::DELETE, path, Bytes::new()).map(|_| ())
+    }
+
+    fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
+        let exchange = self.exchange(method, path, body);
+        self.runtime.block_on(async {
+            timeout(PATIENCE, exchange).await.unwrap_or_else(|_| {
+                Err(self.silent(format!("no answer within {} seconds", PATIENCE.as_secs())))
+            })
+        })
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        let broken = |error: hyper::Error| self.silent(format!("the connection broke: {error}"));
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(broken)?;
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "shunt")
+            .header("content-type", "application/json")
+            .body(Full::new(body))
+            .map_err(|error| Failure::Other(format!("cannot ask for {path}: {error}")))?;
+        let response = sender.send_request(request).await.map_err(broken)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER)
+            .collect()
+            .await
+            .map_err(|error| self.silent(format!("the answer broke off: {error}")))?
+            .to_bytes();
+        if status.is_success() {
+            return Ok(body);
+        }
+        Err(match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) => Failure::Refused(problem),
+            Err(_) => Failure::Other(format!("the director answered {status}")),
+        })
+    }
+
+    fn unreachable(&self, error: &io::Error) -> Failure {
+        let (what, help) = match error.kind() {
+            io::ErrorKind::NotFound => (
+                "there is no such socket".to_owned(),
+                "Is shuntd running? Another socket is named with --socket or SHUNT_SOCKET.",
+            ),
+            io::ErrorKind::ConnectionRefused => (
+                "the socket is dead, its shuntd has gone".to_owned(),
+                "Start shuntd; it replaces the dead socket.",
+            ),
+            io::ErrorKind::PermissionDenied => (
+                "permission denied".to_owned(),
+                "Run as root, or as a member of the socket's group.",
+            ),
+            _ => (error.to_string(), "Is it the API socket of shuntd?"),
+        };
+        Failure::NoDirector {
+            socket: self.socket.clone(),
+            what,
+            help,
+        }
+    }
+
+    fn silent(&self, what: String) -> Failure {
+        let help = "Is it the API socket of shuntd? Its log may say more.";
+        Failure::NoDirector {
+            socket: self.socket.clone(),
+            what,
+            help,
+        }
+    }
+}
+
+fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|error| {
+        let what = "the director's answer is not understood; is it of another version?";
+        Failure::Other(format!("{what} ({error})"))
+    })
+}
+
+/// A name as part of a path or query (RFC 3986, section 2): what is neither unreserved nor one of
+/// the characters of addresses is escaped.
+pub(crate) fn escaped(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~:[]".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}

@@ -1,0 +1,85 @@
+//! What can go wrong, with a message that says what to do, and the exit codes.
+
+use core::fmt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+use shunt_control::api::types::Problem;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// No director answers.
+    NoDirector {
+        /// Its socket.
+        socket: PathBuf,
+        /// What happened.
+        what: String,
+        /// What to do.
+        help: &'static str,
+    },
+    /// The director refused.
+    Refused(Problem),
+    /// A configuration has mistakes; the text says which.
+    Mistakes {
+        /// For people.
+        text: String,
+        /// For programs.
+        json: Value,
+    },
+    /// Anything else.
+    Other(String),
+}
+
+impl Failure {
+    /// What `--json` prints.
+    pub(crate) fn json(&self) -> Value {
+        match self {
+            Self::Refused(problem) => json!(problem),
+            Self::Mistakes { json, .. } => json.clone(),
+            Self::NoDirector { .. } => json!({ "code": "no-director", "detail": self.to_string() }),
+            Self::Other(_) => json!({ "code": "failed", "detail": self.to_string() }),
+        }
+    }
+
+    /// As documented in `--help`.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Refused(_) | Self::Other(_) => 1,
+            Self::Mistakes { .. } => 3,
+            Self::NoDirector { .. } => 4,
+        })
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoDirector { socket, what, help } => {
+                write!(
+                    f,
+                    "shunt: no director answers at {}: {what}\n  {help}",
+                    socket.display()
+                )
+            }
+            Self::Refused(problem) => {
+                let detail = problem.detail.as_deref().unwrap_or(&problem.title);
+                write!(f, "shunt: refused: {detail}")?;
+                let several = problem.errors.len() > 1;
+                for mistake in &problem.errors {
+                    // A single one is the detail already.
+                    if several {
+                        write!(f, "\n  {}", mistake.detail)?;
+                    }
+                    if let Some(help) = &mistake.help {
+                        write!(f, "\n    {}", help.replace('\n', "\n    "))?;
+                    }
+                }
+                Ok(())
+            }
+            Self::Mistakes { text, .. } => f.write_str(text),
+            Self::Other(what) => write!(f, "shunt: {what}"),
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! The commands that print what is: tables for people, the API's own JSON with `--json`.
+
+use core::net::IpAddr;
+use std::fmt::Write;
+
+use serde::Serialize;
+use serde_json::json;
+use shunt_control::api::types::{
+    Counters, Interfaces, Route, Server, Service, Session, Sessions, Status, WorkersCounters,
+};
+
+use crate::client::{Client, escaped};
+use crate::failure::Failure;
+use crate::table::{short, table, time};
+
+/// Most sessions of a page of the API.
+const PAGE: usize = 1000;
+
+/// JSON as `--json` prints it.
+pub(crate) fn pretty(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).map_or_else(|error| error.to_string(), |text| text + "\n")
+}
+
+/// `status`
+pub(crate) fn status(client: &Client, as_json: bool) -> Result<String, Failure> {
+    let status: Status = client.get("/v1/status")?;
+    if as_json {
+        return Ok(pretty(&status));
+    }
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<10} {value}");
+    };
+    line(
+        "shunt",
+        format!(
+            "{} \"{}\", process {}, up {}",
+            status.version,
+            status.name,
+            status.pid,
+            time(status.uptime_seconds * 1000)
+        ),
+    );
+    line(
+        "file",
+        status.file.clone().unwrap_or_else(|| "none".to_owned()),
+    );
+    let behind = status.generation - status.acknowledged.min(status.generation);
+    line(
+        "snapshot",
+        match behind {
+            0 => format!("{}, read by all workers", status.generation),
+            _ => format!("{}, a worker is {behind} behind", status.generation),
+        },
+    );
+    line("services", status.services.to_string());
+    let removed = match status.removed_servers {
+        0 => String::new(),
+        n => format!(", {n} removed with sessions left"),
+    };
+    line(
+        "servers",
+        format!(
+            "{}{removed} (at most {})",
+            status.servers, status.limits.servers
+        ),
+    );
+    line(
+        "sessions",
+        format!("{} (at most {})", status.sessions, status.limits.sessions),
+    );
+    for fault in &status.faults {
+        line(
+            "fault",
+            format!(
+                "port {}: {} ({} times)",
+                fault.port, fault.what, fault.count
+            ),
+        );
+    }
+    let rows = status.workers.iter().map(|w| {
+        vec![
+            w.worker.to_string(),
+            w.core.to_string(),
+            w.sessions.to_string(),
+            format!("{:.1} %", w.busy * 100.0),
+        ]
+    });
+    text.push('\n');
+    text.push_str(&table(&[">WORKER", ">CORE", ">SESSIONS", ">BUSY"], rows));
+    Ok(text)
+}
+
+fn all_services(client: &Client, service: Option<&str>) -> Result<Vec<Service>, Failure> {
+    match service {
+        Some(name) => Ok(vec![
+            client.get(&format!("/v1/services/{}", escaped(name)))?,
+        ]),
+        None => client.get("/v1/services"),
+    }
+}
+
+/// `services`
+pub(crate) fn services(
+    client: &Client,
+    service: Option<&str>,
+    as_json: bool,
+) -> Result<String, Failure> {
+    let services = all_services(client, service)?;
+    if as_json {
+        return Ok(pretty(&services));
+    }
+    let mut rows = Vec::new();
+    for service in &services {
+        let word = |setting: &Option<String>| setting.clone().unwrap_or_default();
+        let flags = service
+            .configuration
+            .scheduler_flags
+            .clone()
+            .unwrap_or_default();
+        let scheduler = core::iter::once(word(&service.configuration.scheduler)).chain(flags);
+        let mut row = vec![
+            service.key.replacen(':', " ", 1),
+            scheduler.collect::<Vec<_>>().join(" "),
+            word(&service.configuration.mode),
+            String::new(),
+            String::new(),
+        ];
+        row.extend(load(&service.counters));
+        rows.push(row);
+        for server in &service.servers {
+            let mut row = vec![
+                format!("  {}", server.address),
+                String::new(),
+                server.mode.clone(),
+                server.weight.to_string(),
+                state(server),
+            ];
+            row.extend(load(&server.counters));
+            rows.push(row);
+        }
+    }
+    let columns = [
+        "SERVICE / SERVER",
+        "SCHEDULER",
+        "MODE",
+        ">WEIGHT",
+        "STATE",
+        ">ACTIVE",
+        ">INACTIVE",
+        ">SESSIONS",
+    ];
+    Ok(table(&columns, rows))
+}
+
+fn load(counters: &Counters) -> [String; 3] {
+    [counters.active, counters.inactive, counters.sessions].map(short)
+}
+
+fn state(server: &Server) -> String {
+    match (&*server.status, server.overloaded, server.removed_seconds) {
+        ("removed", _, Some(seconds)) => format!("removed {} ago", time(seconds * 1000)),
+        ("up", true, _) => "full".to_owned(),
+        (status, _, _) => status.to_owned(),
+    }
+}
+
+/// `servers`
+pub(crate) fn servers(
+    client: &Client,
+    service: Option<&str>,
+    as_json: bool,
+) -> Result<String, Failure> {
+    let servers: Vec<Server> = match service {
+        Some(name) => client.get(&format!("/v1/services/{}/servers", escaped(name)))?,
+        None => client.get("/v1/servers")?,
+    };
+    if as_json {
+        return Ok(pretty(&servers));
+    }
+    let rows = servers.iter().map(|server| {
+        let c = &server.counters;
+        let limit = match (server.upper_threshold, server.lower_threshold) {
+            (0, _) => "-".to_owned(),
+            (upper, 0) => upper.to_string(),
+            (upper, lower) => format!("{upper}/{lower}"),
+        };
+        let mut row = vec![
+            server.service.replacen(':', " ", 1),
+            server.address.to_string(),
+            server.mode.clone(),
+            state(server),
+            limit,
+        ];
+        row.extend(
+            [
+                c.sessions,
+                c.refused,
+                c.packets_in,
+                c.bytes_in,
+                c.packets_out,
+                c.bytes_out,
+            ]
+            .map(short),
+        );
+        row
+    });
+    let columns = [
+        "SERVICE",
+        "SERVER",
+        "MODE",
+        "STATE",
+        ">LIMIT",
+        ">SESSIONS",
+        ">REFUSED",
+        ">PACKETS IN",
+        ">BYTES IN",
+        ">PACKETS OUT",
+        ">BYTES OUT",
+    ];
+    Ok(table(&columns, rows))
+}
+
+/// `sessions`
+pub(crate) fn sessions(
+    client: &Client,
+    service: Option<&str>,
+    server: Option<&str>,
+    limit: usize,
+    as_json: bool,
+) -> Result<String, Failure> {
+    let most = if limit == 0 { usize::MAX } else { limit };
+    let mut filter = String::new();
+    for (key, value) in [("service", service), ("server", server)] {
+        if let Some(value) = value {
+            let _ = write!(filter, "&{key}={}", escaped(value));
+        }
+    }
+    let mut all = Sessions {
+        sessions: Vec::new(),
+        next: None,
+    };
+    loop {
+        let page = PAGE.min(most - all.sessions.len());
+        let cursor = all.next.as_ref().map(|c| format!("&cursor={}", escaped(c)));
+        let cursor = cursor.unwrap_or_default();
+        let got: Sessions = client.get(&format!("/v1/sessions?limit={page}{filter}{cursor}"))?;
+        all.sessions.extend(got.sessions);
+        all.next = got.next;
+        if all.next.is_none() || all.sessions.len() >= most {
+            break;
+        }
+    }
+    if as_json {
+        return Ok(pretty(&all));
+    }
+    let columns = [
+        "PROTO",
+        "CLIENT",
+        "VIP",
+        "LOCAL",
+        "SERVER",
+        "MODE",
+        "STATE",
+        ">IDLE",
+        ">EXPIRES",
+        ">PACKETS IN",
+        ">PACKETS OUT",
+        ">BYTES IN",
+        ">BYTES OUT",
+    ];
+    let mut text = table(&columns, all.sessions.iter().map(session));
+    if all.next.is_some() {
+        let _ = writeln!(text, "… and more: --limit 0 lists all");
+    }
+    Ok(text)
+}
+
+fn session(session: &Session) -> Vec<String> {
+    let dash = || "-".to_owned();
+    vec![
+        session.protocol.clone(),
+        session.client.to_string(),
+        session.vip.to_string(),
+        session.local.map_or_else(dash, |a| a.to_string()),
+        session
+            .server
+            .map_or_else(|| "?".to_owned(), |a| a.to_string()),
+        session.mode.clone(),
+        session.state.clone().unwrap_or_else(dash),
+        time(session.idle_ms.into()),
+        time(session.expires_ms.into()),
+        short(session.packets_in),
+        short(session.packets_out),
+        short(session.bytes_in),
+        short(session.bytes_out),
+    ]
+}
+
+/// `counters`
+pub(crate) fn counters(client: &Client, all: bool, as_json: bool) -> Result<String, Failure> {
+    let counters: WorkersCounters = client.get("/v1/counters")?;
+    if as_json {
+        return Ok(pretty(&counters));
+    }
+    let mut columns = vec!["COUNTER".to_owned(), ">TOTAL".to_owned()];
+    columns.extend((0..counters.workers.len()).map(|n| format!(">WORKER {n}")));
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    let row = |name: String, total: u64, of: &dyn Fn(usize) -> u64| {
+        let each: Vec<u64> = (0..counters.workers.len()).map(of).collect();
+        let zero = total == 0 && each.iter().all(|n| *n == 0);
+        (all || !zero).then(|| {
+            let numbers = core::iter::once(total).chain(each).map(|n| n.to_string());
+            core::iter::once(name).chain(numbers).collect()
+        })
+    };
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for (name, total) in &counters.total.counters {
+        let of = |n: usize| counters.workers[n].counters.get(name).copied().unwrap_or(0);
+        rows.extend(row(name.clone(), *total, &of));
+    }
+    for (reason, total) in &counters.total.drops {
+        let of = |n: usize| counters.workers[n].drops.get(reason).copied().unwrap_or(0);
+        rows.extend(row(format!("drop: {reason}"), *total, &of));
+    }
+    Ok(table(&columns, rows))
+}
+
+/// `interfaces`
+pub(crate) fn interfaces(client: &Client, as_json: bool) -> Result<String, Failure> {
+    let found: Interfaces = client.get("/v1/interfaces")?;
+    if as_json {
+        return Ok(pretty(&found));
+    }
+    let rows = found.ports.iter().map(|p| {
+        let count = |name: &str| p.counters.get(name).copied().unwrap_or(0);
+        vec![
+            p.name.clone(),
+            p.device.clone(),
+            p.driver.clone(),
+            match p.link {
+                Some(true) => "up",
+                Some(false) => "down",
+                None => "?",
+            }
+            .to_owned(),
+            format!("{}/{}", p.rx_queues, p.tx_queues),
+            short(count("rx_packets")),
+            short(count("tx_packets")),
+            short(count("rx_missed") + count("rx_errors") + count("rx_no_mbuf")),
+            short(count("tx_errors")),
+        ]
+    });
+    let columns = [
+        "PORT",
+        "DEVICE",
+        "DRIVER",
+        "LINK",
+        ">QUEUES",
+        ">RECEIVED",
+        ">SENT",
+        ">RX LOST",
+        ">TX LOST",
+    ];
+    let mut text = table(&columns, rows);
+    text.push('\n');
+    let rows = found.interfaces.iter().map(|i| {
+        let addresses: Vec<String> = i.addresses.iter().map(IpAddr::to_string).collect();
+        vec![
+            i.port.clone(),
+            i.vlan
+                .map_or_else(|| "-".to_owned(), |vlan| vlan.to_string()),
+            if i.kernel.is_empty() {
+                "-".to_owned()
+            } else {
+                i.kernel.clone()
+            },
+            i.mac.clone(),
+            i.mtu.to_string(),
+            i.neighbours.len().to_string(),
+            addresses.join(" "),
+        ]
+    });
+    let columns = [
+        "PORT",
+        ">VLAN",
+        "KERNEL",
+        "MAC",
+        ">MTU",
+        ">NEIGHBOURS",
+        "ADDRESSES",
+    ];
+    text.push_str(&table(&columns, rows));
+    Ok(text)
+}
+
+/// `neighbours`
+pub(crate) fn neighbours(client: &Client, as_json: bool) -> Result<String, Failure> {
+    let found: Interfaces = client.get("/v1/interfaces")?;
+    if as_json {
+        let list: Vec<_> = found
+            .interfaces
+            .iter()
+            .flat_map(|i| i.neighbours.iter().map(move |n| (i, n)))
+            .map(|(i, n)| {
+                json!({ "port": i.port, "vlan": i.vlan, "address": n.address, "mac": n.mac })
+            })
+            .collect();
+        return Ok(pretty(&list));
+    }
+    let rows = found.interfaces.iter().flat_map(|i| {
+        i.neighbours.iter().map(move |n| {
+            vec![
+                i.port.clone(),
+                i.vlan
+                    .map_or_else(|| "-".to_owned(), |vlan| vlan.to_string()),
+                n.address.to_string(),
+                n.mac.clone().unwrap_or_else(|| "unresolved".to_owned()),
+            ]
+        })
+    });
+    Ok(table(&["PORT", ">VLAN", "ADDRESS", "MAC"], rows))
+}
+
+/// `route`
+pub(crate) fn route(client: &Client, to: IpAddr, as_json: bool) -> Result<String, Failure> {
+    let route: Route = client.get(&format!("/v1/route?to={}", escaped(&to.to_string())))?;
+    if as_json {
+        return Ok(pretty(&route));
+    }
+    let vlan = route
+        .vlan
+        .map(|vlan| format!(" VLAN {vlan}"))
+        .unwrap_or_default();
+    let source = route
+        .source
+        .map(|source| format!(" from {source}"))
+        .unwrap_or_default();
+    let mac = route.mac.as_deref().unwrap_or("not resolved");
+    Ok(format!(
+        "{to} by port {}{vlan}{source} to neighbour {} ({mac}), MTU {}\n",
+        route.port, route.neighbour, route.mtu
+    ))
+}

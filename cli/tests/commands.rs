@@ -1,0 +1,446 @@
+//! `shunt` against a running control: every command once, tables and scripts as recorded.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use shunt_control::api::{Socket, types};
+use shunt_control::config::{self, Machine};
+use shunt_control::director::Director;
+use shunt_control::kernel;
+use shunt_control::runtime::{Control, WorkerHandle, mirror_specs, run, statics};
+use shunt_dataplane::command::{self, Reply, SessionRecord, mailbox};
+use shunt_dataplane::counters::{DropReason, WorkerCounters};
+use shunt_service::{Mode, Protocol, ServerId, ServerSlot, ServiceId, TcpState, Ticks, WorkerId};
+use tokio::sync::oneshot;
+
+const FILE: &str = "
+[workers]
+cores = [1]
+[[port]]
+name = 'p0'
+device = 'net_null0'
+mirror = 'none'
+addresses = ['172.16.1.3/24', '2001:db8:1::3/64']
+[[neighbour]]
+address = '172.16.1.5'
+mac = '02:00:5e:10:00:05'
+port = 'p0'
+[[route]]
+prefix = '0.0.0.0/0'
+via = '172.16.1.200'
+port = 'p0'
+[[service]]
+protocol = 'tcp'
+vip = '10.0.0.100:80'
+scheduler = 'sh'
+scheduler_flags = ['sh-port']
+[[service.server]]
+address = '172.16.1.5:8080'
+upper_threshold = 1
+[[service.server]]
+address = '172.16.1.6:8080'
+weight = 3
+[[service]]
+protocol = 'tcp'
+vip = '10.0.0.101:80'
+mode = 'dr'
+[[service.server]]
+address = '172.16.1.5'
+[[service]]
+protocol = 'tcp'
+vip = '[2001:db8::101]:80'
+mode = 'dr'
+[[service.server]]
+address = '2001:db8:1::5'
+[[service]]
+protocol = 'udp'
+vip = '10.0.0.102:53'
+mode = 'tun'
+[[service.server]]
+address = '172.16.1.5'
+[[service]]
+protocol = 'tcp'
+vip = '[2001:db8::102]:80'
+mode = 'tun'
+[[service.server]]
+address = '2001:db8:1::5'
+[[service]]
+protocol = 'tcp'
+vip = '10.0.0.103:80'
+mode = 'fullnat'
+local_addresses = ['172.16.1.10', '172.16.1.11']
+[[service.server]]
+address = '172.16.1.5:80'
+[[service]]
+protocol = 'tcp'
+vip = '10.0.0.104:80'
+[[service.server]]
+address = '10.7.0.5:80'
+[[service.server]]
+address = '172.16.1.6:80'
+mode = 'dr'
+";
+
+struct Lab {
+    folder: tempfile::TempDir,
+    stop: Option<oneshot::Sender<()>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Lab {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("shunt.toml");
+        std::fs::write(&file, FILE).expect("it can be written");
+        let config = config::load(&file, &Machine::default()).expect("it is good");
+        let (director, readers) = Director::new(config, Ticks(0)).expect("it fits");
+        let w = WorkerId(0);
+        assert!(director.load().open(w, ServerSlot(0), 1));
+        director.load().set_active(w, ServerSlot(0), true);
+        let of_server = director
+            .load()
+            .counters(w, ServerSlot(0))
+            .expect("it is there");
+        of_server.add_in(1_234_567, 99_999);
+        of_server.add_out(3, 4_200_000_000);
+        let counters = Arc::new(WorkerCounters::default());
+        counters.received.add(1_234_571);
+        counters.forwarded.add(1_234_570);
+        counters.count_drop(DropReason::NoRoute);
+        counters.sessions.add(1);
+        let (mut end, peer) = mailbox(4, 16);
+        let handle = WorkerHandle {
+            counters,
+            mailbox: peer,
+        };
+        let socket = Socket::bind(&folder.path().join("shunt.sock")).expect("the folder is ours");
+        let (stop, stopped) = oneshot::channel();
+        let control = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async move {
+                let config = director.config();
+                let (follower, fibs) =
+                    kernel::start(mirror_specs(config, &[[2, 0, 0, 0, 0, 1]]), statics(config))
+                        .expect("no kernel is needed");
+                let control = Control {
+                    director,
+                    workers: vec![handle],
+                    follower,
+                    fibs,
+                    file: Some(file),
+                    machine: Machine::default(),
+                    ports: Box::new(|| {
+                        vec![types::Port {
+                            name: "p0".into(),
+                            device: "net_null0".into(),
+                            driver: "net_null".into(),
+                            mac: "02:00:00:00:00:01".into(),
+                            link: Some(true),
+                            rx_queues: 1,
+                            tx_queues: 1,
+                            counters: [("rx_packets".to_owned(), 7)].into(),
+                        }]
+                    }),
+                };
+                let stopped = async { drop(stopped.await) };
+                run(control, socket, stopped).await.expect("it runs");
+            });
+        });
+        let worker = std::thread::spawn(move || {
+            let mut readers = readers;
+            // The other end is dropped when control has ended.
+            while !end.commands.is_abandoned() {
+                for reader in &mut readers {
+                    reader.refresh();
+                }
+                if let Ok(command::Command::Sessions(mut page)) = end.commands.pop() {
+                    page.records.extend(records());
+                    end.replies
+                        .push(Reply::Sessions(page))
+                        .expect("there is room");
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        Self {
+            folder,
+            stop: Some(stop),
+            threads: vec![control, worker],
+        }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("shunt.sock")
+    }
+
+    fn shunt(&self, arguments: &str) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_shunt"))
+            .arg("--socket")
+            .arg(self.socket())
+            .args(arguments.split_whitespace())
+            .output()
+            .expect("it can be run")
+    }
+
+    /// Standard output of a command that succeeds.
+    fn says(&self, arguments: &str) -> String {
+        let output = self.shunt(arguments);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "shunt {arguments}: {told}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// Standard error and exit code of a command that fails.
+    fn refuses(&self, arguments: &str) -> (i32, String) {
+        let output = self.shunt(arguments);
+        let told = String::from_utf8(output.stderr).expect("text");
+        let told = told.replace(&self.folder.path().display().to_string(), "[FOLDER]");
+        (output.status.code().expect("no signal"), told)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        for thread in self.threads.drain(..) {
+            let ended = thread.join();
+            assert!(
+                std::thread::panicking() || ended.is_ok(),
+                "a thread ended badly"
+            );
+        }
+    }
+}
+
+fn records() -> [SessionRecord; 2] {
+    let tcp = SessionRecord {
+        protocol: Protocol::Tcp,
+        mode: Mode::FullNat,
+        client: (Ipv4Addr::new(10, 9, 0, 1).into(), 51_234),
+        vip: (Ipv4Addr::new(10, 0, 0, 103).into(), 80),
+        local: Some((Ipv4Addr::new(172, 16, 1, 10).into(), 1025)),
+        service: ServiceId(6),
+        server: ServerId(7),
+        state: Some(TcpState::Established),
+        idle_ms: 1250,
+        expires_ms: 898_750,
+        packets_in: 12,
+        bytes_in: 1024,
+        packets_out: 20,
+        bytes_out: 2_345_678,
+    };
+    let udp = SessionRecord {
+        protocol: Protocol::Udp,
+        mode: Mode::Tun,
+        local: None,
+        server: ServerId(99),
+        state: None,
+        ..tcp
+    };
+    [tcp, udp]
+}
+
+#[test]
+fn listings_are_readable() {
+    let lab = Lab::start();
+    for what in [
+        "services",
+        "servers",
+        "sessions",
+        "counters",
+        "interfaces",
+        "neighbours",
+    ] {
+        insta::assert_snapshot!(what, lab.says(what));
+    }
+    let one = lab.says("services udp:10.0.0.102:53");
+    assert_eq!(one.lines().count(), 3, "{one}");
+    let status = lab.says("status");
+    assert!(
+        status.contains("services   7\nservers    9 (at most 1024)"),
+        "{status}"
+    );
+    let route = lab.says("route 172.16.1.5");
+    assert_eq!(
+        route,
+        "172.16.1.5 by port p0 from 172.16.1.3 to neighbour 172.16.1.5 (02:00:5e:10:00:05), \
+         MTU 1500\n"
+    );
+}
+
+#[test]
+fn json_is_the_apis_own() {
+    let lab = Lab::start();
+    let services: Vec<types::Service> =
+        serde_json::from_str(&lab.says("services --json")).expect("the API's type");
+    assert_eq!(services.len(), 7);
+    let sessions: types::Sessions =
+        serde_json::from_str(&lab.says("--json sessions")).expect("the API's type");
+    assert_eq!(sessions.sessions.len(), 2);
+    let _: types::Status = serde_json::from_str(&lab.says("--json status")).expect("its type");
+    let failed = lab.shunt("--json services tcp:10.0.0.9:9");
+    assert_eq!(failed.status.code(), Some(1));
+    let problem: types::Problem = serde_json::from_slice(&failed.stdout).expect("its type");
+    assert_eq!(problem.code, "no-such-service");
+}
+
+#[test]
+fn services_and_servers_are_changed() {
+    let lab = Lab::start();
+    let name = "tcp:10.0.0.110:80";
+    let said = [
+        format!("service add {name} --scheduler rr --timeout tcp_established=1h"),
+        format!("service change {name} -s sh --scheduler-flags sh-port,sh-fallback"),
+        format!("server add {name} 172.16.1.7 -w 5"),
+        format!("server change {name} 172.16.1.7:80 --upper-threshold 10"),
+        format!("server down {name} 172.16.1.7:80"),
+        format!("services {name}"),
+        format!("server up {name} 172.16.1.7:80"),
+        format!("server remove {name} 172.16.1.7:80"),
+        format!("service remove {name}"),
+    ]
+    .map(|command| format!("$ shunt {command}\n{}", lab.says(&command)));
+    insta::assert_snapshot!(said.join("\n"));
+}
+
+#[test]
+fn refusals_say_why_and_what_would_be_right() {
+    let lab = Lab::start();
+    let said = [
+        "service add tcp:10.0.0.110:80 -s wrrr -m fullnat --ttl stay",
+        "service add 10.0.0.110:80",
+        "service add tcp:10.0.0.100:80",
+        "service change tcp:10.0.0.100:80 --timeout tcp_establishd=1h",
+        "service remove tcp:10.0.0.1:1",
+        "server add tcp:10.0.0.100:80 172.16.1.5:8080",
+        "server add tcp:10.0.0.101:80 172.16.1.9:8080",
+        "server change tcp:10.0.0.100:80 172.16.1.9:80 -w 1",
+        "services http:10.0.0.100:80",
+        "services ../status",
+        "route 203.0.113.9000",
+        "rs-setup tcp:10.0.0.104:80",
+        "rs-setup tcp:10.0.0.101:80 --interface $(reboot)",
+    ]
+    .map(|command| {
+        let (code, told) = lab.refuses(command);
+        format!("$ shunt {command}\n? {code}\n{told}")
+    });
+    insta::assert_snapshot!(said.join("\n"));
+}
+
+#[test]
+fn a_reload_tells_what_it_did_or_every_mistake() {
+    let lab = Lab::start();
+    let file = lab.folder.path().join("shunt.toml");
+    std::fs::write(
+        &file,
+        FILE.replace("weight = 3", "weight = 70000\ncolour = 'red'"),
+    )
+    .expect("it is ours");
+    let (code, told) = lab.refuses("reload");
+    insta::assert_snapshot!(format!("? {code}\n{told}"));
+    std::fs::write(
+        &file,
+        FILE.replace("address = '10.7.0.5:80'", "address = '10.7.0.6:80'"),
+    )
+    .expect("it is ours");
+    let said = lab.says("reload");
+    assert!(said.ends_with("services +0 -0, servers +1 -1\n"), "{said}");
+}
+
+#[test]
+fn a_dead_socket_and_a_forbidden_one_are_told_apart() {
+    let lab = Lab::start();
+    let dead = lab.folder.path().join("dead.sock");
+    drop(std::os::unix::net::UnixListener::bind(&dead).expect("the folder is ours"));
+    let output = Command::new(env!("CARGO_BIN_EXE_shunt"))
+        .args(["status", "--socket"])
+        .arg(&dead)
+        .output()
+        .expect("it can be run");
+    assert_eq!(output.status.code(), Some(4));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("the socket is dead"), "{told}");
+}
+
+#[test]
+fn scripts_for_real_servers() {
+    let lab = Lab::start();
+    for (name, service) in [
+        ("nat", "tcp:10.0.0.100:80"),
+        ("nat-routed", "tcp:10.0.0.104:80 --server 10.7.0.5:80"),
+        ("dr", "tcp:10.0.0.101:80"),
+        ("dr6", "tcp:[2001:db8::101]:80 --interface eth0.100"),
+        ("tun", "udp:10.0.0.102:53"),
+        ("tun6", "tcp:[2001:db8::102]:80"),
+        ("fullnat", "tcp:10.0.0.103:80"),
+    ] {
+        let script = lab.says(&format!("rs-setup {service}"));
+        let mut shell = Command::new("sh")
+            .arg("-n")
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("there is a shell");
+        let mut stdin = shell.stdin.take().expect("it is piped");
+        std::io::Write::write_all(&mut stdin, script.as_bytes()).expect("it reads");
+        drop(stdin);
+        assert!(
+            shell.wait().expect("it ends").success(),
+            "{name} is no shell script"
+        );
+        insta::assert_snapshot!(format!("rs-setup-{name}"), script);
+    }
+}
+
+/// In a network namespace of its own, which takes root.
+#[test]
+fn applied_twice_it_is_the_same() {
+    let namespaces = Command::new("unshare").args(["--net", "true"]).status();
+    if !namespaces.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no right to make a network namespace");
+        return;
+    }
+    let lab = Lab::start();
+    let shunt = format!(
+        "{} --socket {}",
+        env!("CARGO_BIN_EXE_shunt"),
+        lab.socket().display()
+    );
+    let script = format!(
+        "set -e
+        ip link add csv0 type veth peer name csv1
+        ip link set csv0 up
+        ip link set csv1 up
+        ip address add 172.16.1.5/24 dev csv0
+        for again in 1 2; do
+            {shunt} rs-setup tcp:10.0.0.101:80 --apply
+            {shunt} rs-setup tcp:[2001:db8::101]:80 --interface csv0 --apply
+            {shunt} rs-setup tcp:10.0.0.100:80 --apply
+        done
+        cat /proc/sys/net/ipv4/conf/all/arp_ignore /proc/sys/net/ipv4/conf/csv0/arp_announce
+        ip -o address show dev lo | grep -c -e 10.0.0.101/32 -e 2001:db8::101/128
+        ip -4 route show default"
+    );
+    let output = Command::new("unshare")
+        .args(["--net", "sh", "-c", &script])
+        .output()
+        .expect("it can be run");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let end: Vec<&str> = said.lines().rev().take(4).map(str::trim).collect();
+    assert_eq!(
+        end,
+        ["default via 172.16.1.3 dev csv0", "2", "2", "1"],
+        "{said}"
+    );
+}
