@@ -8,7 +8,8 @@ use std::sync::{Arc, MutexGuard};
 use dpdk_sys::{rte_eth_conf, rte_eth_dev_info};
 use shunt_dataplane::io::PortCaps;
 
-use crate::device::{Attached, Device, DeviceInfo, State};
+use crate::attached::{Attached, State};
+use crate::device::{Device, DeviceInfo};
 use crate::port::Outcome;
 use crate::{DeviceError, Mempool, PortConfig, PortControl, PortQueue};
 

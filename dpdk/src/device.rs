@@ -1,20 +1,18 @@
 //! Devices: found or made, ours, not yet running.
 
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CStr, c_char};
 use std::mem::zeroed;
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::ptr::null_mut;
+use std::sync::Arc;
 
 use dpdk_sys::{
     RTE_ETH_NAME_MAX_LEN, RTE_MAX_ETHPORTS, rte_device, rte_eth_dev_info, rte_eth_dev_owner,
 };
 
-use rustix::io::Errno;
-
-use crate::drivers::{self, Quirks};
+use crate::attached::Attached;
 use crate::eal::Runtime;
 use crate::error::Reason;
-use crate::{DeviceError, Mempool, PortConfig, PortControl, PortQueue, configure, log};
+use crate::{DeviceError, Mempool, PortConfig, PortControl, PortQueue, configure, drivers};
 
 /// Numbers of ring descriptors a device takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,116 +87,6 @@ impl Device {
     }
 }
 
-/// A port that is ours until this is dropped: stopped, closed, and the device removed. Shared by
-/// the control handle and all queues of the port, so that nothing of it is used after it is closed.
-#[derive(Debug)]
-pub(crate) struct Attached {
-    port: u16,
-    /// As the configuration names it.
-    device: String,
-    driver: String,
-    quirks: Quirks,
-    owner: rte_eth_dev_owner,
-    raw: *mut rte_device,
-    /// Serialises control, which DPDK does not.
-    state: Mutex<State>,
-    _runtime: Arc<Runtime>,
-}
-
-// SAFETY: the device pointer is only passed to EAL, which locks its lists; all control of the port
-// goes through the mutex.
-unsafe impl Send for Attached {}
-// SAFETY: as above.
-unsafe impl Sync for Attached {}
-
-/// What has to be undone at the end.
-#[derive(Debug, Default)]
-pub(crate) struct State {
-    pub(crate) started: bool,
-    /// The pools that the port's receive rings are filled from.
-    pub(crate) pools: Vec<Mempool>,
-}
-
-impl Attached {
-    pub(crate) fn port(&self) -> u16 {
-        self.port
-    }
-
-    pub(crate) fn device(&self) -> &str {
-        &self.device
-    }
-
-    pub(crate) fn quirks(&self) -> Quirks {
-        self.quirks
-    }
-
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Calls a control function with the port's number, alone.
-    pub(crate) fn call(
-        &self,
-        step: &'static str,
-        function: impl FnOnce(u16) -> c_int,
-    ) -> Result<c_int, DeviceError> {
-        let state = self.state();
-        self.call_locked(&state, step, function)
-    }
-
-    /// As [`Self::call`], where the lock is held already.
-    pub(crate) fn call_locked(
-        &self,
-        _state: &MutexGuard<'_, State>,
-        step: &'static str,
-        function: impl FnOnce(u16) -> c_int,
-    ) -> Result<c_int, DeviceError> {
-        let (code, lines) = log::capture(|| function(self.port));
-        if code >= 0 {
-            return Ok(code);
-        }
-        let device = self.device.clone();
-        let reason = Reason::of(code, lines);
-        Err(if reason.is(Errno::NOTSUP) {
-            DeviceError::NotSupported {
-                device,
-                step,
-                driver: self.driver.clone(),
-            }
-        } else if reason.is(Errno::NOMEM) {
-            DeviceError::NoMemory {
-                device,
-                step,
-                reason,
-            }
-        } else {
-            DeviceError::Failed {
-                device,
-                step,
-                reason,
-            }
-        })
-    }
-}
-
-impl Drop for Attached {
-    fn drop(&mut self) {
-        let started = self.state().started;
-        // SAFETY: no queue and no control handle is left. After the port is closed its device is
-        // removed, unless another port of the same card is still there.
-        unsafe {
-            if started {
-                dpdk_sys::rte_eth_dev_stop(self.port);
-            }
-            dpdk_sys::rte_eth_dev_owner_unset(self.port, self.owner.id);
-            dpdk_sys::rte_eth_dev_close(self.port);
-            if !self.raw.is_null() && !ports().any(|p| raw_device(p) == self.raw) {
-                dpdk_sys::rte_dev_remove(self.raw);
-            }
-        }
-    }
-}
-
 /// Numbers of all ports there are.
 pub(crate) fn ports() -> impl Iterator<Item = u16> {
     // SAFETY: a look at a table of EAL's.
@@ -221,7 +109,8 @@ pub(crate) fn port_name(port: u16) -> Option<String> {
     }
 }
 
-fn port_by_name(name: &CStr) -> Option<u16> {
+/// The port of this name.
+pub(crate) fn port_by_name(name: &CStr) -> Option<u16> {
     let mut port = 0;
     // SAFETY: a string and a number to fill.
     (unsafe { dpdk_sys::rte_eth_dev_get_port_by_name(name.as_ptr(), &mut port) } == 0)
@@ -236,134 +125,17 @@ fn raw_info(port: u16) -> Option<rte_eth_dev_info> {
     }
 }
 
-fn raw_device(port: u16) -> *mut rte_device {
-    raw_info(port).map_or(std::ptr::null_mut(), |info| info.device)
-}
-
-/// See [`crate::Eal::attach`].
-pub(crate) fn attach(runtime: &Arc<Runtime>, device: &str) -> Result<Device, DeviceError> {
-    let device = device.trim().to_owned();
-    let bad_name = || DeviceError::BadName {
-        device: device.clone(),
-    };
-    let name = device.split(',').next().unwrap_or_default();
-    // A bus may stand before: `pci:0000:03:00.0`, `vdev:net_tap0`, `auxiliary:mlx5_core.sf.4`.
-    let name = ["pci:", "vdev:", "auxiliary:"]
-        .iter()
-        .find_map(|bus| name.strip_prefix(bus))
-        .unwrap_or(name);
-    let pci = pci_address(name);
-    let name = pci.as_deref().unwrap_or(name);
-    if name.is_empty() || name.len() >= RTE_ETH_NAME_MAX_LEN as usize {
-        return Err(bad_name());
-    }
-    let name = CString::new(name).map_err(|_| bad_name())?;
-    let arguments = CString::new(device.as_str()).map_err(|_| bad_name())?;
-    let port = match port_by_name(&name) {
-        Some(port) => port,
-        None => probe(&device, pci.as_deref(), &name, &arguments)?,
-    };
-    own(runtime, device, port)
-}
-
-/// Lets EAL probe a device; returns its port.
-fn probe(
-    device: &str,
-    pci: Option<&str>,
-    name: &CStr,
-    arguments: &CStr,
-) -> Result<u16, DeviceError> {
-    let device = device.to_owned();
-    if let Some(address) = pci
-        && !Path::new("/sys/bus/pci/devices").join(address).exists()
-    {
-        let hint = format!("the machine has no PCI device {address}, see `lspci -D`");
-        return Err(DeviceError::NoSuchDevice { device, hint });
-    }
-    if let Some(interface) = tap_interface(&device)
-        && is_running(interface)
-    {
-        return Err(DeviceError::InUse {
-            device,
-            by: "another process".to_owned(),
-        });
-    }
-    // SAFETY: a string; EAL runs.
-    let (code, lines) = log::capture(|| unsafe { dpdk_sys::rte_dev_probe(arguments.as_ptr()) });
-    if code == 0
-        && let Some(port) = port_by_name(name).or_else(|| {
-            // A device of several ports names them after itself.
-            let name = name.to_string_lossy();
-            ports().find(|&p| port_name(p).is_some_and(|n| n.starts_with(&*name)))
-        })
-    {
-        return Ok(port);
-    }
-    let reason = Reason::of(code, lines);
-    // rte_devargs_parse(): no bus knows the name.
-    if reason.is(Errno::FAULT) {
-        return Err(DeviceError::UnknownDriver {
-            device,
-            drivers: drivers::known(),
-        });
-    }
-    if reason.is(Errno::NODEV) && pci.is_some() {
-        let hint = "EAL was started without the PCI bus".to_owned();
-        return Err(DeviceError::NoSuchDevice { device, hint });
-    }
-    Err(DeviceError::Probe {
-        device,
-        reason,
-        hint: probe_hint(pci),
-    })
-}
-
-/// The kernel interface that a TAP device is to have, if it is named.
-fn tap_interface(device: &str) -> Option<&str> {
-    let arguments = device.strip_prefix("vdev:").unwrap_or(device);
-    let is_tap = arguments.starts_with("net_tap") || arguments.starts_with("net_tun");
-    arguments
-        .split(',')
-        .find_map(|a| a.strip_prefix("iface="))
-        .filter(|_| is_tap)
-}
-
-/// Whether a kernel interface is there, up, and has a carrier. A TAP has one while somebody holds
-/// it; the driver would join in and take a share of its frames, instead of failing.
-fn is_running(interface: &str) -> bool {
-    // SAFETY: a string.
-    CString::new(interface)
-        .is_ok_and(|name| unsafe { dpdk_sys::shunt_interface_is_running(name.as_ptr()) == 1 })
-}
-
-/// What an operator may have forgotten.
-fn probe_hint(pci: Option<&str>) -> String {
-    let Some(address) = pci else {
-        return String::new();
-    };
-    let link = Path::new("/sys/bus/pci/devices")
-        .join(address)
-        .join("driver");
-    let driver = std::fs::read_link(link).ok();
-    let driver = driver
-        .as_ref()
-        .and_then(|d| d.file_name())
-        .map(|d| d.to_string_lossy());
-    match driver.as_deref() {
-        Some("vfio-pci" | "uio_pci_generic" | "igb_uio" | "mlx5_core") => String::new(),
-        Some(kernel) => format!(
-            ": the kernel's {kernel} has it, give it to DPDK with \
-             `dpdk-devbind.py -b vfio-pci {address}`"
-        ),
-        None => format!(
-            ": it is bound to no driver, give it to DPDK with \
-             `dpdk-devbind.py -b vfio-pci {address}`"
-        ),
-    }
+/// The device that a port is of.
+pub(crate) fn raw_device(port: u16) -> *mut rte_device {
+    raw_info(port).map_or(null_mut(), |info| info.device)
 }
 
 /// Makes a port ours, against others in this process.
-fn own(runtime: &Arc<Runtime>, device: String, port: u16) -> Result<Device, DeviceError> {
+pub(crate) fn own(
+    runtime: &Arc<Runtime>,
+    device: String,
+    port: u16,
+) -> Result<Device, DeviceError> {
     // SAFETY: plain numbers, all zero; a new number for each owner, so that we notice ourselves.
     let (code, owner) = unsafe {
         let mut owner: rte_eth_dev_owner = zeroed();
@@ -387,18 +159,15 @@ fn own(runtime: &Arc<Runtime>, device: String, port: u16) -> Result<Device, Devi
         });
     }
     let raw = raw_info(port);
-    let attached = |driver: &str, raw| Attached {
-        port,
-        device: device.clone(),
-        driver: driver.to_owned(),
-        quirks: drivers::quirks(driver),
-        owner,
-        raw,
-        state: Mutex::default(),
-        _runtime: Arc::clone(runtime),
-    };
     let Some(raw) = raw else {
-        drop(attached("", std::ptr::null_mut()));
+        drop(Attached::new(
+            runtime,
+            port,
+            device.clone(),
+            String::new(),
+            owner,
+            null_mut(),
+        ));
         return Err(DeviceError::NoSuchDevice {
             device,
             hint: "it went away".to_owned(),
@@ -408,11 +177,11 @@ fn own(runtime: &Arc<Runtime>, device: String, port: u16) -> Result<Device, Devi
     let driver = unsafe { CStr::from_ptr(raw.driver_name) }
         .to_string_lossy()
         .into_owned();
-    let info = describe(port, &raw, driver);
-    let device_of_ours = attached(&info.driver, raw.device);
+    let info = describe(port, &raw, driver.clone());
+    let attached = Attached::new(runtime, port, device.clone(), driver, owner, raw.device);
     if info.driver == "net_af_packet" {
         ignore_outgoing(raw.if_index).map_err(|errno| DeviceError::Failed {
-            device: device.clone(),
+            device,
             step: "make it ignore what this machine sends",
             reason: Reason {
                 errno,
@@ -421,7 +190,7 @@ fn own(runtime: &Arc<Runtime>, device: String, port: u16) -> Result<Device, Devi
         })?;
     }
     Ok(Device {
-        attached: Arc::new(device_of_ours),
+        attached: Arc::new(attached),
         info,
     })
 }
@@ -506,48 +275,4 @@ fn interface_name(index: u32) -> Option<String> {
     }
     let any = socket(AddressFamily::UNIX, SocketType::DGRAM, None).ok()?;
     netdevice::index_to_name(any, index).ok()
-}
-
-/// `0000:03:00.0` from that or from `03:00.0`; `None` if it is no PCI address.
-fn pci_address(name: &str) -> Option<String> {
-    let (place, function) = name.rsplit_once('.')?;
-    let parts: Vec<&str> = place.split(':').collect();
-    let (domain, bus, device) = match parts[..] {
-        [domain, bus, device] => (domain, bus, device),
-        [bus, device] => ("0000", bus, device),
-        _ => return None,
-    };
-    let hex = |s: &str, len: usize| s.len() == len && s.chars().all(|c| c.is_ascii_hexdigit());
-    let fits = hex(domain, 4) && hex(bus, 2) && hex(device, 2) && hex(function, 1);
-    fits.then(|| format!("{domain}:{bus}:{device}.{function}").to_ascii_lowercase())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn knows_the_interface_of_a_tap() {
-        assert_eq!(tap_interface("net_tap0,mac=fixed,iface=x"), Some("x"));
-        assert_eq!(tap_interface("vdev:net_tun3,iface=y,z=1"), Some("y"));
-        assert_eq!(tap_interface("net_af_packet0,iface=x"), None);
-        assert_eq!(tap_interface("net_tap0"), None);
-    }
-
-    #[test]
-    fn knows_a_pci_address() {
-        assert_eq!(pci_address("0000:03:00.0").as_deref(), Some("0000:03:00.0"));
-        assert_eq!(pci_address("0A:1f.7").as_deref(), Some("0000:0a:1f.7"));
-        for no in [
-            "",
-            "net_tap0",
-            "0000:03:00",
-            "0000:03:00:0",
-            "03.00.0",
-            "0:3:0.0",
-            "é:00.0",
-        ] {
-            assert_eq!(pci_address(no), None, "{no}");
-        }
-    }
 }

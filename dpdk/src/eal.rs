@@ -10,7 +10,7 @@ use crate::mempool::RawPool;
 use crate::{
     Device, DeviceError, EalError, EalThread, LogLevel, LogSink, Mempool, MempoolConfig, PoolError,
 };
-use crate::{args, device, log, memory, mempool, thread};
+use crate::{args, device, log, memory, mempool, probe, thread};
 
 /// Where packet memory comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -165,7 +165,7 @@ impl Eal {
     /// # Errors
     /// [`DeviceError`]; what was begun is undone.
     pub fn attach(&self, device: &str) -> Result<Device, DeviceError> {
-        device::attach(&self.0, device)
+        probe::attach(&self.0, device)
     }
 
     /// Names of all Ethernet devices there are, attached by us or not.

@@ -13,6 +13,7 @@
 #![allow(unsafe_code)]
 
 mod args;
+mod attached;
 mod configure;
 mod device;
 mod drivers;
@@ -23,6 +24,7 @@ mod mbuf;
 mod memory;
 mod mempool;
 mod port;
+mod probe;
 mod queue;
 mod stats;
 mod thread;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use shunt_dataplane::io::{BURST, PortCaps};
 
-use crate::device::{self, Attached};
+use crate::attached::Attached;
+use crate::device;
 use crate::{DeviceError, DeviceInfo, PortStats, stats};
 
 /// How to run a port.

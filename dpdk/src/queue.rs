@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dpdk_sys::{ethdev, rte_mbuf};
 use shunt_dataplane::io::{Burst, Port, PortCaps};
 
-use crate::device::Attached;
+use crate::attached::Attached;
 use crate::mbuf::RX_CHECKSUM;
 use crate::port::Outcome;
 use crate::{Mbuf, Mempool, PortConfig};

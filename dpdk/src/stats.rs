@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 
 use crate::DeviceError;
-use crate::device::Attached;
+use crate::attached::Attached;
 
 /// What every device counts, since it was started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
