@@ -25,7 +25,7 @@ pub(crate) struct Attached {
     raw: *mut rte_device,
     /// Serialises control, which DPDK does not.
     state: Mutex<State>,
-    _runtime: Arc<Runtime>,
+    runtime: Arc<Runtime>,
 }
 
 // SAFETY: the device pointer is only passed to EAL, which locks its lists; all control of the port
@@ -62,7 +62,7 @@ impl Attached {
             owner,
             raw,
             state,
-            _runtime: runtime,
+            runtime,
         }
     }
 
@@ -130,6 +130,7 @@ impl Attached {
 impl Drop for Attached {
     fn drop(&mut self) {
         let started = self.state().started;
+        let _alone = self.runtime.devices();
         // SAFETY: no queue and no control handle is left. After the port is closed its device is
         // removed, unless another port of the same card is still there.
         unsafe {

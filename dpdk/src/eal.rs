@@ -79,6 +79,8 @@ pub(crate) struct Runtime {
     allowed: Vec<usize>,
     /// Every pool that is alive.
     pools: Mutex<Vec<RawPool>>,
+    /// Held while devices come or go: EAL's lists of them are for one thread at a time.
+    devices: Mutex<()>,
 }
 
 /// Whether EAL was ever started in this process.
@@ -205,6 +207,11 @@ impl Runtime {
     /// The pools that are alive; while it is held, none is made or freed.
     pub(crate) fn pools(&self) -> MutexGuard<'_, Vec<RawPool>> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// While it is held, no device comes or goes.
+    pub(crate) fn devices(&self) -> MutexGuard<'_, ()> {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -31,10 +31,12 @@ pub(crate) fn attach(runtime: &Arc<Runtime>, device: &str) -> Result<Device, Dev
     }
     let name = CString::new(name).map_err(|_| bad_name())?;
     let arguments = CString::new(device.as_str()).map_err(|_| bad_name())?;
+    let alone = runtime.devices();
     let port = match port_by_name(&name) {
         Some(port) => port,
         None => probe(&device, pci.as_deref(), &name, &arguments)?,
     };
+    drop(alone);
     device::own(runtime, device, port)
 }
 
