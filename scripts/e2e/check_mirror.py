@@ -40,6 +40,13 @@ def check(ctx):
         with report.check(f"mirror ipv{family.version}: a TCP session with the director, "
                           f"{SIZE >> 20} MiB both ways"):
             _session(net, family, own)
+    _vips(ctx)
+
+
+def _vips(ctx):
+    for vip in sorted({service.vip for service in ctx.services}):
+        with ctx.report.check(f"mirror: the client pings the VIP {vip}"):
+            ctx.net.run("c", "ping", "-c", "2", "-i", "0.1", "-W", "2", vip)
 
 
 def _kind(family):

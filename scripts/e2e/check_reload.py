@@ -31,6 +31,11 @@ def check(ctx):
                 equal("servers of new sessions", _servers(ctx, service), set(SERVERS) - {server})
                 equal("server of the running session", session.who(), server)
                 _reload(director, usual)
+        with report.check("reload: without a server of any weight clients are refused"):
+            _reload(director, director.toml(weights=dict.fromkeys(SERVERS, 0)))
+            for each in ctx.services:
+                expect(_refused(ctx, each), f"{each.name}: no refusal")
+            _reload(director, usual)
         with report.check("reload: SIGHUP removes a server, its running sessions finish"):
             with _Session(ctx, service) as session:
                 server = session.who()
@@ -54,6 +59,25 @@ def _reload(director, toml):
 def _servers(ctx, service):
     """The servers that six new sessions go to."""
     return {http_who(ctx.net, service).server for _ in range(6)}
+
+
+def _refused(ctx, service):
+    """Whether a reset (TCP) or port unreachable (UDP) comes back."""
+    six = service.family.version == 6
+    kind = socket.SOCK_STREAM if service.protocol == "tcp" else socket.SOCK_DGRAM
+    with ctx.net.inside("c"):
+        sock = socket.socket(socket.AF_INET6 if six else socket.AF_INET, kind)
+    with sock:
+        sock.settimeout(3)
+        try:
+            sock.connect((service.vip, service.port))
+            sock.send(b"who")
+            sock.recv(1)
+        except ConnectionRefusedError:
+            return True
+        except TimeoutError:
+            pass
+    return False
 
 
 class _Session:

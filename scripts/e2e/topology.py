@@ -111,6 +111,10 @@ class Topology:
                 "bpf", "direct-action", "object-file", net.bpf("decap"), "section", "tc")
         self._daemons(server)
 
+    def homes(self):
+        """The servers' directories: www/ is served, up/ takes uploads."""
+        return [self.net.dir / server for server in SERVERS]
+
     def _daemons(self, server):
         home = self.net.dir / server
         (home / "www").mkdir(parents=True, exist_ok=True)
