@@ -128,10 +128,12 @@ impl Eal {
         }
         // SAFETY: EAL has just given this thread its number.
         unsafe { dpdk_sys::mempool::set_lcore_id(dpdk_sys::shunt_lcore_id()) };
+        let (pools, devices) = (Mutex::default(), Mutex::default());
         Ok(Self(Arc::new(Runtime {
             hugepages,
             allowed,
-            pools: Mutex::default(),
+            pools,
+            devices,
         })))
     }
 
