@@ -121,15 +121,15 @@ unsafe impl Send for Arena {}
 unsafe impl Sync for Arena {}
 
 impl Arena {
-    /// An arena with room for `sessions` of the largest kind for each of `tables` tables. Address
-    /// space is reserved; memory is used as sessions come.
+    /// An arena with room for `sessions` of every kind for each of `tables` tables: chunks stay
+    /// with their kind, and a table must not be full for one because it once was for another.
+    /// Address space is reserved; memory is used as sessions come.
     ///
     /// # Errors
     /// [`ArenaError`].
     pub fn new(sessions: u32, tables: u32) -> Result<Arc<Self>, ArenaError> {
-        let per_table = sessions.div_ceil(Class::Pair6.per_chunk());
-        // Each size may leave its last chunk partly empty.
-        let chunks = u64::from(per_table + Class::ALL.len() as u32) * u64::from(tables);
+        let per_table: u32 = Class::ALL.iter().map(|c| sessions.div_ceil(c.per_chunk())).sum();
+        let chunks = u64::from(per_table) * u64::from(tables);
         let chunks = u32::try_from(chunks).map_err(|_| ArenaError::TooLarge)?;
         if u64::from(chunks) << CHUNK_SHIFT > u64::from(u32::MAX) {
             return Err(ArenaError::TooLarge);

@@ -69,6 +69,8 @@ impl Flags {
 }
 
 const PROTOCOL_UDP: u8 = 1;
+/// The protocol of a free entry, which no key has.
+const PROTOCOL_FREE: u8 = 0b11;
 const MODE_SHIFT: u8 = 2;
 const MODE_MASK: u8 = 0b111 << MODE_SHIFT;
 const IPV6: u8 = 1 << 5;
@@ -201,9 +203,11 @@ impl Entry {
         self.generation.store(generation, Ordering::Release);
     }
 
-    /// Makes the entry free, before anything of it is reused.
-    pub(crate) fn clear(&self) {
+    /// Makes the entry free, before anything of it is reused. No key matches it from then on: a
+    /// burst may still hold the number of the line as a candidate.
+    pub(crate) fn clear(&mut self) {
         self.generation.store(0, Ordering::Release);
+        self.shape |= PROTOCOL_FREE;
     }
 
     /// 0 for a free entry, else a number that changes with each session in this place.

@@ -9,6 +9,8 @@ use crate::key::Hash;
 const WAYS: usize = 8;
 /// Moves that an insertion may make to find room.
 const MOVES: usize = 32;
+/// Chains of moves that an insertion tries.
+const CHAINS: usize = 16;
 
 /// A bucket: one cache line.
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,7 +76,8 @@ const fn tag(hash: Hash) -> u16 {
 impl Index {
     /// An index for `keys` keys at 85 % load.
     pub(crate) fn new(keys: usize) -> Self {
-        let buckets = (keys * 100).div_ceil(WAYS * 85).max(2);
+        // Even, see `other`. In an index of few buckets keys gather by chance more than 15 % over.
+        let buckets = (keys * 100).div_ceil(WAYS * 85).next_multiple_of(2).max(16);
         Self { buckets: vec![Bucket::default(); buckets].into_boxed_slice(), longest: 0 }
     }
 
@@ -97,12 +100,13 @@ impl Index {
         (((hash.0 >> 32) * self.buckets.len() as u64) >> 32) as usize
     }
 
-    /// The other bucket of an entry in `bucket`: the same function leads there and back.
+    /// The other bucket of an entry in `bucket`: the same function leads there and back. `sum` is
+    /// odd and the number of buckets even, so that it is never the same one.
     #[inline]
     fn other(&self, bucket: usize, tag: u16) -> usize {
         let n = self.buckets.len() as u64;
         let spread = u64::from(u32::from(tag).wrapping_mul(0x9e37_79b1));
-        let sum = (spread * n) >> 32;
+        let sum = (spread * (n / 2)) >> 31 | 1;
         // sum - bucket modulo n, without a division.
         let bucket = bucket as u64;
         (if sum >= bucket { sum - bucket } else { sum + n - bucket }) as usize
@@ -168,40 +172,49 @@ impl Index {
             return Ok(());
         }
         let other = self.other(home, tag);
-        if other != home && self.put(other, tag, line, true) {
+        if self.put(other, tag, line, true) {
             self.buckets[home].away += 1;
             return Ok(());
         }
         // Both are full: find a chain of entries that can each move to their other bucket, then
-        // move from its end, so that nothing is ever missing and nothing needs undoing.
-        let start = if hash.0 & 1 == 0 || other == home { home } else { other };
+        // move from its end, so that nothing is ever missing and nothing needs undoing. A chain
+        // may run into itself; then another is tried.
+        for attempt in 0..CHAINS {
+            let start = if attempt % 2 == 0 { home } else { other };
+            if self.make_room(start, hash.0.rotate_right(attempt as u32 * 3)) {
+                let put = self.put(start, tag, line, start != home);
+                debug_assert!(put, "the chain has made room");
+                if start != home {
+                    self.buckets[home].away += 1;
+                }
+                return Ok(());
+            }
+        }
+        Err(NoRoom)
+    }
+
+    /// Moves entries along a chain that `choice` picks, so that `start` has room; `false`, with
+    /// nothing moved, if the chain is too long or meets itself.
+    fn make_room(&mut self, start: usize, choice: u64) -> bool {
         let mut path: [(usize, usize); MOVES] = [(0, 0); MOVES];
         let mut bucket = start;
         for depth in 0..MOVES {
-            // Which entry goes is taken from the hash: bits that neither tag nor bucket use much.
-            let way = (hash.0 >> (16 + depth % 8) ^ depth as u64) as usize % WAYS;
+            let way = (choice >> (16 + depth % 8) ^ depth as u64) as usize % WAYS;
             path[depth] = (bucket, way);
-            let b = &self.buckets[bucket];
-            let next = self.other(bucket, b.tags[way]);
-            if next == bucket || path[..=depth].iter().any(|(p, _)| *p == next) {
-                return Err(NoRoom);
+            let next = self.other(bucket, self.buckets[bucket].tags[way]);
+            if path[..=depth].iter().any(|(p, _)| *p == next) {
+                return false;
             }
             if self.buckets[next].tags.contains(&0) {
                 self.longest = self.longest.max(depth + 1);
                 for (from, way) in path[..=depth].iter().rev() {
                     self.move_away(*from, *way);
                 }
-                let guest = start != home;
-                let put = self.put(start, tag, line, guest);
-                debug_assert!(put, "the chain has made room");
-                if guest {
-                    self.buckets[home].away += 1;
-                }
-                return Ok(());
+                return true;
             }
             bucket = next;
         }
-        Err(NoRoom)
+        false
     }
 
     /// Moves an entry to its other bucket, which has room.

@@ -44,7 +44,28 @@ struct Freed {
 struct Shard {
     /// Ports handed out for the first time so far.
     fresh: u16,
+    /// A bit for each port that is taken, in numeric order.
+    taken: [u64; PER_SHARD.div_ceil(64) as usize],
     freed: VecDeque<Freed>,
+}
+
+impl Shard {
+    fn bit(port: u16) -> (usize, u64) {
+        let n = usize::from(port.saturating_sub(FIRST)) / SHARDS;
+        (n / 64, 1 << (n % 64))
+    }
+
+    fn is_taken(&self, port: u16) -> bool {
+        let (word, bit) = Self::bit(port);
+        self.taken.get(word).is_some_and(|w| w & bit != 0)
+    }
+
+    fn set_taken(&mut self, port: u16, on: bool) {
+        let (word, bit) = Self::bit(port);
+        if let Some(w) = self.taken.get_mut(word) {
+            *w = if on { *w | bit } else { *w & !bit };
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -85,16 +106,14 @@ impl LocalPorts {
             ports.fresh += 1;
             LocalPort { port, exceed: None }
         } else {
-            let first = ports.freed.front()?;
-            let rested = now_ms.wrapping_sub(first.at_ms);
-            if first.last_seq.is_none() && rested < REST_MS {
-                return None;
-            }
-            let exceed = first.last_seq.filter(|_| rested < REMEMBERED_MS);
-            let port = first.port;
-            ports.freed.pop_front();
-            LocalPort { port, exceed }
+            // The first that need not rest: one that must does not hold up those behind it.
+            let rested = |f: &Freed| now_ms.wrapping_sub(f.at_ms);
+            let usable = |f: &Freed| f.last_seq.is_some() || rested(f) >= REST_MS;
+            let freed = ports.freed.remove(ports.freed.iter().position(usable)?)?;
+            let exceed = freed.last_seq.filter(|_| rested(&freed) < REMEMBERED_MS);
+            LocalPort { port: freed.port, exceed }
         };
+        ports.set_taken(taken.port, true);
         pool.taken += 1;
         Some(taken)
     }
@@ -124,6 +143,11 @@ impl LocalPorts {
         let Some(pool) = self.pools.get_mut(&(local, server.0, server.1)) else { return };
         let place = pool.shards.get_mut(usize::from(freed.port) % SHARDS);
         let Some(ports) = place.and_then(Option::as_mut) else { return };
+        // A port that is given back twice would be handed out twice.
+        if freed.port < FIRST || !ports.is_taken(freed.port) {
+            return;
+        }
+        ports.set_taken(freed.port, false);
         if first {
             ports.freed.push_front(freed);
         } else {

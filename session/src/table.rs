@@ -178,7 +178,12 @@ impl Table {
             used: Vec::with_capacity(chunks.capacity()),
             chunks,
             newest: [0; Class::ALL.len()],
-            free: Default::default(),
+            // A class has no more lines than sessions that lived at a time: giving lines back
+            // never allocates.
+            free: core::array::from_fn(|_| Free {
+                lines: Vec::with_capacity(config.sessions as usize),
+                ..Free::default()
+            }),
             // Sessions with two keys are the rule to plan for.
             index: Index::new(config.sessions as usize * 2),
             secret: config.secret,
@@ -413,6 +418,11 @@ impl Table {
         self.on_both(line, |e| e.set_state(state));
     }
 
+    /// Nothing is known of the windows of a paired session any more.
+    pub(crate) fn forget_windows(&mut self, line: LineNo) {
+        self.on_both(line, |e| e.set_flag(Flags::WINDOW_KNOWN, false));
+    }
+
     /// Notes whether a session is counted as active.
     pub fn set_active(&mut self, line: LineNo, active: bool) {
         self.on_both(line, |e| e.set_flag(Flags::ACTIVE, active));
@@ -447,8 +457,6 @@ impl Table {
             self.used.push(0);
             let free = &mut self.free[class as usize];
             (free.fresh, free.fresh_left) = (first, class.per_chunk());
-            // Giving lines back must not allocate.
-            free.lines.reserve(class.per_chunk() as usize);
         }
         let free = &mut self.free[class as usize];
         let line = free.fresh;
@@ -470,7 +478,10 @@ impl Table {
         if reply_key.is_some_and(|k| k == new.forward.key || self.find(&k).is_some()) {
             return Err(InsertError::ReplyTaken);
         }
-        let class = Class::of(matches!(new.forward.key, Key::V6(_)), new.reply.is_some());
+        // Addresses of either direction need their line, whatever the other's family.
+        let is_ipv6 = |key: Key| matches!(key, Key::V6(_));
+        let ipv6 = is_ipv6(new.forward.key) || reply_key.is_some_and(is_ipv6);
+        let class = Class::of(ipv6, new.reply.is_some());
         if self.sessions >= self.most {
             self.refused += 1;
             return Err(InsertError::Full);
@@ -593,18 +604,23 @@ impl Table {
         sum
     }
 
-    /// Ends a session, by either entry.
+    /// Ends a session, by either entry. One that has ended already is described once more, and
+    /// nothing changes.
     pub fn remove(&mut self, line: LineNo) -> Closed {
         let line = self.forward(line);
         let view = self.view(line, None);
-        let peer = self.peer(line);
-        let class = Class::of(self.entry(line).is_ipv6(), self.entry(line).is_paired());
-        for l in [line, peer] {
-            let hash = self.hash(&self.key(l));
-            self.entry(l).clear();
-            self.index.remove(hash, l.0);
+        if self.entry(line).generation() == 0 {
+            return view;
         }
-        self.free[class as usize].lines.push(line.0);
+        let peer = self.peer(line);
+        let hashes = [line, peer].map(|l| self.hash(&self.key(l)));
+        self.entry_mut(line).clear();
+        self.index.remove(hashes[0], line.0);
+        if peer != line {
+            self.entry_mut(peer).clear();
+            self.index.remove(hashes[1], peer.0);
+        }
+        self.free[self.chunks.class(line) as usize].lines.push(line.0);
         self.sessions -= 1;
         view
     }

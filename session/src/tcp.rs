@@ -102,6 +102,9 @@ const ONE_WAY_WINDOW: u32 = 65_536;
 pub fn on_segment(table: &mut Table, line: LineNo, s: &Segment) -> Transition {
     let entry = table.entry(line);
     let from = entry.state();
+    if s.flags & (SYN | FIN | RST | ACK) == 0 {
+        return Transition { from, to: from, in_window: true };
+    }
     let (paired, reply) = (entry.is_paired(), entry.is_reply());
     let delta = if paired && !reply { entry.seq_delta() } else { 0 };
     let side = match (paired, reply) {
@@ -127,18 +130,26 @@ pub fn on_segment(table: &mut Table, line: LineNo, s: &Segment) -> Transition {
     };
     let to = if in_window { next(side, from, s.flags) } else { from };
 
+    // A SYN in ESTABLISHED is a stray or forged: it teaches nothing, or two segments that anybody
+    // can send, a SYN and a RST of one sequence number, would end a session.
+    let opens = s.flags & (SYN | RST) == SYN && from != ES;
+    let stray = s.flags & SYN != 0 && !opens;
+    if opens && paired && s.flags & ACK == 0 {
+        // A connection begins: what was known of the one before does not count for it.
+        table.forget_windows(line);
+    }
     let entry = table.entry_mut(line);
-    if s.flags & SYN != 0 {
+    if opens {
         // A SYN without the option says that its sender does not scale (RFC 7323, section 2.2).
         entry.set_wscale(s.wscale.unwrap_or(0));
     }
-    if in_window {
+    if in_window && !stray {
         if paired {
             if s.flags & ACK != 0 {
                 entry.record(seq_end, s.ack, s.window);
                 entry.set_flag(Flags::WINDOW_KNOWN, true);
             }
-        } else if !entry.flags().contains(Flags::WINDOW_KNOWN) || s.flags & SYN != 0 {
+        } else if !entry.flags().contains(Flags::WINDOW_KNOWN) || opens {
             entry.set_highest_seq(seq_end);
             entry.set_flag(Flags::WINDOW_KNOWN, true);
         } else {

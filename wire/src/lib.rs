@@ -16,6 +16,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod nd;
 pub mod packet;
+pub mod plain;
 pub mod protocol;
 pub mod reset;
 pub mod rewrite;
