@@ -259,7 +259,7 @@ fn what_cannot_be_carried_is_counted() {
     bench.settle();
     assert_eq!(bench.counted("up_segments"), 1);
     // Longer than a buffer's tailroom.
-    bench.kernel_sends(0, &[0; shunt_sim::buf::TAILROOM + 1]);
+    bench.kernel_sends(0, &[0; shunt_sim::buf::DATA_ROOM + 1]);
     bench.kernel_sends(0, &[1; 60]);
     bench.settle();
     assert_eq!(bench.counted("down_too_long"), 1);
