@@ -10,7 +10,7 @@ use shunt_service::{Adjacency, Fib, InterfaceId, PortId, Ticks};
 use crate::command::Mailbox;
 use crate::counters::{DropReason, WorkerCounters};
 use crate::frame;
-use crate::io::{Burst, Event, MirrorFrame, MirrorQueues, PacketBuf, Port};
+use crate::io::{BURST, Burst, Event, MirrorFrame, MirrorQueues, PacketBuf, Port};
 use crate::limit::Bucket;
 
 /// Packets that wait for neighbours, at most, and for one neighbour.
@@ -32,10 +32,16 @@ pub(crate) enum Account {
 
 pub(crate) struct PortState<P: Port> {
     pub(crate) io: P,
-    /// Packets to send, with what they count as.
+    /// Packets to send.
     tx: Burst<P::Buf>,
-    accounts: Burst<Account>,
+    /// Which of them are the kernel's, a bit each.
+    kernel: u64,
+    /// Which of them the director made.
+    originated: u64,
 }
+
+// A bit for each packet of a burst.
+const _: () = assert!(BURST <= u64::BITS as usize);
 
 /// A packet handed to another worker, with the port it was received on.
 #[derive(Debug)]
@@ -80,7 +86,8 @@ impl<P: Port> Egress<P> {
         let state = |io| PortState {
             io,
             tx: Burst::new(),
-            accounts: Burst::new(),
+            kernel: 0,
+            originated: 0,
         };
         Self {
             ports: ports.into_iter().map(state).collect(),
@@ -120,8 +127,14 @@ impl<P: Port> Egress<P> {
         if state.tx.is_full() {
             Self::flush_port(state, &self.counters);
         }
-        // `flush_port` always empties the burst, and both have the same capacity.
-        if state.tx.try_push(buf).is_err() || state.accounts.try_push(account).is_err() {
+        let bit = 1 << state.tx.len();
+        match account {
+            Account::Forwarded => {}
+            Account::Kernel => state.kernel |= bit,
+            Account::Originated => state.originated |= bit,
+        }
+        // `flush_port` has emptied the burst: there is room.
+        if state.tx.try_push(buf).is_err() {
             self.counters.count_drop(DropReason::TransmitFull);
         }
     }
@@ -136,30 +149,30 @@ impl<P: Port> Egress<P> {
     }
 
     fn flush_port(state: &mut PortState<P>, counters: &WorkerCounters) {
-        let mut sent = 0;
+        let queued = state.tx.len();
         // A full ring may have room again at once: try while the device takes any.
-        while !state.tx.is_empty() {
-            let n = state.io.tx_burst(&mut state.tx);
-            if n == 0 {
-                break;
-            }
-            sent += n;
-        }
-        let (mut forwarded, mut kernel, mut originated) = (0, 0, 0);
-        for (n, account) in state.accounts.iter().enumerate() {
-            match (account, n < sent) {
-                (Account::Forwarded, true) => forwarded += 1,
-                (Account::Kernel, true) => kernel += 1,
-                (Account::Originated, true) => originated += 1,
-                (Account::Originated, false) => {}
-                (_, false) => counters.count_drop(DropReason::TransmitFull),
-            }
-        }
+        while !state.tx.is_empty() && state.io.tx_burst(&mut state.tx) > 0 {}
+        let unsent = state.tx.len();
         state.tx.clear();
-        state.accounts.clear();
-        counters.forwarded.add(forwarded);
-        counters.sent_for_kernel.add(kernel);
-        counters.originated.add(originated);
+        let sent = queued - unsent;
+        if unsent == 0 && state.kernel | state.originated == 0 {
+            counters.forwarded.add(sent as u64);
+            return;
+        }
+        // Those that went are the first ones.
+        let went = u64::MAX.checked_shr(u64::BITS - sent as u32).unwrap_or(0);
+        let kernel = (state.kernel & went).count_ones();
+        let originated = (state.originated & went).count_ones();
+        let made_unsent = (state.originated & !went).count_ones() as usize;
+        counters.sent_for_kernel.add(u64::from(kernel));
+        counters.originated.add(u64::from(originated));
+        counters
+            .forwarded
+            .add(sent as u64 - u64::from(kernel + originated));
+        for _ in made_unsent..unsent {
+            counters.count_drop(DropReason::TransmitFull);
+        }
+        (state.kernel, state.originated) = (0, 0);
     }
 
     /// Sends a packet whose IP header stands at `l3` by an adjacency: writes the Ethernet header.

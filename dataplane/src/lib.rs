@@ -1,8 +1,8 @@
 //! The worker: bursts through a staged pipeline, forwarding modes, steering between workers,
 //! answers, counters; generic over packet I/O. No clock, no system call, no lock, no DPDK.
 //!
-//! A packet's way: [`worker`] receives and parses, `steer` finds its worker, `hit` applies a
-//! session, `miss` makes one, `modes` rewrite, `icmp` translates errors, `answer` makes resets and
+//! A packet's way: [`worker`] receives, `burst` parses and looks up, `steer` finds its worker, `fast`
+//! and `hit` apply a session, `miss` makes one, `modes` rewrite, `icmp` translates errors, `answer` makes resets and
 //! errors, `egress` sends. Start with [`io`] and [`worker`].
 
 #![forbid(unsafe_code)]
@@ -18,9 +18,11 @@
 
 mod announce;
 mod answer;
+mod burst;
 pub mod command;
 pub mod counters;
 mod egress;
+mod fast;
 mod flows;
 mod fragment;
 mod frame;

@@ -5,7 +5,7 @@
 use core::net::IpAddr;
 
 use shunt_service::Protocol;
-use shunt_session::Shards;
+use shunt_session::{Key4, Shards};
 use shunt_wire::icmp_quote::{quoted, tunnelled};
 use shunt_wire::{Kind, Parsed};
 
@@ -56,6 +56,19 @@ pub(crate) fn owner(
         }
         _ => return None,
     };
+    config.settings.shard_map.get(usize::from(shard)).copied()
+}
+
+/// As [`owner`] for a packet whose key is at hand.
+pub(crate) fn owner_of(config: &Config, shards: &Shards, key: &Key4) -> Option<u16> {
+    let flow = key.flow();
+    let shard = shard(
+        config,
+        shards,
+        flow.protocol,
+        (flow.src, flow.src_port),
+        (flow.dst, flow.dst_port),
+    )?;
     config.settings.shard_map.get(usize::from(shard)).copied()
 }
 

@@ -1,6 +1,5 @@
-//! The worker: one iteration of its poll loop, and a burst's way through the stages of
-//! ARCHITECTURE section 3. What happens to a single packet is in `hit`, `miss`, `icmp` and
-//! `answer`; where it leaves is in `egress`.
+//! The worker: one iteration of its poll loop. A burst's way through the stages is in `burst`,
+//! where packets leave in `egress`.
 
 use std::sync::Arc;
 
@@ -8,16 +7,15 @@ use arrayvec::ArrayVec;
 use shunt_scheduler::Scheduler;
 use shunt_service::publish::Reader;
 use shunt_service::{Load, PortId, Settings, Snapshot, Ticks, WorkerId};
-use shunt_session::{Hash, Key4, Key6, LineNo, Shards, Table};
-use shunt_wire::packet::parse_into;
-use shunt_wire::{Kind, Parsed};
+use shunt_session::{Shards, Table};
+use shunt_wire::Parsed;
 
 use crate::command::{Command, Mailbox, Reply};
-use crate::counters::{DropReason, WorkerCounters};
+use crate::counters::WorkerCounters;
 use crate::egress::{Egress, HandOver};
 use crate::flows::Flows;
-use crate::io::{BURST, Burst, MirrorQueues, PacketBuf, Port};
-use crate::{announce, answer, hit, icmp, miss, steer};
+use crate::io::{BURST, Burst, MirrorQueues, Port};
+use crate::{announce, burst};
 
 /// The configuration as the data path reads it.
 pub type Config = Snapshot<Arc<dyn Scheduler>>;
@@ -126,27 +124,6 @@ pub struct Worker<P: Port> {
     announcer: announce::Announcer,
 }
 
-/// What pass 1 leaves for passes 2 and 3.
-#[derive(Clone, Copy)]
-struct Staged {
-    parsed: Parsed,
-    hash: Hash,
-    candidate: Option<LineNo>,
-    next: Next,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Next {
-    /// Look for a session.
-    Lookup,
-    /// No ports to look for: fragment, ICMP, ARP and the rest.
-    Odd,
-    /// Belongs to another worker.
-    HandOver(u16),
-    /// Dropped already.
-    Malformed(DropReason),
-}
-
 impl<P: Port> Worker<P> {
     /// A worker ready to poll.
     pub fn new(setup: Setup<P>) -> Self {
@@ -214,7 +191,7 @@ impl<P: Port> Worker<P> {
             if received > 0 {
                 egress.counters.received.add(received as u64);
                 polled.packets += received;
-                process(egress, flows, &cx, &mut burst, &[], PortId(n as u8), true);
+                burst::process(egress, flows, &cx, &mut burst, &[], PortId(n as u8), true);
             }
         }
         for ring in from_workers.iter_mut() {
@@ -229,7 +206,7 @@ impl<P: Port> Worker<P> {
             if !burst.is_empty() {
                 egress.counters.received_handed_over.add(burst.len() as u64);
                 polled.packets += burst.len();
-                process(egress, flows, &cx, &mut burst, &ports, PortId(0), false);
+                burst::process(egress, flows, &cx, &mut burst, &ports, PortId(0), false);
             }
         }
         polled.packets += egress.send_for_kernel(&config.fib, KERNEL_FRAMES);
@@ -243,202 +220,6 @@ impl<P: Port> Worker<P> {
         }
         polled
     }
-}
-
-/// Takes a burst through the stages. `ports` gives each packet's port where they differ;
-/// `port` is that of all others. `steer` is off for packets another worker handed over: they are
-/// never handed over twice.
-#[inline]
-fn process<P: Port>(
-    egress: &mut Egress<P>,
-    flows: &mut Flows,
-    cx: &Context<'_>,
-    burst: &mut Burst<P::Buf>,
-    ports: &[PortId],
-    port: PortId,
-    steer: bool,
-) {
-    let steer = steer && egress.hand_over.len() > 1;
-    let mut stage: ArrayVec<Staged, BURST> = ArrayVec::new();
-
-    // Pass 1: parse, hash, prefetch the index bucket.
-    for buf in burst.iter() {
-        // Parsed in place: copying it would cost as much as parsing.
-        stage.push(Staged {
-            parsed: Parsed::EMPTY,
-            hash: Hash::default(),
-            candidate: None,
-            next: Next::Odd,
-        });
-        let Some(staged) = stage.last_mut() else {
-            break;
-        };
-        let frame = buf.data();
-        let parsed = &mut staged.parsed;
-        if let Err(malformed) = parse_into(frame, buf.len(), buf.rx_checksum().ip_good, parsed) {
-            staged.next = Next::Malformed(malformed.into());
-            continue;
-        }
-        if matches!(parsed.kind, Kind::Tcp | Kind::Udp)
-            && let Some(hash) = hash(&flows.table, parsed, frame)
-        {
-            flows.table.prefetch(hash);
-            staged.hash = hash;
-            staged.next = Next::Lookup;
-        }
-        if steer
-            && let Some(owner) = steer::owner(cx.config, &flows.shards, &staged.parsed, frame)
-            && owner != flows.id.0
-        {
-            staged.next = Next::HandOver(owner);
-        }
-    }
-
-    // Pass 2: compare tags, prefetch the entry.
-    for s in stage.iter_mut() {
-        if s.next == Next::Lookup {
-            s.candidate = if s.parsed.ipv6 {
-                flows.table.candidate6(s.hash)
-            } else {
-                flows.table.candidate(s.hash)
-            };
-        }
-    }
-
-    // Pass 3: verify and apply; what is no hit leaves to the side and keeps its order.
-    let mut side: ArrayVec<(Packet<P::Buf>, Next), BURST> = ArrayVec::new();
-    for (n, (buf, s)) in burst.drain(..).zip(stage).enumerate() {
-        let port = ports.get(n).copied().unwrap_or(port);
-        match s.next {
-            Next::Lookup => match find(&flows.table, &s, buf.data()) {
-                Some(line) => {
-                    hit::apply(
-                        egress,
-                        flows,
-                        cx,
-                        Packet {
-                            buf,
-                            parsed: s.parsed,
-                            port,
-                        },
-                        line,
-                    );
-                }
-                None => side.push((
-                    Packet {
-                        buf,
-                        parsed: s.parsed,
-                        port,
-                    },
-                    s.next,
-                )),
-            },
-            Next::Odd => side.push((
-                Packet {
-                    buf,
-                    parsed: s.parsed,
-                    port,
-                },
-                s.next,
-            )),
-            Next::HandOver(worker) => egress.hand_to(usize::from(worker), port, buf),
-            Next::Malformed(reason) => egress.discard(buf, reason),
-        }
-    }
-    for (packet, next) in side {
-        if next == Next::Lookup {
-            // A packet before this one in the burst may have made its session.
-            match find_again(flows, &packet) {
-                Some(line) => hit::apply(egress, flows, cx, packet, line),
-                None => miss::handle(egress, flows, cx, packet),
-            }
-        } else {
-            odd(egress, flows, cx, packet);
-        }
-    }
-}
-
-fn odd<P: Port>(
-    egress: &mut Egress<P>,
-    flows: &mut Flows,
-    cx: &Context<'_>,
-    packet: Packet<P::Buf>,
-) {
-    match packet.parsed.kind {
-        Kind::IcmpError => icmp::handle(egress, flows, cx, packet),
-        Kind::Fragment => miss::fragment(egress, cx, packet),
-        Kind::Arp | Kind::NeighbourSolicitation | Kind::EchoRequest => {
-            answer::for_announced(egress, cx, packet);
-        }
-        Kind::Tcp | Kind::Udp | Kind::OtherIp | Kind::Other => {
-            miss::to_kernel(egress, cx, packet);
-        }
-    }
-}
-
-#[inline(always)]
-fn hash(table: &Table, parsed: &Parsed, frame: &[u8]) -> Option<Hash> {
-    if parsed.ipv6 {
-        key6(parsed, frame).map(|k| table.hash6(&k))
-    } else {
-        key4(parsed, frame).map(|k| table.hash4(&k))
-    }
-}
-
-#[inline(always)]
-fn find(table: &Table, s: &Staged, frame: &[u8]) -> Option<LineNo> {
-    if s.parsed.ipv6 {
-        table.find6(s.hash, s.candidate, &key6(&s.parsed, frame)?)
-    } else {
-        table.find4(s.hash, s.candidate, &key4(&s.parsed, frame)?)
-    }
-}
-
-fn find_again<B: PacketBuf>(flows: &Flows, packet: &Packet<B>) -> Option<LineNo> {
-    let frame = packet.buf.data();
-    if packet.parsed.ipv6 {
-        let key = key6(&packet.parsed, frame)?;
-        let hash = flows.table.hash6(&key);
-        flows.table.find6(hash, flows.table.candidate6(hash), &key)
-    } else {
-        let key = key4(&packet.parsed, frame)?;
-        let hash = flows.table.hash4(&key);
-        flows.table.find4(hash, flows.table.candidate(hash), &key)
-    }
-}
-
-/// The key as it stands in the packet: addresses in one load, ports in another.
-#[inline(always)]
-fn key4(parsed: &Parsed, frame: &[u8]) -> Option<Key4> {
-    let addrs = frame
-        .get(usize::from(parsed.l3) + 12..)?
-        .first_chunk::<8>()?;
-    let ports = frame.get(usize::from(parsed.l4)..)?.first_chunk::<4>()?;
-    Some(Key4 {
-        addrs: u64::from_ne_bytes(*addrs),
-        ports: u32::from_ne_bytes(*ports),
-        protocol: protocol(parsed),
-    })
-}
-
-#[inline(always)]
-fn key6(parsed: &Parsed, frame: &[u8]) -> Option<Key6> {
-    let addrs = frame
-        .get(usize::from(parsed.l3) + 8..)?
-        .first_chunk::<32>()?;
-    let ports = frame.get(usize::from(parsed.l4)..)?.first_chunk::<4>()?;
-    let (src, dst) = addrs.split_first_chunk::<16>()?;
-    Some(Key6 {
-        src: *src,
-        dst: *dst.first_chunk::<16>()?,
-        ports: u32::from_ne_bytes(*ports),
-        protocol: protocol(parsed),
-    })
-}
-
-#[inline(always)]
-fn protocol(parsed: &Parsed) -> u8 {
-    if parsed.kind == Kind::Tcp { 6 } else { 17 }
 }
 
 fn answer_commands<P: Port>(egress: &mut Egress<P>, flows: &Flows, cx: &Context<'_>) -> usize {

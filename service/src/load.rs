@@ -7,6 +7,8 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use std::sync::Arc;
+
 use crossbeam::utils::CachePadded;
 
 use crate::id::{ServerSlot, WorkerId};
@@ -89,7 +91,7 @@ struct Shared {
 /// The load table: one line per worker and server, one shared line per server.
 #[derive(Debug)]
 pub struct Load {
-    workers: Box<[Box<[ServerCounters]>]>,
+    workers: Box<[Arc<[ServerCounters]>]>,
     shared: Box<[CachePadded<Shared>]>,
 }
 
@@ -117,6 +119,11 @@ impl Load {
     #[inline(always)]
     pub fn counters(&self, worker: WorkerId, slot: ServerSlot) -> Option<&ServerCounters> {
         self.workers.get(worker.index())?.get(slot.index())
+    }
+
+    /// All lines of one worker, for it to write; `None` if there is no such worker.
+    pub fn lines(&self, worker: WorkerId) -> Option<Arc<[ServerCounters]>> {
+        self.workers.get(worker.index()).cloned()
     }
 
     /// Sessions of `slot` that count as active, over all workers.

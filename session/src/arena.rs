@@ -98,8 +98,13 @@ pub enum ArenaError {
 impl fmt::Display for ArenaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooLarge => f.write_str("more sessions than an arena can number; lower [limits] sessions"),
-            Self::NoMemory(e) => write!(f, "no memory for the session table: {e}; lower [limits] sessions"),
+            Self::TooLarge => {
+                f.write_str("more sessions than an arena can number; lower [limits] sessions")
+            }
+            Self::NoMemory(e) => write!(
+                f,
+                "no memory for the session table: {e}; lower [limits] sessions"
+            ),
         }
     }
 }
@@ -128,14 +133,21 @@ impl Arena {
     /// # Errors
     /// [`ArenaError`].
     pub fn new(sessions: u32, tables: u32) -> Result<Arc<Self>, ArenaError> {
-        let per_table: u32 = Class::ALL.iter().map(|c| sessions.div_ceil(c.per_chunk())).sum();
+        let per_table: u32 = Class::ALL
+            .iter()
+            .map(|c| sessions.div_ceil(c.per_chunk()))
+            .sum();
         let chunks = u64::from(per_table) * u64::from(tables);
         let chunks = u32::try_from(chunks).map_err(|_| ArenaError::TooLarge)?;
         if u64::from(chunks) << CHUNK_SHIFT > u64::from(u32::MAX) {
             return Err(ArenaError::TooLarge);
         }
         let base = map(chunks as usize * CHUNK_BYTES).map_err(ArenaError::NoMemory)?;
-        Ok(Arc::new(Self { base, chunks, next: AtomicU32::new(0) }))
+        Ok(Arc::new(Self {
+            base,
+            chunks,
+            next: AtomicU32::new(0),
+        }))
     }
 }
 
@@ -206,14 +218,21 @@ impl Chunks {
     pub(crate) fn new(arena: Arc<Arena>) -> Self {
         let classes = vec![FOREIGN; arena.chunks as usize].into_boxed_slice();
         let owned = Vec::with_capacity(arena.chunks as usize);
-        Self { arena, classes, owned }
+        Self {
+            arena,
+            classes,
+            owned,
+        }
     }
 
     /// Takes another chunk for `class`; `None` if the arena has no more. Returns its first line.
     pub(crate) fn take(&mut self, class: Class) -> Option<u32> {
-        let taken = self.arena.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
-            (n < self.arena.chunks).then_some(n + 1)
-        });
+        let taken = self
+            .arena
+            .next
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                (n < self.arena.chunks).then_some(n + 1)
+            });
         let chunk = taken.ok()?;
         *self.classes.get_mut(chunk as usize)? = class as u8;
         self.owned.push(chunk);
@@ -233,7 +252,10 @@ impl Chunks {
     /// First line and class of our n-th chunk.
     pub(crate) fn get(&self, n: usize) -> Option<(u32, Class)> {
         let chunk = *self.owned.get(n)?;
-        Some((chunk << CHUNK_SHIFT, Class::from_number(*self.classes.get(chunk as usize)?)?))
+        Some((
+            chunk << CHUNK_SHIFT,
+            Class::from_number(*self.classes.get(chunk as usize)?)?,
+        ))
     }
 
     /// Class of the chunk of a line.
@@ -261,7 +283,13 @@ impl Chunks {
         // it; `&self` keeps `line_mut` away. The mapping starts zeroed, and `Entry`, `Addresses6`
         // (the types used here) are valid for every bit pattern; both only ever hold what was
         // written as such or zeroes.
-        unsafe { self.arena.base.add(line.0 as usize * LINE).cast::<T>().as_ref() }
+        unsafe {
+            self.arena
+                .base
+                .add(line.0 as usize * LINE)
+                .cast::<T>()
+                .as_ref()
+        }
     }
 
     /// A line of ours, to change.
@@ -270,12 +298,22 @@ impl Chunks {
         const { assert!(size_of::<T>() == LINE && align_of::<T>() <= LINE) };
         self.check(line);
         // SAFETY: as for `line`; `&mut self` makes it the only reference.
-        unsafe { self.arena.base.add(line.0 as usize * LINE).cast::<T>().as_mut() }
+        unsafe {
+            self.arena
+                .base
+                .add(line.0 as usize * LINE)
+                .cast::<T>()
+                .as_mut()
+        }
     }
 
     #[inline(always)]
     fn check(&self, line: LineNo) {
-        if self.classes.get((line.0 >> CHUNK_SHIFT) as usize).is_none_or(|c| *c == FOREIGN) {
+        if self
+            .classes
+            .get((line.0 >> CHUNK_SHIFT) as usize)
+            .is_none_or(|c| *c == FOREIGN)
+        {
             foreign();
         }
     }

@@ -25,7 +25,12 @@ const _: () = assert!(size_of::<Cold>() == 48);
 
 impl Cold {
     pub(crate) fn new(service: ServiceId, server: ServerId, created: u32) -> Self {
-        Self { service: service.0, server: server.0, created, ..Self::default() }
+        Self {
+            service: service.0,
+            server: server.0,
+            created,
+            ..Self::default()
+        }
     }
 
     /// The service.

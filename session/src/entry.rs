@@ -170,7 +170,11 @@ impl Entry {
         adjacency: (AdjacencyId, u16),
         now_ms: u32,
     ) {
-        let protocol = if i.protocol == Protocol::Udp { PROTOCOL_UDP } else { 0 };
+        let protocol = if i.protocol == Protocol::Udp {
+            PROTOCOL_UDP
+        } else {
+            0
+        };
         let bit = |on: bool, bit: u8| if on { bit } else { 0 };
         *self = Self {
             addrs: i.addrs,
@@ -239,7 +243,11 @@ impl Entry {
     /// Transport protocol.
     #[inline(always)]
     pub const fn protocol(&self) -> Protocol {
-        if self.shape & 0b11 == PROTOCOL_UDP { Protocol::Udp } else { Protocol::Tcp }
+        if self.shape & 0b11 == PROTOCOL_UDP {
+            Protocol::Udp
+        } else {
+            Protocol::Tcp
+        }
     }
 
     /// Forwarding mode.
@@ -326,7 +334,11 @@ impl Entry {
 
     pub(crate) fn set_flag(&mut self, flag: Flags, on: bool) {
         let bit = u32::from(flag.0);
-        self.slot_flags = if on { self.slot_flags | bit } else { self.slot_flags & !bit };
+        self.slot_flags = if on {
+            self.slot_flags | bit
+        } else {
+            self.slot_flags & !bit
+        };
     }
 
     /// TCP state; [`TcpState::None`] for UDP.
@@ -408,7 +420,10 @@ impl Entry {
 
     /// Packets and bytes that are not folded yet.
     pub(crate) const fn counters(&self) -> (u64, u64) {
-        (self.counters >> BYTE_BITS, self.counters & ((1 << BYTE_BITS) - 1))
+        (
+            self.counters >> BYTE_BITS,
+            self.counters & ((1 << BYTE_BITS) - 1),
+        )
     }
 
     pub(crate) fn reset_counters(&mut self) {
@@ -417,6 +432,9 @@ impl Entry {
 
     pub(crate) fn key4(&self) -> [IpAddr; 2] {
         let [a, b, c, d, e, f, g, h] = self.addrs.to_ne_bytes();
-        [Ipv4Addr::new(a, b, c, d).into(), Ipv4Addr::new(e, f, g, h).into()]
+        [
+            Ipv4Addr::new(a, b, c, d).into(),
+            Ipv4Addr::new(e, f, g, h).into(),
+        ]
     }
 }

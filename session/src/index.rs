@@ -42,7 +42,9 @@ pub(crate) struct NoRoom;
 /// Which of eight tags are equal to `tag`, a bit each: the plain version.
 #[cfg(any(test, not(target_arch = "x86_64"), miri))]
 fn equal_reference(tags: &[u16; WAYS], tag: u16) -> u32 {
-    tags.iter().enumerate().fold(0, |m, (n, t)| if *t == tag { m | 1 << n } else { m })
+    tags.iter()
+        .enumerate()
+        .fold(0, |m, (n, t)| if *t == tag { m | 1 << n } else { m })
 }
 
 /// Which of eight tags are equal to `tag`, a bit each.
@@ -78,12 +80,18 @@ impl Index {
     pub(crate) fn new(keys: usize) -> Self {
         // Even, see `other`. In an index of few buckets keys gather by chance more than 15 % over.
         let buckets = (keys * 100).div_ceil(WAYS * 85).next_multiple_of(2).max(16);
-        Self { buckets: vec![Bucket::default(); buckets].into_boxed_slice(), longest: 0 }
+        Self {
+            buckets: vec![Bucket::default(); buckets].into_boxed_slice(),
+            longest: 0,
+        }
     }
 
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.buckets.iter().map(|b| b.tags.iter().filter(|t| **t != 0).count()).sum()
+        self.buckets
+            .iter()
+            .map(|b| b.tags.iter().filter(|t| **t != 0).count())
+            .sum()
     }
 
     pub(crate) fn longest(&self) -> usize {
@@ -109,7 +117,11 @@ impl Index {
         let sum = (spread * (n / 2)) >> 31 | 1;
         // sum - bucket modulo n, without a division.
         let bucket = bucket as u64;
-        (if sum >= bucket { sum - bucket } else { sum + n - bucket }) as usize
+        (if sum >= bucket {
+            sum - bucket
+        } else {
+            sum + n - bucket
+        }) as usize
     }
 
     /// Fetches the home bucket into the cache.
@@ -155,8 +167,12 @@ impl Index {
     }
 
     fn put(&mut self, bucket: usize, tag: u16, line: u32, guest: bool) -> bool {
-        let Some(b) = self.buckets.get_mut(bucket) else { return false };
-        let Some(way) = b.tags.iter().position(|t| *t == 0) else { return false };
+        let Some(b) = self.buckets.get_mut(bucket) else {
+            return false;
+        };
+        let Some(way) = b.tags.iter().position(|t| *t == 0) else {
+            return false;
+        };
         b.tags[way] = tag;
         b.lines[way] = line;
         b.guests = b.guests & !(1 << way) | u8::from(guest) << way;
@@ -295,14 +311,25 @@ mod tests {
     #[test]
     fn fills_to_its_promise() {
         let mut index = Index::new(10_000);
-        let hash = |n: u64| crate::key::hash4([7, 11], &crate::Key4 { addrs: n, ports: 5, protocol: 6 });
+        let hash = |n: u64| {
+            crate::key::hash4(
+                [7, 11],
+                &crate::Key4 {
+                    addrs: n,
+                    ports: 5,
+                    protocol: 6,
+                },
+            )
+        };
         for n in 0..10_000 {
             assert!(index.insert(hash(n), n as u32).is_ok(), "entry {n}");
         }
         for n in 0..10_000 {
             assert_eq!(index.find(hash(n), |l| l == n as u32), Some(n as u32));
         }
-        let home = (0..10_000).filter(|n| index.candidate(hash(*n)).is_some()).count();
+        let home = (0..10_000)
+            .filter(|n| index.candidate(hash(*n)).is_some())
+            .count();
         assert!(home > 9_000, "most are found in their home bucket: {home}");
     }
 }

@@ -15,6 +15,21 @@ pub struct Key4 {
     pub protocol: u8,
 }
 
+impl Key4 {
+    /// The five-tuple it stands for.
+    pub fn flow(&self) -> FlowKey {
+        let [a, b, c, d, e, f, g, h] = self.addrs.to_ne_bytes();
+        let [src_port, dst_port] = ports(self.ports);
+        FlowKey {
+            protocol: Protocol::from_number(self.protocol).unwrap_or(Protocol::Tcp),
+            src: IpAddr::from([a, b, c, d]),
+            dst: IpAddr::from([e, f, g, h]),
+            src_port,
+            dst_port,
+        }
+    }
+}
+
 /// Key of an IPv6 packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key6 {
@@ -62,14 +77,23 @@ impl From<&FlowKey> for Key {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let ([a, b, c, d], [e, f, g, h]) = (src.octets(), dst.octets());
                 let addrs = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
-                Self::V4(Key4 { addrs, ports, protocol })
+                Self::V4(Key4 {
+                    addrs,
+                    ports,
+                    protocol,
+                })
             }
             (src, dst) => {
                 let wide = |a: IpAddr| match a {
                     IpAddr::V4(a) => a.to_ipv6_mapped().octets(),
                     IpAddr::V6(a) => a.octets(),
                 };
-                Self::V6(Key6 { src: wide(src), dst: wide(dst), ports, protocol })
+                Self::V6(Key6 {
+                    src: wide(src),
+                    dst: wide(dst),
+                    ports,
+                    protocol,
+                })
             }
         }
     }
@@ -95,9 +119,12 @@ impl Key {
                 ports: swap(k.ports),
                 ..k
             }),
-            Self::V6(k) => {
-                Self::V6(Key6 { src: k.dst, dst: k.src, ports: swap(k.ports), ..k })
-            }
+            Self::V6(k) => Self::V6(Key6 {
+                src: k.dst,
+                dst: k.src,
+                ports: swap(k.ports),
+                ..k
+            }),
         }
     }
 }

@@ -95,10 +95,13 @@ impl LocalPorts {
         shard: u8,
         now_ms: u32,
     ) -> Option<LocalPort> {
-        let pool = self.pools.entry((local, server.0, server.1)).or_insert_with(|| Pool {
-            shards: Box::new([const { None }; SHARDS]),
-            taken: 0,
-        });
+        let pool = self
+            .pools
+            .entry((local, server.0, server.1))
+            .or_insert_with(|| Pool {
+                shards: Box::new([const { None }; SHARDS]),
+                taken: 0,
+            });
         let place = pool.shards.get_mut(usize::from(shard))?;
         let ports = place.get_or_insert_with(Shard::default);
         let taken = if ports.fresh < PER_SHARD {
@@ -111,7 +114,10 @@ impl LocalPorts {
             let usable = |f: &Freed| f.last_seq.is_some() || rested(f) >= REST_MS;
             let freed = ports.freed.remove(ports.freed.iter().position(usable)?)?;
             let exceed = freed.last_seq.filter(|_| rested(&freed) < REMEMBERED_MS);
-            LocalPort { port: freed.port, exceed }
+            LocalPort {
+                port: freed.port,
+                exceed,
+            }
         };
         ports.set_taken(taken.port, true);
         pool.taken += 1;
@@ -128,21 +134,53 @@ impl LocalPorts {
         now_ms: u32,
         last_seq: Option<u32>,
     ) {
-        self.put(local, server, Freed { port, at_ms: now_ms, last_seq }, false);
+        self.put(
+            local,
+            server,
+            Freed {
+                port,
+                at_ms: now_ms,
+                last_seq,
+            },
+            false,
+        );
     }
 
     /// Gives a port back that was never used, with what was known of it: it is next again.
-    pub fn give_back(&mut self, local: IpAddr, server: (IpAddr, u16), port: LocalPort, now_ms: u32) {
+    pub fn give_back(
+        &mut self,
+        local: IpAddr,
+        server: (IpAddr, u16),
+        port: LocalPort,
+        now_ms: u32,
+    ) {
         let last_seq = Some(port.exceed.unwrap_or(0));
-        let rested = if port.exceed.is_some() { 0 } else { REMEMBERED_MS };
+        let rested = if port.exceed.is_some() {
+            0
+        } else {
+            REMEMBERED_MS
+        };
         let at_ms = now_ms.wrapping_sub(rested);
-        self.put(local, server, Freed { port: port.port, at_ms, last_seq }, true);
+        self.put(
+            local,
+            server,
+            Freed {
+                port: port.port,
+                at_ms,
+                last_seq,
+            },
+            true,
+        );
     }
 
     fn put(&mut self, local: IpAddr, server: (IpAddr, u16), freed: Freed, first: bool) {
-        let Some(pool) = self.pools.get_mut(&(local, server.0, server.1)) else { return };
+        let Some(pool) = self.pools.get_mut(&(local, server.0, server.1)) else {
+            return;
+        };
         let place = pool.shards.get_mut(usize::from(freed.port) % SHARDS);
-        let Some(ports) = place.and_then(Option::as_mut) else { return };
+        let Some(ports) = place.and_then(Option::as_mut) else {
+            return;
+        };
         // A port that is given back twice would be handed out twice.
         if freed.port < FIRST || !ports.is_taken(freed.port) {
             return;
@@ -158,7 +196,9 @@ impl LocalPorts {
 
     /// Ports taken on a local address toward a server.
     pub fn taken(&self, local: IpAddr, server: (IpAddr, u16)) -> u32 {
-        self.pools.get(&(local, server.0, server.1)).map_or(0, |p| p.taken)
+        self.pools
+            .get(&(local, server.0, server.1))
+            .map_or(0, |p| p.taken)
     }
 }
 
@@ -170,7 +210,10 @@ mod tests {
     use super::*;
 
     fn ends() -> (IpAddr, (IpAddr, u16)) {
-        ("172.16.1.100".parse().unwrap(), ("172.16.1.5".parse().unwrap(), 80))
+        (
+            "172.16.1.100".parse().unwrap(),
+            ("172.16.1.5".parse().unwrap(), 80),
+        )
     }
 
     #[test]
@@ -184,25 +227,42 @@ mod tests {
             assert!(p.port >= FIRST && seen.insert(p.port));
         }
         assert_eq!(ports.take(local, server, 127, 0), None);
-        assert!(ports.take(local, server, 126, 0).is_some(), "another shard has its own");
+        assert!(
+            ports.take(local, server, 126, 0).is_some(),
+            "another shard has its own"
+        );
         let other = (server.0, 81);
-        assert!(ports.take(local, other, 127, 0).is_some(), "so has another server");
+        assert!(
+            ports.take(local, other, 127, 0).is_some(),
+            "so has another server"
+        );
     }
 
     #[test]
     fn reuse_exceeds_or_rests() {
         let (local, server) = ends();
         let mut ports = LocalPorts::new();
-        let all: Vec<_> =
-            (0..PER_SHARD).map(|_| ports.take(local, server, 5, 0).unwrap().port).collect();
+        let all: Vec<_> = (0..PER_SHARD)
+            .map(|_| ports.take(local, server, 5, 0).unwrap().port)
+            .collect();
         ports.release(local, server, all[9], 1000, Some(77));
         ports.release(local, server, all[3], 2000, None);
-        let p = ports.take(local, server, 5, 1000 + REMEMBERED_MS - 1).unwrap();
-        assert_eq!((p.port, p.exceed), (all[9], Some(77)), "first in, first out");
+        let p = ports
+            .take(local, server, 5, 1000 + REMEMBERED_MS - 1)
+            .unwrap();
+        assert_eq!(
+            (p.port, p.exceed),
+            (all[9], Some(77)),
+            "first in, first out"
+        );
         let p = ports.take(local, server, 5, 2000 + REST_MS).unwrap();
         assert_eq!((p.port, p.exceed), (all[3], None));
         ports.release(local, server, all[3], 5000, None);
-        assert_eq!(ports.take(local, server, 5, 5000 + REST_MS - 1), None, "it rests");
+        assert_eq!(
+            ports.take(local, server, 5, 5000 + REST_MS - 1),
+            None,
+            "it rests"
+        );
         assert!(ports.take(local, server, 5, 5000 + REST_MS).is_some());
         ports.release(local, server, all[9], 9000, Some(1));
         let p = ports.take(local, server, 5, 9000 + REMEMBERED_MS).unwrap();

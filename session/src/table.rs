@@ -4,9 +4,7 @@ use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use shunt_service::{
-    AdjacencyId, Mode, Protocol, ServerId, ServerSlot, ServiceId, TcpState,
-};
+use shunt_service::{AdjacencyId, Mode, Protocol, ServerId, ServerSlot, ServiceId, TcpState};
 use shunt_wire::checksum::Delta;
 
 use crate::arena::{Arena, Chunks, Class, LineNo};
@@ -301,7 +299,10 @@ impl Table {
     pub fn find4(&self, hash: Hash, candidate: Option<LineNo>, key: &Key4) -> Option<LineNo> {
         match candidate {
             Some(line) if self.is4(line, key) => Some(line),
-            _ => self.index.find(hash, |l| self.is4(LineNo(l), key)).map(LineNo),
+            _ => self
+                .index
+                .find(hash, |l| self.is4(LineNo(l), key))
+                .map(LineNo),
         }
     }
 
@@ -310,7 +311,10 @@ impl Table {
     pub fn find6(&self, hash: Hash, candidate: Option<LineNo>, key: &Key6) -> Option<LineNo> {
         match candidate {
             Some(line) if self.is6(line, key) => Some(line),
-            _ => self.index.find(hash, |l| self.is6(LineNo(l), key)).map(LineNo),
+            _ => self
+                .index
+                .find(hash, |l| self.is6(LineNo(l), key))
+                .map(LineNo),
         }
     }
 
@@ -336,7 +340,11 @@ impl Table {
 
     /// The entry of the other direction of a paired session; the same for others.
     pub fn peer(&self, line: LineNo) -> LineNo {
-        if self.entry(line).is_paired() { LineNo(line.0 ^ 1) } else { line }
+        if self.entry(line).is_paired() {
+            LineNo(line.0 ^ 1)
+        } else {
+            line
+        }
     }
 
     /// The addresses of an entry of an IPv6 session.
@@ -402,7 +410,11 @@ impl Table {
     }
 
     fn forward(&self, line: LineNo) -> LineNo {
-        if self.entry(line).is_reply() { self.peer(line) } else { line }
+        if self.entry(line).is_reply() {
+            self.peer(line)
+        } else {
+            line
+        }
     }
 
     fn on_both(&mut self, line: LineNo, mut f: impl FnMut(&mut Entry)) {
@@ -582,7 +594,11 @@ impl Table {
                 match addr {
                     IpAddr::V4(a) => mix(a.to_bits()),
                     IpAddr::V6(a) => {
-                        a.octets().as_chunks::<4>().0.iter().for_each(|c| mix(u32::from_be_bytes(*c)));
+                        a.octets()
+                            .as_chunks::<4>()
+                            .0
+                            .iter()
+                            .for_each(|c| mix(u32::from_be_bytes(*c)));
                     }
                 }
                 mix(u32::from(port));
@@ -591,7 +607,11 @@ impl Table {
                 match end.ip() {
                     IpAddr::V4(a) => mix(a.to_bits()),
                     IpAddr::V6(a) => {
-                        a.octets().as_chunks::<4>().0.iter().for_each(|c| mix(u32::from_be_bytes(*c)));
+                        a.octets()
+                            .as_chunks::<4>()
+                            .0
+                            .iter()
+                            .for_each(|c| mix(u32::from_be_bytes(*c)));
                     }
                 }
                 mix(u32::from(end.port()));
@@ -620,7 +640,9 @@ impl Table {
             self.entry_mut(peer).clear();
             self.index.remove(hashes[1], peer.0);
         }
-        self.free[self.chunks.class(line) as usize].lines.push(line.0);
+        self.free[self.chunks.class(line) as usize]
+            .lines
+            .push(line.0);
         self.sessions -= 1;
         view
     }
@@ -630,9 +652,18 @@ impl Table {
         let protocol = e.protocol().number();
         if e.is_ipv6() {
             let a = self.addresses6(line);
-            Key::V6(Key6 { src: a.src, dst: a.dst, ports: e.raw_ports(), protocol })
+            Key::V6(Key6 {
+                src: a.src,
+                dst: a.dst,
+                ports: e.raw_ports(),
+                protocol,
+            })
         } else {
-            Key::V4(Key4 { addrs: e.raw_addrs(), ports: e.raw_ports(), protocol })
+            Key::V4(Key4 {
+                addrs: e.raw_addrs(),
+                ports: e.raw_ports(),
+                protocol,
+            })
         }
     }
 
@@ -673,7 +704,9 @@ impl Table {
             state: e.state(),
             active: e.flags().contains(Flags::ACTIVE),
             // A packet may carry a later stamp than the caller's clock by a moment.
-            idle_ms: now_ms.map_or(0, |now| now.wrapping_sub(last_seen).cast_signed().max(0) as u32),
+            idle_ms: now_ms.map_or(0, |now| {
+                now.wrapping_sub(last_seen).cast_signed().max(0) as u32
+            }),
             packets_in,
             bytes_in,
             packets_out: out.0,
@@ -710,7 +743,9 @@ impl Table {
             if self.sweep.0 >= self.chunks.len() {
                 self.sweep = (0, 0);
             }
-            let Some(line) = self.place(self.sweep.0, self.sweep.1) else { return };
+            let Some(line) = self.place(self.sweep.0, self.sweep.1) else {
+                return;
+            };
             self.sweep = self.next_place(self.sweep);
             if self.entry(line).generation() == 0 {
                 continue;

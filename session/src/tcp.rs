@@ -103,10 +103,18 @@ pub fn on_segment(table: &mut Table, line: LineNo, s: &Segment) -> Transition {
     let entry = table.entry(line);
     let from = entry.state();
     if s.flags & (SYN | FIN | RST | ACK) == 0 {
-        return Transition { from, to: from, in_window: true };
+        return Transition {
+            from,
+            to: from,
+            in_window: true,
+        };
     }
     let (paired, reply) = (entry.is_paired(), entry.is_reply());
-    let delta = if paired && !reply { entry.seq_delta() } else { 0 };
+    let delta = if paired && !reply {
+        entry.seq_delta()
+    } else {
+        0
+    };
     let side = match (paired, reply) {
         (false, _) => Side::InputOnly,
         (true, false) => Side::Input,
@@ -125,10 +133,16 @@ pub fn on_segment(table: &mut Table, line: LineNo, s: &Segment) -> Transition {
             || seq.wrapping_sub(peer.ack()) <= peer.edge().wrapping_sub(peer.ack())
     } else {
         !entry.flags().contains(Flags::WINDOW_KNOWN)
-            || s.seq.wrapping_sub(entry.highest_seq()).wrapping_add(ONE_WAY_WINDOW)
+            || s.seq
+                .wrapping_sub(entry.highest_seq())
+                .wrapping_add(ONE_WAY_WINDOW)
                 <= 2 * ONE_WAY_WINDOW
     };
-    let to = if in_window { next(side, from, s.flags) } else { from };
+    let to = if in_window {
+        next(side, from, s.flags)
+    } else {
+        from
+    };
 
     // A SYN in ESTABLISHED is a stray or forged: it teaches nothing, or two segments that anybody
     // can send, a SYN and a RST of one sequence number, would end a session.
@@ -159,7 +173,11 @@ pub fn on_segment(table: &mut Table, line: LineNo, s: &Segment) -> Transition {
     if to != from {
         table.set_state(line, to);
     }
-    Transition { from, to, in_window }
+    Transition {
+        from,
+        to,
+        in_window,
+    }
 }
 
 /// All states in numeric order agree with the columns.

@@ -96,13 +96,23 @@ impl Frame4 {
         if ip.protocol == protocol::TCP {
             let header = self.tcp.header_len();
             let options_end = L4 + header;
-            (header >= tcp::HEADER_LEN && options_end <= end && options_end <= in_frame)
-                .then_some(Plain4 { length, header: header as u8, tcp: true })
+            (header >= tcp::HEADER_LEN && options_end <= end && options_end <= in_frame).then_some(
+                Plain4 {
+                    length,
+                    header: header as u8,
+                    tcp: true,
+                },
+            )
         } else {
             let udp: &UdpHeader = view::header(self.tcp.as_bytes(), 0)?;
             let datagram = usize::from(udp.length.get());
-            (ip.protocol == protocol::UDP && datagram >= 8 && L4 + datagram <= end)
-                .then_some(Plain4 { length, header: 8, tcp: false })
+            (ip.protocol == protocol::UDP && datagram >= 8 && L4 + datagram <= end).then_some(
+                Plain4 {
+                    length,
+                    header: 8,
+                    tcp: false,
+                },
+            )
         }
     }
 }
@@ -117,11 +127,18 @@ mod tests {
 
     /// Whatever `judge` lets pass, `parse` reads the same way.
     fn agrees(frame: &[u8], ip_ok: bool) -> Result<bool, TestCaseError> {
-        let Some(view) = Frame4::of(frame) else { return Ok(false) };
-        let Some(plain) = view.judge(frame.len(), frame.len(), ip_ok) else { return Ok(false) };
+        let Some(view) = Frame4::of(frame) else {
+            return Ok(false);
+        };
+        let Some(plain) = view.judge(frame.len(), frame.len(), ip_ok) else {
+            return Ok(false);
+        };
         let parsed = parse(frame, frame.len(), ip_ok).expect("plain packets are in order");
         prop_assert_eq!(parsed.kind, if plain.tcp { Kind::Tcp } else { Kind::Udp });
-        prop_assert_eq!((parsed.l3, parsed.l4, parsed.vlan, parsed.ipv6), (14, 34, 0, false));
+        prop_assert_eq!(
+            (parsed.l3, parsed.l4, parsed.vlan, parsed.ipv6),
+            (14, 34, 0, false)
+        );
         prop_assert_eq!(parsed.end, 14 + plain.length);
         prop_assert_eq!(parsed.payload, 34 + u16::from(plain.header));
         prop_assert_eq!(parsed.ttl, view.ip.ttl);

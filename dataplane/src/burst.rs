@@ -1,0 +1,286 @@
+//! A burst's way through the stages (ARCHITECTURE section 3), so that the memory latency of its
+//! packets overlaps: parse, hash and prefetch the index buckets; compare tags and prefetch the
+//! entries; verify and apply. What is no hit leaves to the side, in order, and is dealt with last.
+
+use arrayvec::ArrayVec;
+use shunt_service::PortId;
+use shunt_session::{Hash, Key4, Key6, LineNo, Table};
+use shunt_wire::plain::{Frame4, Plain4};
+use shunt_wire::protocol::{TCP, UDP};
+use shunt_wire::{Kind, Parsed, parse_into};
+
+use crate::counters::DropReason;
+use crate::egress::Egress;
+use crate::flows::Flows;
+use crate::io::{BURST, Burst, PacketBuf, Port};
+use crate::worker::{Context, Packet};
+use crate::{answer, fast, hit, icmp, miss, steer};
+
+/// What pass 1 leaves for passes 2 and 3.
+#[derive(Clone, Copy)]
+struct Staged {
+    hash: Hash,
+    /// Of a plain packet.
+    key: Key4,
+    candidate: Option<LineNo>,
+    next: Next,
+}
+
+/// What to do with a packet; a number is its place in the list of parses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// Look for a session of a plain packet.
+    Plain(Plain4),
+    /// Look for a session.
+    Lookup(u8),
+    /// No ports to look for: fragment, ICMP, ARP and the rest.
+    Odd(u8),
+    /// Belongs to another worker.
+    HandOver(u16),
+    /// To be dropped.
+    Malformed(DropReason),
+}
+
+const NO_KEY: Key4 = Key4 {
+    addrs: 0,
+    ports: 0,
+    protocol: 0,
+};
+
+/// Parses of the packets that are not plain.
+type Parses = ArrayVec<Parsed, BURST>;
+
+/// Takes a burst through the stages. `ports` gives each packet's port where they differ;
+/// `port` is that of all others. `steer` is off for packets another worker handed over: they are
+/// never handed over twice.
+pub(crate) fn process<P: Port>(
+    egress: &mut Egress<P>,
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    burst: &mut Burst<P::Buf>,
+    ports: &[PortId],
+    port: PortId,
+    steer: bool,
+) {
+    let steer = steer && egress.hand_over.len() > 1;
+    let mut stage: ArrayVec<Staged, BURST> = ArrayVec::new();
+    let mut parses = Parses::new();
+
+    // Pass 1: parse, hash, prefetch the index bucket.
+    for buf in burst.iter() {
+        let frame = buf.data();
+        let (len, ip_good) = (buf.len(), buf.rx_checksum().ip_good);
+        let plain = Frame4::of(frame).and_then(|f| Some((f, f.judge(frame.len(), len, ip_good)?)));
+        let staged = match plain {
+            Some((f, plain)) => {
+                let protocol = if plain.tcp { TCP } else { UDP };
+                let key = Key4 {
+                    addrs: f.addresses(),
+                    ports: f.ports(),
+                    protocol,
+                };
+                let hash = flows.table.hash4(&key);
+                flows.table.prefetch(hash);
+                let mut next = Next::Plain(plain);
+                if steer
+                    && let Some(owner) = steer::owner_of(cx.config, &flows.shards, &key)
+                    && owner != flows.id.0
+                {
+                    next = Next::HandOver(owner);
+                }
+                Staged {
+                    hash,
+                    key,
+                    candidate: None,
+                    next,
+                }
+            }
+            None => other(flows, cx, &mut parses, frame, len, ip_good, steer),
+        };
+        stage.push(staged);
+    }
+
+    // Pass 2: compare tags, prefetch the entry.
+    for s in stage.iter_mut() {
+        s.candidate = match s.next {
+            Next::Plain(_) => flows.table.candidate(s.hash),
+            Next::Lookup(n) if parses.get(usize::from(n)).is_some_and(|p| p.ipv6) => {
+                flows.table.candidate6(s.hash)
+            }
+            Next::Lookup(_) => flows.table.candidate(s.hash),
+            _ => None,
+        };
+    }
+
+    // Pass 3: verify and apply.
+    let mut side: ArrayVec<Packet<P::Buf>, BURST> = ArrayVec::new();
+    for (n, buf) in burst.drain(..).enumerate() {
+        let Some(s) = stage.get(n) else { break };
+        let port = ports.get(n).copied().unwrap_or(port);
+        match s.next {
+            Next::Plain(plain) => match flows.table.find4(s.hash, s.candidate, &s.key) {
+                Some(line) => {
+                    if let Err(buf) = fast::apply(egress, flows, cx, buf, line, plain)
+                        && let Some(packet) = whole(egress, buf, port)
+                    {
+                        hit::apply(egress, flows, cx, packet, line);
+                    }
+                }
+                None => side.extend(whole(egress, buf, port)),
+            },
+            Next::Lookup(n) | Next::Odd(n) => {
+                let parsed = parses.get(usize::from(n)).copied().unwrap_or(Parsed::EMPTY);
+                let packet = Packet { buf, parsed, port };
+                let line = match s.next {
+                    Next::Lookup(_) => find(flows, &packet, s.hash, s.candidate),
+                    _ => None,
+                };
+                match line {
+                    Some(line) => hit::apply(egress, flows, cx, packet, line),
+                    None => side.push(packet),
+                }
+            }
+            Next::HandOver(worker) => egress.hand_to(usize::from(worker), port, buf),
+            Next::Malformed(reason) => egress.discard(buf, reason),
+        }
+    }
+    for packet in side {
+        aside(egress, flows, cx, packet);
+    }
+}
+
+/// Pass 1 for whatever is not plain.
+fn other(
+    flows: &Flows,
+    cx: &Context<'_>,
+    parses: &mut Parses,
+    frame: &[u8],
+    len: usize,
+    ip_good: bool,
+    steer: bool,
+) -> Staged {
+    let mut staged = Staged {
+        hash: Hash::default(),
+        key: NO_KEY,
+        candidate: None,
+        next: Next::Malformed(DropReason::Truncated),
+    };
+    // Parsed in place: copying it would cost as much as parsing.
+    let n = parses.len();
+    if parses.try_push(Parsed::EMPTY).is_err() {
+        return staged;
+    }
+    let Some(parsed) = parses.get_mut(n) else {
+        return staged;
+    };
+    if let Err(malformed) = parse_into(frame, len, ip_good, parsed) {
+        staged.next = Next::Malformed(malformed.into());
+        return staged;
+    }
+    staged.next = Next::Odd(n as u8);
+    if matches!(parsed.kind, Kind::Tcp | Kind::Udp)
+        && let Some(hash) = hash(&flows.table, parsed, frame)
+    {
+        flows.table.prefetch(hash);
+        staged.hash = hash;
+        staged.next = Next::Lookup(n as u8);
+    }
+    if steer
+        && let Some(owner) = steer::owner(cx.config, &flows.shards, parsed, frame)
+        && owner != flows.id.0
+    {
+        staged.next = Next::HandOver(owner);
+    }
+    staged
+}
+
+/// A plain packet with all that parsing has to say of it.
+#[cold]
+fn whole<P: Port>(egress: &Egress<P>, buf: P::Buf, port: PortId) -> Option<Packet<P::Buf>> {
+    let mut parsed = Parsed::EMPTY;
+    match parse_into(buf.data(), buf.len(), true, &mut parsed) {
+        Ok(()) => Some(Packet { buf, parsed, port }),
+        Err(malformed) => {
+            egress.discard(buf, malformed.into());
+            None
+        }
+    }
+}
+
+/// A packet that no session was found for, or that no session can be looked up for.
+fn aside<P: Port>(
+    egress: &mut Egress<P>,
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    packet: Packet<P::Buf>,
+) {
+    match packet.parsed.kind {
+        // A packet before this one in the burst may have made its session.
+        Kind::Tcp | Kind::Udp => match find_again(flows, &packet) {
+            Some(line) => hit::apply(egress, flows, cx, packet, line),
+            None => miss::handle(egress, flows, cx, packet),
+        },
+        Kind::IcmpError => icmp::handle(egress, flows, cx, packet),
+        Kind::Fragment => miss::fragment(egress, cx, packet),
+        Kind::Arp | Kind::NeighbourSolicitation | Kind::EchoRequest => {
+            answer::for_announced(egress, cx, packet);
+        }
+        Kind::OtherIp | Kind::Other => miss::to_kernel(egress, cx, packet),
+    }
+}
+
+fn hash(table: &Table, parsed: &Parsed, frame: &[u8]) -> Option<Hash> {
+    if parsed.ipv6 {
+        key6(parsed, frame).map(|k| table.hash6(&k))
+    } else {
+        key4(parsed, frame).map(|k| table.hash4(&k))
+    }
+}
+
+fn find<B: PacketBuf>(
+    flows: &Flows,
+    packet: &Packet<B>,
+    hash: Hash,
+    candidate: Option<LineNo>,
+) -> Option<LineNo> {
+    let (parsed, frame) = (&packet.parsed, packet.buf.data());
+    if parsed.ipv6 {
+        flows.table.find6(hash, candidate, &key6(parsed, frame)?)
+    } else {
+        flows.table.find4(hash, candidate, &key4(parsed, frame)?)
+    }
+}
+
+fn find_again<B: PacketBuf>(flows: &Flows, packet: &Packet<B>) -> Option<LineNo> {
+    let hash = hash(&flows.table, &packet.parsed, packet.buf.data())?;
+    find(flows, packet, hash, None)
+}
+
+/// The key as it stands in the packet: addresses in one load, ports in another.
+fn key4(parsed: &Parsed, frame: &[u8]) -> Option<Key4> {
+    let addrs = frame.get(usize::from(parsed.l3) + 12..)?.first_chunk()?;
+    let ports = frame.get(usize::from(parsed.l4)..)?.first_chunk()?;
+    Some(Key4 {
+        addrs: u64::from_ne_bytes(*addrs),
+        ports: u32::from_ne_bytes(*ports),
+        protocol: protocol(parsed),
+    })
+}
+
+fn key6(parsed: &Parsed, frame: &[u8]) -> Option<Key6> {
+    let addrs = frame
+        .get(usize::from(parsed.l3) + 8..)?
+        .first_chunk::<32>()?;
+    let ports = frame.get(usize::from(parsed.l4)..)?.first_chunk()?;
+    let (src, dst) = addrs.split_first_chunk::<16>()?;
+    Some(Key6 {
+        src: *src,
+        dst: *dst.first_chunk()?,
+        ports: u32::from_ne_bytes(*ports),
+        protocol: protocol(parsed),
+    })
+}
+
+fn protocol(parsed: &Parsed) -> u8 {
+    if parsed.kind == Kind::Tcp { TCP } else { UDP }
+}
