@@ -20,9 +20,10 @@ use crate::{answer, fast, hit, icmp, miss, steer};
 #[derive(Clone, Copy)]
 struct Staged {
     hash: Hash,
-    /// Of a plain packet.
+    /// Of a plain packet, as is `plain`.
     key: Key4,
     candidate: Option<LineNo>,
+    plain: Plain4,
     next: Next,
 }
 
@@ -30,7 +31,7 @@ struct Staged {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
     /// Look for a session of a plain packet.
-    Plain(Plain4),
+    Plain,
     /// Look for a session.
     Lookup(u8),
     /// No ports to look for: fragment, ICMP, ARP and the rest.
@@ -41,11 +42,7 @@ enum Next {
     Malformed(DropReason),
 }
 
-const NO_KEY: Key4 = Key4 {
-    addrs: 0,
-    ports: 0,
-    protocol: 0,
-};
+type Stage = ArrayVec<Staged, BURST>;
 
 /// Parses of the packets that are not plain.
 type Parses = ArrayVec<Parsed, BURST>;
@@ -63,10 +60,29 @@ pub(crate) fn process<P: Port>(
     steer: bool,
 ) {
     let steer = steer && egress.hand_over.len() > 1;
-    let mut stage: ArrayVec<Staged, BURST> = ArrayVec::new();
+    let mut stage = Stage::new();
     let mut parses = Parses::new();
+    parse_and_hash(flows, cx, burst, &mut stage, &mut parses, steer);
+    // Pass 2: compare tags, prefetch the entries.
+    for s in stage.iter_mut() {
+        s.candidate = match s.next {
+            Next::Plain => flows.table.candidate(s.hash),
+            next => candidate(flows, &parses, s.hash, next),
+        };
+    }
+    apply(egress, flows, cx, burst, &stage, &parses, ports, port);
+}
 
-    // Pass 1: parse, hash, prefetch the index bucket.
+/// Pass 1: parse, hash, prefetch the index buckets.
+#[inline(never)]
+fn parse_and_hash<B: PacketBuf>(
+    flows: &Flows,
+    cx: &Context<'_>,
+    burst: &Burst<B>,
+    stage: &mut Stage,
+    parses: &mut Parses,
+    steer: bool,
+) {
     for buf in burst.iter() {
         let frame = buf.data();
         let (len, ip_good) = (buf.len(), buf.rx_checksum().ip_good);
@@ -81,67 +97,72 @@ pub(crate) fn process<P: Port>(
                 };
                 let hash = flows.table.hash4(&key);
                 flows.table.prefetch(hash);
-                let mut next = Next::Plain(plain);
-                if steer
-                    && let Some(owner) = steer::owner_of(cx.config, &flows.shards, &key)
-                    && owner != flows.id.0
-                {
-                    next = Next::HandOver(owner);
-                }
+                let next = if steer {
+                    steer_plain(flows, cx, &key)
+                } else {
+                    Next::Plain
+                };
                 Staged {
                     hash,
                     key,
                     candidate: None,
+                    plain,
                     next,
                 }
             }
-            None => other(flows, cx, &mut parses, frame, len, ip_good, steer),
+            None => other(flows, cx, parses, frame, len, ip_good, steer),
         };
-        stage.push(staged);
+        // As many places as a burst has packets.
+        let _ = stage.try_push(staged);
     }
+}
 
-    // Pass 2: compare tags, prefetch the entry.
-    for s in stage.iter_mut() {
-        s.candidate = match s.next {
-            Next::Plain(_) => flows.table.candidate(s.hash),
-            Next::Lookup(n) if parses.get(usize::from(n)).is_some_and(|p| p.ipv6) => {
-                flows.table.candidate6(s.hash)
-            }
-            Next::Lookup(_) => flows.table.candidate(s.hash),
-            _ => None,
-        };
+#[inline(never)]
+fn steer_plain(flows: &Flows, cx: &Context<'_>, key: &Key4) -> Next {
+    match steer::owner_of(cx.config, &flows.shards, key) {
+        Some(owner) if owner != flows.id.0 => Next::HandOver(owner),
+        _ => Next::Plain,
     }
+}
 
-    // Pass 3: verify and apply.
+/// Pass 2 for whatever is not plain.
+#[inline(never)]
+fn candidate(flows: &Flows, parses: &Parses, hash: Hash, next: Next) -> Option<LineNo> {
+    let Next::Lookup(n) = next else { return None };
+    if parses.get(usize::from(n))?.ipv6 {
+        flows.table.candidate6(hash)
+    } else {
+        flows.table.candidate(hash)
+    }
+}
+
+/// Pass 3: verify and apply.
+#[inline(never)]
+#[allow(clippy::too_many_arguments, reason = "the state of one burst")]
+fn apply<P: Port>(
+    egress: &mut Egress<P>,
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    burst: &mut Burst<P::Buf>,
+    stage: &Stage,
+    parses: &Parses,
+    ports: &[PortId],
+    port: PortId,
+) {
     let mut side: ArrayVec<Packet<P::Buf>, BURST> = ArrayVec::new();
-    for (n, buf) in burst.drain(..).enumerate() {
-        let Some(s) = stage.get(n) else { break };
+    for (n, (buf, s)) in burst.drain(..).zip(stage).enumerate() {
         let port = ports.get(n).copied().unwrap_or(port);
-        match s.next {
-            Next::Plain(plain) => match flows.table.find4(s.hash, s.candidate, &s.key) {
+        if s.next == Next::Plain {
+            match flows.table.find4(s.hash, s.candidate, &s.key) {
                 Some(line) => {
-                    if let Err(buf) = fast::apply(egress, flows, cx, buf, line, plain)
-                        && let Some(packet) = whole(egress, buf, port)
-                    {
-                        hit::apply(egress, flows, cx, packet, line);
+                    if let Err(buf) = fast::apply(egress, flows, cx, buf, line, s.plain) {
+                        at_length(egress, flows, cx, buf, line, port);
                     }
                 }
                 None => side.extend(whole(egress, buf, port)),
-            },
-            Next::Lookup(n) | Next::Odd(n) => {
-                let parsed = parses.get(usize::from(n)).copied().unwrap_or(Parsed::EMPTY);
-                let packet = Packet { buf, parsed, port };
-                let line = match s.next {
-                    Next::Lookup(_) => find(flows, &packet, s.hash, s.candidate),
-                    _ => None,
-                };
-                match line {
-                    Some(line) => hit::apply(egress, flows, cx, packet, line),
-                    None => side.push(packet),
-                }
             }
-            Next::HandOver(worker) => egress.hand_to(usize::from(worker), port, buf),
-            Next::Malformed(reason) => egress.discard(buf, reason),
+        } else if let Some(packet) = not_plain(egress, flows, cx, buf, s, parses, port) {
+            side.push(packet);
         }
     }
     for packet in side {
@@ -149,7 +170,63 @@ pub(crate) fn process<P: Port>(
     }
 }
 
+/// A plain packet whose session, or whose moment, is not plain.
+#[inline(never)]
+fn at_length<P: Port>(
+    egress: &mut Egress<P>,
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    buf: P::Buf,
+    line: LineNo,
+    port: PortId,
+) {
+    if let Some(packet) = whole(egress, buf, port) {
+        hit::apply(egress, flows, cx, packet, line);
+    }
+}
+
+/// Pass 3 for whatever is not plain; gives back what leaves to the side.
+#[inline(never)]
+fn not_plain<P: Port>(
+    egress: &mut Egress<P>,
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    buf: P::Buf,
+    s: &Staged,
+    parses: &Parses,
+    port: PortId,
+) -> Option<Packet<P::Buf>> {
+    let (n, lookup) = match s.next {
+        Next::Plain => return whole(egress, buf, port),
+        Next::Lookup(n) => (n, true),
+        Next::Odd(n) => (n, false),
+        Next::HandOver(worker) => {
+            egress.hand_to(usize::from(worker), port, buf);
+            return None;
+        }
+        Next::Malformed(reason) => {
+            egress.discard(buf, reason);
+            return None;
+        }
+    };
+    let parsed = parses.get(usize::from(n)).copied().unwrap_or(Parsed::EMPTY);
+    let packet = Packet { buf, parsed, port };
+    let line = if lookup {
+        find(flows, &packet, s.hash, s.candidate)
+    } else {
+        None
+    };
+    match line {
+        Some(line) => {
+            hit::apply(egress, flows, cx, packet, line);
+            None
+        }
+        None => Some(packet),
+    }
+}
+
 /// Pass 1 for whatever is not plain.
+#[inline(never)]
 fn other(
     flows: &Flows,
     cx: &Context<'_>,
@@ -161,8 +238,17 @@ fn other(
 ) -> Staged {
     let mut staged = Staged {
         hash: Hash::default(),
-        key: NO_KEY,
+        key: Key4 {
+            addrs: 0,
+            ports: 0,
+            protocol: 0,
+        },
         candidate: None,
+        plain: Plain4 {
+            length: 0,
+            header: 0,
+            tcp: false,
+        },
         next: Next::Malformed(DropReason::Truncated),
     };
     // Parsed in place: copying it would cost as much as parsing.
@@ -195,7 +281,7 @@ fn other(
 }
 
 /// A plain packet with all that parsing has to say of it.
-#[cold]
+#[inline(never)]
 fn whole<P: Port>(egress: &Egress<P>, buf: P::Buf, port: PortId) -> Option<Packet<P::Buf>> {
     let mut parsed = Parsed::EMPTY;
     match parse_into(buf.data(), buf.len(), true, &mut parsed) {

@@ -5,15 +5,18 @@
 //! packet too long, a VLAN) is left untouched to `hit`, which does all of this for every packet;
 //! a test holds the two equal.
 
-use shunt_service::Mode;
+use shunt_service::{Adjacency, Mode};
 use shunt_session::{Flags, LineNo};
 use shunt_wire::checksum::Delta;
 use shunt_wire::encap::{Inner, Outer4};
+use shunt_wire::eth::{self, EthernetHeader};
+use shunt_wire::ipv4::{self, Ipv4Header};
 use shunt_wire::packet::tcp_flags::{ACK, FIN, RST, SYN};
 use shunt_wire::plain::{Frame4, Plain4};
-use shunt_wire::{eth, ipv4, tcp, view};
+use shunt_wire::tcp;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::egress::Egress;
+use crate::egress::{Account, Egress};
 use crate::flows::Flows;
 use crate::io::{PacketBuf, Port};
 use crate::worker::Context;
@@ -21,9 +24,32 @@ use crate::worker::Context;
 /// Flags of a session that make its packets more than plain.
 const SPECIAL: Flags = Flags::GONE.union(Flags::TOA_PENDING).union(Flags::KEEP_TTL);
 
+const NAT: u8 = Mode::Nat as u8;
+const DR: u8 = Mode::Dr as u8;
+const TUN: u8 = Mode::Tun as u8;
+const FULLNAT: u8 = Mode::FullNat as u8;
+
 /// Serves a plain packet of a session, or gives it back as it was.
 #[inline(always)]
 pub(crate) fn apply<P: Port>(
+    egress: &mut Egress<P>,
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    buf: P::Buf,
+    line: LineNo,
+    plain: Plain4,
+) -> Result<(), P::Buf> {
+    match flows.table.entry(line).mode() {
+        Mode::Nat => serve::<NAT, P>(egress, flows, cx, buf, line, plain),
+        Mode::Dr => serve::<DR, P>(egress, flows, cx, buf, line, plain),
+        Mode::Tun => serve::<TUN, P>(egress, flows, cx, buf, line, plain),
+        Mode::FullNat => serve::<FULLNAT, P>(egress, flows, cx, buf, line, plain),
+    }
+}
+
+/// One mode's loop body: what the mode decides is decided when it is compiled.
+#[inline(never)]
+fn serve<const MODE: u8, P: Port>(
     egress: &mut Egress<P>,
     flows: &mut Flows,
     cx: &Context<'_>,
@@ -33,20 +59,15 @@ pub(crate) fn apply<P: Port>(
 ) -> Result<(), P::Buf> {
     let fib = &*cx.config.fib;
     let entry = flows.table.entry_mut(line);
-    let mode = entry.mode();
     if entry.flags().intersects(SPECIAL) || entry.adjacency_generation() != fib.generation {
         return Err(buf);
     }
     let Some(adjacency) = fib.adjacency(entry.adjacency()) else {
         return Err(buf);
     };
-    let overhead = if mode == Mode::Tun {
-        Outer4::LEN as u16
-    } else {
-        0
-    };
-    // A longest packet in a tunnel cannot overflow: its length was compared with the frame's.
-    if adjacency.vlan != 0 || plain.length.saturating_add(overhead) > adjacency.mtu {
+    let overhead = if MODE == TUN { Outer4::LEN as u32 } else { 0 };
+    let too_long = u32::from(plain.length) + overhead > u32::from(adjacency.mtu);
+    if too_long || adjacency.vlan != 0 {
         return Err(buf);
     }
     let extra = buf.len() - (eth::HEADER_LEN + usize::from(plain.length));
@@ -57,56 +78,61 @@ pub(crate) fn apply<P: Port>(
         return Err(buf);
     }
     if plain.tcp {
-        if frame.tcp.flags & (SYN | FIN | RST | ACK) != ACK || !entry.is_established() {
+        let flags = frame.tcp.flags & (SYN | FIN | RST | ACK);
+        // Selective acknowledgements of a server behind FULLNAT are moved elsewhere.
+        let sack = MODE == FULLNAT && usize::from(plain.header) > tcp::HEADER_LEN;
+        if flags != ACK || !entry.is_established() || (sack && entry.is_reply()) {
             return Err(buf);
         }
-        let data = plain.length - ipv4::HEADER_LEN as u16 - u16::from(plain.header);
-        if mode == Mode::FullNat && entry.seq_delta() != 0 {
-            if !entry.is_reply() {
-                frame.tcp.shift_seq(entry.seq_delta());
-            } else if usize::from(plain.header) > tcp::HEADER_LEN {
-                // Selective acknowledgements: not this way.
-                return Err(buf);
-            }
+        if MODE == NAT || MODE == FULLNAT {
+            entry.record_window(frame.tcp.ack.get(), frame.tcp.window.get());
+        } else {
+            let data = plain.length - ipv4::HEADER_LEN as u16 - u16::from(plain.header);
+            entry.record_seq(frame.tcp.seq.get().wrapping_add(u32::from(data)));
         }
-        let seq_end = frame.tcp.seq.get().wrapping_add(u32::from(data));
-        entry.record(seq_end, frame.tcp.ack.get(), frame.tcp.window.get());
-        if mode == Mode::FullNat && entry.is_reply() {
-            frame.tcp.shift_ack(entry.seq_delta().wrapping_neg());
-        }
-    }
-    match mode {
-        Mode::Nat | Mode::FullNat => {
-            let transport = entry.l4_delta();
-            if plain.tcp {
-                frame.tcp.apply(transport);
+        if MODE == FULLNAT {
+            let delta = entry.seq_delta();
+            if entry.is_reply() {
+                frame.tcp.shift_ack(delta.wrapping_neg());
             } else {
-                match frame.udp_mut() {
-                    Some(udp) if udp.checksum.get() != 0 => udp.apply(transport),
-                    // It is to get one, which takes the whole datagram.
-                    _ => return Err(buf),
-                }
+                frame.tcp.shift_seq(delta);
             }
-            let [src_port, dst_port] = entry.new_ports();
-            frame.tcp.src_port = src_port.into();
-            frame.tcp.dst_port = dst_port.into();
+        }
+        if MODE == NAT || MODE == FULLNAT {
+            frame.tcp.apply(entry.l4_delta());
+        }
+    } else if MODE == NAT || MODE == FULLNAT {
+        match frame.udp_mut() {
+            Some(udp) if udp.checksum.get() != 0 => udp.apply(entry.l4_delta()),
+            // It is to get one, which takes the whole datagram.
+            _ => return Err(buf),
+        }
+    }
+    if MODE == TUN {
+        // The long way has the words for what cannot be wrapped; nothing is changed so far.
+        if buf.prepend(Outer4::LEN as u16).is_err() {
+            return Err(buf);
+        }
+        let [src, dst] = entry.new_addresses4();
+        egress.ip_id = egress.ip_id.wrapping_add(1);
+        wrap(buf.data_mut(), src, dst, egress.ip_id, adjacency);
+    } else {
+        let mut ip = Delta::TTL_DOWN;
+        if MODE != DR {
+            ip += entry.ip_delta();
             [frame.ip.src, frame.ip.dst] = entry.new_addresses4();
-            frame.ip.apply(entry.ip_delta() + Delta::TTL_DOWN);
+            let [src_port, dst_port] = entry.new_ports();
+            (frame.tcp.src_port, frame.tcp.dst_port) = (src_port.into(), dst_port.into());
         }
-        Mode::Dr => frame.ip.apply(Delta::TTL_DOWN),
-        Mode::Tun => {
-            // Room first: it is all that can fail.
-            if buf.prepend(Outer4::LEN as u16).is_err() {
-                return Err(buf);
-            }
-        }
+        frame.ip.ttl -= 1;
+        frame.ip.apply(ip);
+        (frame.ethernet.dst, frame.ethernet.src) = (adjacency.dst, adjacency.src);
     }
-    let [outer_src, outer_dst] = entry.new_addresses4();
     let fold = entry.touch(cx.now_ms, u32::from(plain.length));
-    let (slot, reply) = (entry.slot(), entry.is_reply());
-    if fold {
-        flows.table.fold(line);
-    }
+    let (slot, reply) = (
+        entry.slot(),
+        (MODE == NAT || MODE == FULLNAT) && entry.is_reply(),
+    );
     if let Some(c) = flows.mine.get(slot.index()) {
         if reply {
             c.add_out(1, u64::from(plain.length));
@@ -114,47 +140,44 @@ pub(crate) fn apply<P: Port>(
             c.add_in(1, u64::from(plain.length));
         }
     }
-    let data = buf.data_mut();
-    if mode == Mode::Tun {
-        egress.ip_id = egress.ip_id.wrapping_add(1);
-        wrap(data, outer_src, outer_dst, egress.ip_id);
-    } else if let Some(frame) = Frame4::of_mut(data) {
-        frame.ip.ttl -= 1;
-    }
-    if let Some(macs) = data.first_chunk_mut::<12>() {
-        macs[..6].copy_from_slice(&adjacency.dst);
-        macs[6..].copy_from_slice(&adjacency.src);
+    if fold {
+        flows.table.fold(line);
     }
     if extra != 0 {
         trim_padding(&mut buf, extra);
     }
-    egress.send(adjacency.port, buf, crate::egress::Account::Forwarded);
+    egress.send(adjacency.port, buf, Account::Forwarded);
     Ok(())
 }
 
 /// Puts the outer header into the room in front of a packet that stood behind an Ethernet header.
 #[inline(always)]
-fn wrap(data: &mut [u8], src: [u8; 4], dst: [u8; 4], id: u16) {
-    const OUTER: usize = eth::HEADER_LEN;
-    const INNER: usize = OUTER + Outer4::LEN;
-    let Some(ip) = view::header_mut::<ipv4::Ipv4Header>(data, INNER) else {
+fn wrap(data: &mut [u8], src: [u8; 4], dst: [u8; 4], id: u16, adjacency: &Adjacency) {
+    let Ok((frame, _)) = Wrapped::mut_from_prefix(data) else {
         return;
     };
-    ip.ttl -= 1;
-    ip.apply(Delta::TTL_DOWN);
+    frame.inner.ttl -= 1;
+    frame.inner.apply(Delta::TTL_DOWN);
     let inner = Inner {
         ipv6: false,
-        length: ip.total_length.get(),
-        tos: ip.tos,
-        ttl: ip.ttl,
-        dont_fragment: ip.flags_offset.get() & ipv4::DF != 0,
+        length: frame.inner.total_length.get(),
+        tos: frame.inner.tos,
+        ttl: frame.inner.ttl,
+        dont_fragment: frame.inner.flags_offset.get() & ipv4::DF != 0,
     };
-    if let Some(out) = data.get_mut(OUTER..) {
-        let _ = Outer4::new(src.into(), dst.into()).write(out, inner, id);
-    }
-    if let Some(kind) = data.get_mut(12..).and_then(|d| d.first_chunk_mut::<2>()) {
-        *kind = eth::IPV4.to_be_bytes();
-    }
+    let _ = Outer4::new(src.into(), dst.into()).write(frame.outer.as_mut_bytes(), inner, id);
+    frame.ethernet.dst = adjacency.dst;
+    frame.ethernet.src = adjacency.src;
+    frame.ethernet.ether_type = eth::IPV4.into();
+}
+
+/// A packet in its tunnel.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Wrapped {
+    ethernet: EthernetHeader,
+    outer: Ipv4Header,
+    inner: Ipv4Header,
 }
 
 #[cold]

@@ -387,8 +387,22 @@ impl Entry {
     #[inline(always)]
     pub fn record(&mut self, seq_end: u32, ack: u32, window: u16) {
         if self.is_paired() {
-            (self.ack, self.window) = (ack, window);
-        } else if (seq_end.wrapping_sub(self.seq) as i32) > 0 {
+            self.record_window(ack, window);
+        } else {
+            self.record_seq(seq_end);
+        }
+    }
+
+    /// [`Entry::record`] for a paired session.
+    #[inline(always)]
+    pub fn record_window(&mut self, ack: u32, window: u16) {
+        (self.ack, self.window) = (ack, window);
+    }
+
+    /// [`Entry::record`] for a one-way session.
+    #[inline(always)]
+    pub fn record_seq(&mut self, seq_end: u32) {
+        if (seq_end.wrapping_sub(self.seq) as i32) > 0 {
             self.seq = seq_end;
         }
     }
