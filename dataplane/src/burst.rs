@@ -11,10 +11,11 @@ use shunt_wire::{Kind, Parsed, parse_into};
 
 use crate::counters::DropReason;
 use crate::egress::Egress;
+use crate::fast::{self, Served};
 use crate::flows::Flows;
 use crate::io::{BURST, Burst, PacketBuf, Port};
 use crate::worker::{Context, Packet};
-use crate::{answer, fast, hit, icmp, miss, steer};
+use crate::{answer, hit, icmp, miss, steer};
 
 /// What pass 1 leaves for passes 2 and 3.
 #[derive(Clone, Copy)]
@@ -89,11 +90,10 @@ fn parse_and_hash<B: PacketBuf>(
         let plain = Frame4::of(frame).and_then(|f| Some((f, f.judge(frame.len(), len, ip_good)?)));
         let staged = match plain {
             Some((f, plain)) => {
-                let protocol = if plain.tcp { TCP } else { UDP };
                 let key = Key4 {
                     addrs: f.addresses(),
                     ports: f.ports(),
-                    protocol,
+                    protocol: f.ip.protocol,
                 };
                 let hash = flows.table.hash4(&key);
                 flows.table.prefetch(hash);
@@ -153,13 +153,20 @@ fn apply<P: Port>(
     for (n, (buf, s)) in burst.drain(..).zip(stage).enumerate() {
         let port = ports.get(n).copied().unwrap_or(port);
         if s.next == Next::Plain {
-            match flows.table.find4(s.hash, s.candidate, &s.key) {
-                Some(line) => {
-                    if let Err(buf) = fast::apply(egress, flows, cx, buf, line, s.plain) {
-                        at_length(egress, flows, cx, buf, line, port);
-                    }
-                }
-                None => side.extend(whole(egress, buf, port)),
+            let entry = s
+                .candidate
+                .and_then(|line| flows.table.verify4(line, &s.key));
+            let served = match entry {
+                Some(entry) => fast::apply(egress, cx, &flows.mine, entry, buf, s.plain),
+                None => Served::Back(buf),
+            };
+            match served {
+                Served::Sent => {}
+                Served::Full => s
+                    .candidate
+                    .into_iter()
+                    .for_each(|line| flows.table.fold(line)),
+                Served::Back(buf) => side.extend(at_length(egress, flows, cx, buf, s, port)),
             }
         } else if let Some(packet) = not_plain(egress, flows, cx, buf, s, parses, port) {
             side.push(packet);
@@ -170,18 +177,23 @@ fn apply<P: Port>(
     }
 }
 
-/// A plain packet whose session, or whose moment, is not plain.
+/// A plain packet whose session, or whose moment, is not plain; gives back what has none.
 #[inline(never)]
 fn at_length<P: Port>(
     egress: &mut Egress<P>,
     flows: &mut Flows,
     cx: &Context<'_>,
     buf: P::Buf,
-    line: LineNo,
+    s: &Staged,
     port: PortId,
-) {
-    if let Some(packet) = whole(egress, buf, port) {
-        hit::apply(egress, flows, cx, packet, line);
+) -> Option<Packet<P::Buf>> {
+    let packet = whole(egress, buf, port)?;
+    match flows.table.find4(s.hash, s.candidate, &s.key) {
+        Some(line) => {
+            hit::apply(egress, flows, cx, packet, line);
+            None
+        }
+        None => Some(packet),
     }
 }
 
@@ -294,6 +306,7 @@ fn whole<P: Port>(egress: &Egress<P>, buf: P::Buf, port: PortId) -> Option<Packe
 }
 
 /// A packet that no session was found for, or that no session can be looked up for.
+#[inline(never)]
 fn aside<P: Port>(
     egress: &mut Egress<P>,
     flows: &mut Flows,

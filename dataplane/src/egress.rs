@@ -117,8 +117,18 @@ impl<P: Port> Egress<P> {
         }
     }
 
+    /// Queues a received packet's frame for transmission on a port.
+    #[inline(always)]
+    pub(crate) fn forward(&mut self, port: PortId, buf: P::Buf) {
+        match self.ports.get_mut(usize::from(port.0)) {
+            Some(state) if !state.tx.is_full() => {
+                let _ = state.tx.try_push(buf);
+            }
+            _ => self.send(port, buf, Account::Forwarded),
+        }
+    }
+
     /// Queues a whole frame for transmission on a port.
-    #[inline]
     pub(crate) fn send(&mut self, port: PortId, buf: P::Buf, account: Account) {
         let Some(state) = self.ports.get_mut(usize::from(port.0)) else {
             self.give_up(buf, account, DropReason::NoRoute);

@@ -5,8 +5,8 @@
 //! packet too long, a VLAN) is left untouched to `hit`, which does all of this for every packet;
 //! a test holds the two equal.
 
-use shunt_service::{Adjacency, Mode};
-use shunt_session::{Flags, LineNo};
+use shunt_service::{Adjacency, Mode, ServerCounters};
+use shunt_session::{Entry, Flags};
 use shunt_wire::checksum::Delta;
 use shunt_wire::encap::{Inner, Outer4};
 use shunt_wire::eth::{self, EthernetHeader};
@@ -16,8 +16,7 @@ use shunt_wire::plain::{Frame4, Plain4};
 use shunt_wire::tcp;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::egress::{Account, Egress};
-use crate::flows::Flows;
+use crate::egress::Egress;
 use crate::io::{PacketBuf, Port};
 use crate::worker::Context;
 
@@ -29,21 +28,31 @@ const DR: u8 = Mode::Dr as u8;
 const TUN: u8 = Mode::Tun as u8;
 const FULLNAT: u8 = Mode::FullNat as u8;
 
-/// Serves a plain packet of a session, or gives it back as it was.
+/// What became of a plain packet.
+pub(crate) enum Served<B> {
+    /// It is on its way.
+    Sent,
+    /// As [`Served::Sent`]; the session's counters must be folded.
+    Full,
+    /// Not here: untouched.
+    Back(B),
+}
+
+/// Serves a plain packet of the session of `entry`; `mine` are this worker's lines of the servers.
 #[inline(always)]
 pub(crate) fn apply<P: Port>(
     egress: &mut Egress<P>,
-    flows: &mut Flows,
     cx: &Context<'_>,
+    mine: &[ServerCounters],
+    entry: &mut Entry,
     buf: P::Buf,
-    line: LineNo,
     plain: Plain4,
-) -> Result<(), P::Buf> {
-    match flows.table.entry(line).mode() {
-        Mode::Nat => serve::<NAT, P>(egress, flows, cx, buf, line, plain),
-        Mode::Dr => serve::<DR, P>(egress, flows, cx, buf, line, plain),
-        Mode::Tun => serve::<TUN, P>(egress, flows, cx, buf, line, plain),
-        Mode::FullNat => serve::<FULLNAT, P>(egress, flows, cx, buf, line, plain),
+) -> Served<P::Buf> {
+    match entry.mode() {
+        Mode::Nat => serve::<NAT, P>(egress, cx, mine, entry, buf, plain),
+        Mode::Dr => serve::<DR, P>(egress, cx, mine, entry, buf, plain),
+        Mode::Tun => serve::<TUN, P>(egress, cx, mine, entry, buf, plain),
+        Mode::FullNat => serve::<FULLNAT, P>(egress, cx, mine, entry, buf, plain),
     }
 }
 
@@ -51,38 +60,38 @@ pub(crate) fn apply<P: Port>(
 #[inline(never)]
 fn serve<const MODE: u8, P: Port>(
     egress: &mut Egress<P>,
-    flows: &mut Flows,
     cx: &Context<'_>,
+    mine: &[ServerCounters],
+    entry: &mut Entry,
     mut buf: P::Buf,
-    line: LineNo,
     plain: Plain4,
-) -> Result<(), P::Buf> {
+) -> Served<P::Buf> {
+    use Served::Back;
     let fib = &*cx.config.fib;
-    let entry = flows.table.entry_mut(line);
     if entry.flags().intersects(SPECIAL) || entry.adjacency_generation() != fib.generation {
-        return Err(buf);
+        return Back(buf);
     }
     let Some(adjacency) = fib.adjacency(entry.adjacency()) else {
-        return Err(buf);
+        return Back(buf);
     };
     let overhead = if MODE == TUN { Outer4::LEN as u32 } else { 0 };
     let too_long = u32::from(plain.length) + overhead > u32::from(adjacency.mtu);
     if too_long || adjacency.vlan != 0 {
-        return Err(buf);
+        return Back(buf);
     }
     let extra = buf.len() - (eth::HEADER_LEN + usize::from(plain.length));
     let Some(frame) = Frame4::of_mut(buf.data_mut()) else {
-        return Err(buf);
+        return Back(buf);
     };
     if frame.ip.ttl <= 1 {
-        return Err(buf);
+        return Back(buf);
     }
     if plain.tcp {
         let flags = frame.tcp.flags & (SYN | FIN | RST | ACK);
         // Selective acknowledgements of a server behind FULLNAT are moved elsewhere.
         let sack = MODE == FULLNAT && usize::from(plain.header) > tcp::HEADER_LEN;
         if flags != ACK || !entry.is_established() || (sack && entry.is_reply()) {
-            return Err(buf);
+            return Back(buf);
         }
         if MODE == NAT || MODE == FULLNAT {
             entry.record_window(frame.tcp.ack.get(), frame.tcp.window.get());
@@ -105,13 +114,13 @@ fn serve<const MODE: u8, P: Port>(
         match frame.udp_mut() {
             Some(udp) if udp.checksum.get() != 0 => udp.apply(entry.l4_delta()),
             // It is to get one, which takes the whole datagram.
-            _ => return Err(buf),
+            _ => return Back(buf),
         }
     }
     if MODE == TUN {
         // The long way has the words for what cannot be wrapped; nothing is changed so far.
         if buf.prepend(Outer4::LEN as u16).is_err() {
-            return Err(buf);
+            return Back(buf);
         }
         let [src, dst] = entry.new_addresses4();
         egress.ip_id = egress.ip_id.wrapping_add(1);
@@ -133,21 +142,18 @@ fn serve<const MODE: u8, P: Port>(
         entry.slot(),
         (MODE == NAT || MODE == FULLNAT) && entry.is_reply(),
     );
-    if let Some(c) = flows.mine.get(slot.index()) {
+    if let Some(c) = mine.get(slot.index()) {
         if reply {
             c.add_out(1, u64::from(plain.length));
         } else {
             c.add_in(1, u64::from(plain.length));
         }
     }
-    if fold {
-        flows.table.fold(line);
-    }
     if extra != 0 {
         trim_padding(&mut buf, extra);
     }
-    egress.send(adjacency.port, buf, Account::Forwarded);
-    Ok(())
+    egress.forward(adjacency.port, buf);
+    if fold { Served::Full } else { Served::Sent }
 }
 
 /// Puts the outer header into the room in front of a packet that stood behind an Ethernet header.

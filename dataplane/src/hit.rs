@@ -19,7 +19,7 @@ use crate::worker::{Context, Packet};
 use crate::{answer, fragment, miss};
 
 /// Applies a session to one of its packets.
-#[inline]
+#[inline(never)]
 pub(crate) fn apply<P: Port>(
     egress: &mut Egress<P>,
     flows: &mut Flows,

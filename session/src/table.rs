@@ -294,6 +294,15 @@ impl Table {
         }
     }
 
+    /// The candidate's entry if it is of this key: the first half of [`Table::find4`].
+    #[inline(always)]
+    pub fn verify4(&mut self, candidate: LineNo, key: &Key4) -> Option<&mut Entry> {
+        let entry = self.chunks.line_mut::<Entry>(candidate);
+        entry
+            .matches(key.addrs, key.ports, Entry::key_shape(key.protocol, false))
+            .then_some(entry)
+    }
+
     /// The entry of an IPv4 key; `candidate` is tried first.
     #[inline(always)]
     pub fn find4(&self, hash: Hash, candidate: Option<LineNo>, key: &Key4) -> Option<LineNo> {

@@ -3,6 +3,7 @@
 //! of all of them, and established sessions are served through that view. Everything else takes
 //! [`crate::parse`]; a property test holds the two to the same judgement.
 
+use zerocopy::byteorder::native_endian::{U32, U64};
 use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -58,15 +59,15 @@ impl Frame4 {
     /// Source and destination address as they stand in the header, in one word.
     #[inline(always)]
     pub fn addresses(&self) -> u64 {
-        let ([a, b, c, d], [e, f, g, h]) = (self.ip.src, self.ip.dst);
-        u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+        const AT: usize = eth::HEADER_LEN + 12;
+        view::header::<U64>(self.as_bytes(), AT).map_or(0, |word| word.get())
     }
 
     /// Source and destination port as they stand in the header, in one word.
     #[inline(always)]
     pub fn ports(&self) -> u32 {
-        let ([a, b], [c, d]) = (self.tcp.src_port.to_bytes(), self.tcp.dst_port.to_bytes());
-        u32::from_ne_bytes([a, b, c, d])
+        const AT: usize = eth::HEADER_LEN + ipv4::HEADER_LEN;
+        view::header::<U32>(self.as_bytes(), AT).map_or(0, |word| word.get())
     }
 
     /// Judges the packet: `None` if it is not of this plain kind, or not in order, for which
