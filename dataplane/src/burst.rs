@@ -88,32 +88,30 @@ fn parse_and_hash<B: PacketBuf>(
         let frame = buf.data();
         let (len, ip_good) = (buf.len(), buf.rx_checksum().ip_good);
         let plain = Frame4::of(frame).and_then(|f| Some((f, f.judge(frame.len(), len, ip_good)?)));
-        let staged = match plain {
-            Some((f, plain)) => {
-                let key = Key4 {
-                    addrs: f.addresses(),
-                    ports: f.ports(),
-                    protocol: f.ip.protocol,
-                };
-                let hash = flows.table.hash4(&key);
-                flows.table.prefetch(hash);
-                let next = if steer {
-                    steer_plain(flows, cx, &key)
-                } else {
-                    Next::Plain
-                };
-                Staged {
-                    hash,
-                    key,
-                    candidate: None,
-                    plain,
-                    next,
-                }
-            }
-            None => other(flows, cx, parses, frame, len, ip_good, steer),
-        };
         // As many places as a burst has packets.
-        let _ = stage.try_push(staged);
+        let Some((f, plain)) = plain else {
+            let _ = stage.try_push(other(flows, cx, parses, frame, len, ip_good, steer));
+            continue;
+        };
+        let key = Key4 {
+            addrs: f.addresses(),
+            ports: f.ports(),
+            protocol: f.ip.protocol,
+        };
+        let hash = flows.table.hash4(&key);
+        flows.table.prefetch(hash);
+        let next = if steer {
+            steer_plain(flows, cx, &key)
+        } else {
+            Next::Plain
+        };
+        let _ = stage.try_push(Staged {
+            hash,
+            key,
+            candidate: None,
+            plain,
+            next,
+        });
     }
 }
 
@@ -150,8 +148,10 @@ fn apply<P: Port>(
     port: PortId,
 ) {
     let mut side: ArrayVec<Packet<P::Buf>, BURST> = ArrayVec::new();
-    for (n, (buf, s)) in burst.drain(..).zip(stage).enumerate() {
-        let port = ports.get(n).copied().unwrap_or(port);
+    let mut bufs = burst.drain(..);
+    for (n, s) in stage.iter().enumerate() {
+        let Some(buf) = bufs.next() else { break };
+        let port = || ports.get(n).copied().unwrap_or(port);
         if s.next == Next::Plain {
             let entry = s
                 .candidate
@@ -166,12 +166,13 @@ fn apply<P: Port>(
                     .candidate
                     .into_iter()
                     .for_each(|line| flows.table.fold(line)),
-                Served::Back(buf) => side.extend(at_length(egress, flows, cx, buf, s, port)),
+                Served::Back(buf) => side.extend(at_length(egress, flows, cx, buf, s, port())),
             }
-        } else if let Some(packet) = not_plain(egress, flows, cx, buf, s, parses, port) {
+        } else if let Some(packet) = not_plain(egress, flows, cx, buf, s, parses, port()) {
             side.push(packet);
         }
     }
+    drop(bufs);
     for packet in side {
         aside(egress, flows, cx, packet);
     }

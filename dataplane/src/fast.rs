@@ -90,7 +90,7 @@ fn serve<const MODE: u8, P: Port>(
         let flags = frame.tcp.flags & (SYN | FIN | RST | ACK);
         // Selective acknowledgements of a server behind FULLNAT are moved elsewhere.
         let sack = MODE == FULLNAT && usize::from(plain.header) > tcp::HEADER_LEN;
-        if flags != ACK || !entry.is_established() || (sack && entry.is_reply()) {
+        if flags != ACK || !entry.is_settled() || (sack && entry.is_reply()) {
             return Back(buf);
         }
         if MODE == NAT || MODE == FULLNAT {
@@ -100,14 +100,18 @@ fn serve<const MODE: u8, P: Port>(
             entry.record_seq(frame.tcp.seq.get().wrapping_add(u32::from(data)));
         }
         if MODE == FULLNAT {
-            let delta = entry.seq_delta();
-            if entry.is_reply() {
-                frame.tcp.shift_ack(delta.wrapping_neg());
+            let (number, by) = if entry.is_reply() {
+                (&mut frame.tcp.ack, entry.seq_delta().wrapping_neg())
             } else {
-                frame.tcp.shift_seq(delta);
-            }
-        }
-        if MODE == NAT || MODE == FULLNAT {
+                (&mut frame.tcp.seq, entry.seq_delta())
+            };
+            let old = u32::from_ne_bytes(number.to_bytes());
+            *number = number.get().wrapping_add(by).into();
+            let new = u32::from_ne_bytes(number.to_bytes());
+            let field = u16::from_ne_bytes(frame.tcp.checksum.to_bytes());
+            let field = entry.l4_delta().apply_with(field, old, new);
+            frame.tcp.checksum = field.to_ne_bytes().into();
+        } else if MODE == NAT {
             frame.tcp.apply(entry.l4_delta());
         }
     } else if MODE == NAT || MODE == FULLNAT {
@@ -123,8 +127,9 @@ fn serve<const MODE: u8, P: Port>(
             return Back(buf);
         }
         let [src, dst] = entry.new_addresses4();
+        let outer = Outer4::with_sum(src, dst, entry.ip_delta().0);
         egress.ip_id = egress.ip_id.wrapping_add(1);
-        wrap(buf.data_mut(), src, dst, egress.ip_id, adjacency);
+        wrap(buf.data_mut(), &outer, egress.ip_id, adjacency);
     } else {
         let mut ip = Delta::TTL_DOWN;
         if MODE != DR {
@@ -158,7 +163,7 @@ fn serve<const MODE: u8, P: Port>(
 
 /// Puts the outer header into the room in front of a packet that stood behind an Ethernet header.
 #[inline(always)]
-fn wrap(data: &mut [u8], src: [u8; 4], dst: [u8; 4], id: u16, adjacency: &Adjacency) {
+fn wrap(data: &mut [u8], outer: &Outer4, id: u16, adjacency: &Adjacency) {
     let Ok((frame, _)) = Wrapped::mut_from_prefix(data) else {
         return;
     };
@@ -171,7 +176,7 @@ fn wrap(data: &mut [u8], src: [u8; 4], dst: [u8; 4], id: u16, adjacency: &Adjace
         ttl: frame.inner.ttl,
         dont_fragment: frame.inner.flags_offset.get() & ipv4::DF != 0,
     };
-    let _ = Outer4::new(src.into(), dst.into()).write(frame.outer.as_mut_bytes(), inner, id);
+    let _ = outer.write(frame.outer.as_mut_bytes(), inner, id);
     frame.ethernet.dst = adjacency.dst;
     frame.ethernet.src = adjacency.src;
     frame.ethernet.ether_type = eth::IPV4.into();

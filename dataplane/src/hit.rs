@@ -37,7 +37,7 @@ pub(crate) fn apply<P: Port>(
             return egress.discard(packet.buf, DropReason::Truncated);
         };
         let entry = flows.table.entry_mut(line);
-        if plain && entry.is_established() && !flags.contains(Flags::TOA_PENDING) {
+        if plain && entry.is_settled() && !flags.contains(Flags::TOA_PENDING) {
             entry.record(seq_end, ack, window);
         } else if let Some(reschedule) = control_segment(egress, flows, &mut packet, line) {
             if reschedule {

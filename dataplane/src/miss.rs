@@ -10,8 +10,10 @@ use shunt_service::{
     Unknown,
 };
 use shunt_session::{Direction, Flags, InsertError, Key, LineNo, LocalPort, NewSession};
+use shunt_wire::Kind;
+use shunt_wire::checksum::Delta;
+use shunt_wire::encap::Outer4;
 use shunt_wire::packet::tcp_flags::{ACK, RST, SYN};
-use shunt_wire::{Kind, checksum::Delta};
 
 use crate::counters::DropReason;
 use crate::egress::Egress;
@@ -239,6 +241,11 @@ fn make<B: PacketBuf>(
             };
             let mut d = direction(&t, to_server, fib.generation);
             (d.new_src, d.new_dst) = (outer.src, outer.dst);
+            if let (IpAddr::V4(src), IpAddr::V4(dst)) = (outer.src, outer.dst) {
+                // Nothing inside changes: the place keeps what the outer header's checksum starts
+                // from.
+                d.ip_delta = Delta(Outer4::new(src, dst).sum());
+            }
             (d, None)
         }
         Mode::Nat | Mode::FullNat => {

@@ -353,6 +353,13 @@ impl Entry {
         self.state & 0x0f == TcpState::Established as u8
     }
 
+    /// Whether a plain segment has nothing to teach but acknowledgement and window: ESTABLISHED, and
+    /// this direction's sender has told a window before.
+    #[inline(always)]
+    pub const fn is_settled(&self) -> bool {
+        self.is_established() && self.flags().contains(Flags::WINDOW_KNOWN)
+    }
+
     pub(crate) fn set_state(&mut self, state: TcpState) {
         self.state = self.state & 0xf0 | state as u8;
     }

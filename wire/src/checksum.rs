@@ -91,6 +91,12 @@ impl Delta {
         !((sum as u16).wrapping_add((sum >> 16) as u16))
     }
 
+    /// As [`Delta::apply`], where a 32-bit word is replaced as well; both as loaded raw.
+    #[inline(always)]
+    pub const fn apply_with(self, field: u16, old: u32, new: u32) -> u16 {
+        !fold(!field as u64 + self.0 as u64 + !old as u64 + new as u64)
+    }
+
     /// As [`Delta::apply`] for a UDP checksum (RFC 768): 0 means that there is none and stays, a
     /// computed 0 is written as 0xffff.
     #[inline(always)]
@@ -146,11 +152,10 @@ fn sum_address(address: IpAddr) -> u16 {
 /// Folds a sum of 16-bit or 32-bit words into one 16-bit word. 0 only if all words were 0.
 #[inline(always)]
 pub const fn fold(sum: u64) -> u16 {
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    sum as u16
+    // Adding a word to itself with its halves swapped leaves in the upper half the sum of both with
+    // the carry brought round.
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 /// Ones'-complement sum of 16-bit words in the machine's byte order; an odd last byte is padded

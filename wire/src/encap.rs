@@ -9,6 +9,7 @@
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 use zerocopy::IntoBytes;
+use zerocopy::byteorder::network_endian::U16;
 
 use crate::checksum;
 use crate::ipv4::{self, Ipv4Header};
@@ -109,10 +110,35 @@ impl Outer4 {
         }
     }
 
+    /// The same from a [`Outer4::sum`] that was kept.
+    #[inline(always)]
+    pub const fn with_sum(src: [u8; 4], dst: [u8; 4], sum: u16) -> Self {
+        Self {
+            header: Ipv4Header {
+                version_ihl: ipv4::VERSION_IHL,
+                tos: 0,
+                total_length: U16::ZERO,
+                id: U16::ZERO,
+                flags_offset: U16::ZERO,
+                ttl: 0,
+                protocol: 0,
+                checksum: U16::ZERO,
+                src,
+                dst,
+            },
+            sum,
+        }
+    }
+
+    /// Sum of what is the same in all headers of the tunnel.
+    pub const fn sum(&self) -> u16 {
+        self.sum
+    }
+
     /// Writes the header at the start of `out`, in front of the inner packet. `id` is used where
     /// the packet may be fragmented on its way. `None` if `out` is too short or the packet too
     /// long.
-    #[inline]
+    #[inline(always)]
     pub fn write(&self, out: &mut [u8], inner: Inner, id: u16) -> Option<()> {
         let length = inner.length.checked_add(Self::LEN as u16)?;
         let out: &mut Ipv4Header = view::header_mut(out, 0)?;
