@@ -123,7 +123,8 @@ $(ip netns list | awk -v lab="$LAB-" 'index($1, lab) == 1 { print "  " $1 }' | s
 STAY
         return
     fi
-    if [ "$status" -ne 0 ] && [ -s "$LAB_DIR/shuntd.log" ]; then
+    # (More than 128: ended by a signal, which says nothing about shuntd.)
+    if [ "$status" -ne 0 ] && [ "$status" -lt 128 ] && [ -s "$LAB_DIR/shuntd.log" ]; then
         echo "-- last words of shuntd:" >&2
         tail -n 20 "$LAB_DIR/shuntd.log" >&2
     fi
@@ -354,6 +355,29 @@ server_gateway() {
     done
 }
 
+# server_setup SERVICE NODE...: does what `shunt rs-setup` says on each server.
+server_setup() {
+    local service=$1 name
+    shift
+    show shunt rs-setup "$service"
+    for name; do
+        if shunt rs-setup "$service" | grep -q tunl0 && ! lab_has_ipip; then
+            echo "# $LAB-$name: this kernel has no ipip device; a BPF program takes its place"
+            shunt rs-setup "$service" | sed '/tunl0/d' | on "$name" sh
+            server_tunnel "$name"
+        else
+            printf '$ shunt rs-setup %s | ip netns exec %s sh\n' "$service" "$LAB-$name"
+            shunt rs-setup "$service" | on "$name" sh
+        fi
+    done
+}
+
+# Whether the kernel has ipip devices: tunl0 is in every namespace then.
+lab_has_ipip() {
+    modprobe ipip 2>/dev/null || true
+    ip -n "$LAB-sw" link show tunl0 >/dev/null 2>&1
+}
+
 # server_vip VIP NODE...: the VIP on the loopback, silent to ARP, so that the director alone answers
 # for it on the wire. For DR and TUN.
 server_vip() {
@@ -370,9 +394,9 @@ server_vip() {
 server_tunnel() {
     local name object=$LAB_DIR/decap.o
     for name; do
-        if ip -n "$LAB-$name" link add ipip0 type ipip local any remote any 2>/dev/null; then
-            ip -n "$LAB-$name" link set ipip0 up
-            on "$name" sysctl -qw net.ipv4.conf.ipip0.rp_filter=0
+        if lab_has_ipip; then
+            ip -n "$LAB-$name" link set tunl0 up
+            on "$name" sysctl -qw net.ipv4.conf.tunl0.rp_filter=0
             continue
         fi
         [ -e "$object" ] || lab_bpf decap "$object"
