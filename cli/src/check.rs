@@ -74,7 +74,7 @@ fn for_programs(error: &LoadError) -> serde_json::Value {
                 })
             })
             .collect(),
-        LoadError::Read { .. } | LoadError::NotText { .. } => {
+        LoadError::Read { .. } | LoadError::TooLong { .. } | LoadError::NotText { .. } => {
             vec![json!({ "detail": error.to_string() })]
         }
     };

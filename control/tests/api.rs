@@ -485,7 +485,7 @@ fn a_reload_makes_the_director_equal_to_the_file_or_changes_nothing() {
     let line = FILE
         .lines()
         .position(|l| l == "weight = 3")
-        .expect("it is there") as u32
+        .expect("it is there")
         + 1;
     assert_eq!(problem.errors[0].line, Some(line));
     assert_eq!(problem.errors[1].column, Some(1));
@@ -557,6 +557,14 @@ fn metrics_and_the_description_are_served() {
     assert_eq!(names.len(), distinct.len(), "a family comes once");
 
     let description: Value = lab.get("/openapi.json");
+    // The manual tells every request.
+    let manual = include_str!("../../docs/api.md");
+    for (path, methods) in description["paths"].as_object().expect("paths") {
+        for method in methods.as_object().expect("methods").keys() {
+            let request = format!("`{} {path}", method.to_uppercase());
+            assert!(manual.contains(&request), "docs/api.md has no {request}");
+        }
+    }
     for path in ["/v1/services/{service}/servers/{server}", "/v1/sessions"] {
         assert!(description["paths"][path].is_object(), "{path}");
     }

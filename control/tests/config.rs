@@ -182,6 +182,56 @@ fn a_body_is_told_all_its_mistakes_with_pointers() {
     insta::assert_debug_snapshot!(told);
 }
 
+#[test]
+fn a_file_full_of_mistakes_is_told_in_part_and_in_time() {
+    let text = format!("{PORT}{}", "vlans = [0]\n".repeat(200_000));
+    let invalid = config::parse("f", &text, &machine()).expect_err("every line is wrong");
+    assert_eq!(invalid.mistakes.len(), 100);
+    assert!(invalid.count >= 199_999);
+    let told = parse(&text).expect_err("as before");
+    assert!(told.contains("(the first 100 are told)"));
+    let last = invalid.located().last().and_then(|(at, _)| at);
+    assert!(
+        last.is_some_and(|(line, column)| line > 100 && column == 1),
+        "{last:?}"
+    );
+}
+
+#[test]
+fn no_depth_exhausts_the_stack() {
+    for open in ["[", "{a=", "[{a="] {
+        assert!(parse(&format!("a = {}", open.repeat(100_000))).is_err());
+    }
+    assert!(parse(&format!("[{}a]", "a.".repeat(100_000))).is_err());
+}
+
+#[test]
+fn what_cannot_be_read_is_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("shunt.toml");
+    let told = |file: &std::path::Path| {
+        let error = config::load(file, &machine()).expect_err("it is no configuration");
+        error
+            .to_string()
+            .replace(&folder.path().display().to_string(), "F")
+    };
+    assert_eq!(
+        told(&file),
+        "cannot read F/shunt.toml: No such file or directory (os error 2)"
+    );
+    std::fs::write(&file, b"[daemon]\n\xff").expect("it is ours");
+    assert_eq!(
+        told(&file),
+        "F/shunt.toml is not UTF-8 text, from line 2 on"
+    );
+    let long = std::fs::File::create(&file).and_then(|f| f.set_len((32 << 20) + 1));
+    long.expect("a hole takes no room");
+    assert_eq!(
+        told(&file),
+        "F/shunt.toml is longer than 32 MiB: is it a configuration?"
+    );
+}
+
 /// Bits of configuration, so that random text gets past the first line.
 fn fragment() -> impl Strategy<Value = String> {
     let words = [
@@ -275,4 +325,64 @@ proptest! {
             prop_assert!(!told.is_empty());
         }
     }
+
+    #[test]
+    fn no_body_makes_the_reader_panic(body in body()) {
+        let config = parse(include_str!("config/good.toml")).expect("it is good");
+        let _ = edit::service(&body, &config);
+        let _ = edit::put_service(&body, &config);
+        for service in &config.services {
+            let _ = edit::patch_service(service, &body, &config);
+            let _ = edit::put_server(service, &body, &config);
+            for server in &service.servers {
+                let _ = edit::patch_server(service, server, &body, &config);
+            }
+        }
+    }
+}
+
+/// JSON with the API's keys and values here and there.
+fn body() -> impl Strategy<Value = serde_json::Value> {
+    let texts = [
+        "tcp",
+        "udp",
+        "10.0.0.100:80",
+        "[2001:db8::100]:0",
+        "172.16.1.5",
+        "sh",
+        "sh-port",
+        "1h",
+    ];
+    let keys = [
+        "protocol",
+        "vip",
+        "scheduler",
+        "scheduler_flags",
+        "mode",
+        "local_addresses",
+        "timeouts",
+        "servers",
+        "address",
+        "weight",
+        "upper_threshold",
+        "udp",
+        "/~",
+        "",
+    ];
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        any::<f64>().prop_map(Into::into),
+        proptest::sample::select(texts.to_vec()).prop_map(Into::into),
+        ".{0,8}".prop_map(Into::into),
+    ];
+    leaf.prop_recursive(4, 40, 6, move |inner| {
+        let key = proptest::sample::select(keys.to_vec()).prop_map(str::to_owned);
+        prop_oneof![
+            1 => proptest::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+            3 => proptest::collection::vec((key, inner), 0..6)
+                .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+        ]
+    })
 }

@@ -10,6 +10,9 @@ use crate::snapshot::CannotBuild;
 
 use super::types;
 
+/// Most mistakes that are told of a body.
+const TOLD: usize = 100;
+
 /// A refused or failed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Problem(pub(super) types::Problem);
@@ -28,9 +31,10 @@ impl Problem {
 
     /// Mistakes in a body.
     pub(super) fn mistakes(mistakes: &[Mistake]) -> Self {
-        let errors: Vec<types::Mistake> = mistakes.iter().map(|m| mistake(m, None)).collect();
-        let detail = match &errors[..] {
-            [one] => one.detail.clone(),
+        let told = mistakes.iter().take(TOLD);
+        let errors: Vec<types::Mistake> = told.map(|m| mistake(m, None)).collect();
+        let detail = match mistakes {
+            [one] => one.what.clone(),
             several => format!("{} mistakes", several.len()),
         };
         let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail);
@@ -44,7 +48,7 @@ impl Problem {
     }
 }
 
-fn mistake(mistake: &Mistake, at: Option<(u32, u32)>) -> types::Mistake {
+fn mistake(mistake: &Mistake, at: Option<(usize, usize)>) -> types::Mistake {
     types::Mistake {
         detail: mistake.what.clone(),
         help: mistake.help.clone(),
@@ -82,7 +86,7 @@ impl From<LoadError> for Problem {
     fn from(error: LoadError) -> Self {
         let detail = error.to_string();
         match error {
-            LoadError::Read { .. } | LoadError::NotText { .. } => {
+            LoadError::Read { .. } | LoadError::TooLong { .. } | LoadError::NotText { .. } => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unreadable", detail)
             }
             LoadError::Invalid(invalid) => {

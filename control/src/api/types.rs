@@ -421,8 +421,8 @@ pub struct Mistake {
     pub pointer: Option<String>,
     /// Where in the file: line, counted from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub line: Option<u32>,
+    pub line: Option<usize>,
     /// Column in bytes, counted from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub column: Option<u32>,
+    pub column: Option<usize>,
 }

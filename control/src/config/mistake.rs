@@ -83,63 +83,85 @@ impl Diagnostic for Mistake {
     }
 }
 
+/// Most mistakes that are told of a file: somebody may have given a wrong one.
+const TOLD: usize = 100;
+
 /// Why a configuration is refused: every mistake, in the order of the file.
 #[derive(Debug)]
 pub struct Invalid {
     /// The file.
     source: NamedSource<String>,
-    /// Every mistake; never empty.
+    lines: Lines,
+    /// The mistakes, the first hundred if there are more; never empty.
     pub mistakes: Vec<Mistake>,
+    /// How many there are.
+    pub count: usize,
 }
 
 impl Invalid {
     pub(super) fn new(file: &str, text: &str, mut mistakes: Vec<Mistake>) -> Self {
+        let lines = Lines::new(text);
+        let count = mistakes.len();
         mistakes.sort_by(|a, b| a.place.cmp(&b.place));
+        mistakes.truncate(TOLD);
         // The other place as a line number: it may be a screen away.
         for mistake in &mut mistakes {
             if let Some((Place::Span(at, _), word)) = &mistake.other {
-                mistake.note = Some(format!("{word} on line {}", line_of(text, *at) + 1));
+                mistake.note = Some(format!("{word} on line {}", lines.line(*at)));
             }
         }
         Self {
             source: NamedSource::new(file, text.to_owned()),
+            lines,
             mistakes,
+            count,
         }
     }
 
     /// The mistakes with line and column (bytes), both counted from 1.
-    pub fn located(&self) -> impl Iterator<Item = (Option<(u32, u32)>, &Mistake)> {
-        let text = self.source.inner();
-        self.mistakes.iter().map(move |mistake| {
-            let Place::Span(at, _) = mistake.place else {
-                return (None, mistake);
-            };
-            let at = at.min(text.len());
-            let start = text.as_bytes().iter().take(at).rposition(|b| *b == b'\n');
-            let column = at - start.map_or(0, |newline| newline + 1);
-            (
-                Some((line_of(text, at) as u32 + 1, column as u32 + 1)),
-                mistake,
-            )
+    pub fn located(&self) -> impl Iterator<Item = (Option<(usize, usize)>, &Mistake)> {
+        self.mistakes.iter().map(|mistake| match mistake.place {
+            Place::Span(at, _) => (Some((self.lines.line(at), self.lines.column(at))), mistake),
+            Place::Pointer(_) | Place::InForce => (None, mistake),
         })
     }
 }
 
-/// Line of a byte, counted from 0.
-pub(super) fn line_of(text: &str, at: usize) -> usize {
-    let before = text.as_bytes().get(..at).unwrap_or(text.as_bytes());
-    before.iter().filter(|b| **b == b'\n').count()
+/// Where the lines of a text begin.
+#[derive(Debug)]
+pub(super) struct Lines(Vec<usize>);
+
+impl Lines {
+    pub(super) fn new(text: &str) -> Self {
+        let newlines = text.bytes().enumerate().filter(|(_, b)| *b == b'\n');
+        Self(
+            core::iter::once(0)
+                .chain(newlines.map(|(at, _)| at + 1))
+                .collect(),
+        )
+    }
+
+    /// Line of a byte, counted from 1.
+    pub(super) fn line(&self, at: usize) -> usize {
+        self.0.partition_point(|start| *start <= at)
+    }
+
+    /// Column of a byte in its line, counted from 1.
+    fn column(&self, at: usize) -> usize {
+        let start = self.line(at).checked_sub(1).and_then(|n| self.0.get(n));
+        at - start.copied().unwrap_or(0) + 1
+    }
 }
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let n = self.mistakes.len();
+        let n = self.count;
         let s = if n == 1 { "" } else { "s" };
-        write!(
-            f,
-            "{}: {n} mistake{s}; nothing was applied",
-            self.source.name()
-        )
+        write!(f, "{}: {n} mistake{s}", self.source.name())?;
+        if n > self.mistakes.len() {
+            write!(f, " (the first {} are told)", self.mistakes.len())?;
+        }
+        f.write_str("; nothing was applied")
     }
 }
 

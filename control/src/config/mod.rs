@@ -19,10 +19,13 @@ mod service;
 mod words;
 mod write;
 
+use std::collections::HashSet;
+use std::io::Read;
 use std::path::Path;
 
 use toml::de::DeTable;
 
+use self::mistake::Lines;
 use self::read::{Mistakes, Table};
 
 pub use mistake::{Invalid, Mistake};
@@ -72,16 +75,25 @@ pub fn parse(file: &str, text: &str, machine: &Machine) -> Result<Config, Box<In
     }
 }
 
+/// Longest file, bytes: some hundred thousand servers.
+const LARGEST: u64 = 32 << 20;
+
 /// Reads a configuration from a file.
 ///
 /// # Errors
 /// [`LoadError`].
 pub fn load(path: &Path, machine: &Machine) -> Result<Config, LoadError> {
     let name = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|error| LoadError::Read {
-        path: name.clone(),
-        error,
-    })?;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes))
+        .map_err(|error| LoadError::Read {
+            path: name.clone(),
+            error,
+        })?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(LoadError::TooLong { path: name });
+    }
     let text = String::from_utf8(bytes).map_err(|error| LoadError::NotText {
         line: 1 + error
             .as_bytes()
@@ -104,6 +116,12 @@ pub enum LoadError {
         path: String,
         /// Why.
         error: std::io::Error,
+    },
+    /// The file is longer than any configuration.
+    #[error("{path} is longer than {} MiB: is it a configuration?", LARGEST >> 20)]
+    TooLong {
+        /// The file.
+        path: String,
     },
     /// The file is no text.
     #[error("{path} is not UTF-8 text, from line {line} on")]
@@ -169,39 +187,38 @@ fn read(root: &node::Node, machine: &Machine, mistakes: &Mistakes) -> Option<Con
 }
 
 /// Syntax errors, one for each line, and of the other mistakes those that a syntax error cannot
-/// have made: not on its line, and nothing doubtful. Behind a bracket that is
-/// never closed the parser takes everything for its content, so nothing behind it is told.
+/// have made: not on its line, and nothing doubtful. Behind a bracket that is never closed the
+/// parser takes everything for its content, so nothing behind it is told.
 fn with_syntax(text: &str, syntax: &[toml::de::Error], found: Vec<Mistake>) -> Vec<Mistake> {
-    let line_of = |at| mistake::line_of(text, at);
+    let lines = Lines::new(text);
     let unclosed = syntax.iter().any(|error| {
         ["unclosed array,", "unclosed inline table,"]
             .iter()
             .any(|start| error.message().starts_with(start))
     });
-    let mut lines = Vec::new();
+    let mut broken = HashSet::new();
     let mut list = Vec::new();
+    let mut end = usize::MAX;
     for error in syntax {
         let span = error.span().unwrap_or(0..0);
-        let line = line_of(span.start);
-        if lines.contains(&line) {
+        let line = lines.line(span.start);
+        if !broken.insert(line) {
             continue;
         }
-        lines.push(line);
         let mistake = Mistake::new(&Place::span(span), error.message());
         if unclosed {
             list.push(mistake.help("perhaps a bracket above is not closed"));
+            end = line;
             break;
         }
         list.push(mistake);
     }
-    let end = if unclosed {
-        lines.iter().copied().min().unwrap_or(0)
-    } else {
-        usize::MAX
-    };
     list.extend(found.into_iter().filter(|mistake| match mistake.place {
         _ if mistake.doubtful => false,
-        Place::Span(from, _) => !lines.contains(&line_of(from)) && line_of(from) < end,
+        Place::Span(at, _) => {
+            let line = lines.line(at);
+            line < end && !broken.contains(&line)
+        }
         Place::Pointer(_) | Place::InForce => true,
     }));
     list

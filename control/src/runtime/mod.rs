@@ -152,16 +152,13 @@ fn heard(core: &Shared, event: Event) {
 fn reload(core: &Shared) {
     // The lock is held while the file is read: no request sees half of a reload, and workers do
     // not care.
-    let mut core = core.lock();
-    match core.reload() {
-        Ok(changes) => info!(?changes, "configuration read again"),
-        Err(refused) => {
-            let mut told = String::new();
-            let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor());
-            if handler.render_report(&mut told, &refused).is_err() {
-                told = refused.to_string();
-            }
-            error!("the configuration stays as it was:\n{told}");
-        }
+    let Err(refused) = core.lock().reload() else {
+        return;
+    };
+    let mut told = String::new();
+    let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor());
+    if handler.render_report(&mut told, &refused).is_err() {
+        told = refused.to_string();
     }
+    error!("the configuration stays as it was:\n{told}");
 }

@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use shunt_dataplane::counters::WorkerCounters;
-use shunt_service::{Fib, PortId, Ticks};
+use shunt_service::{Fib, InterfaceId, PortId, Ticks};
+use tracing::info;
 
 use crate::api::types;
 use crate::config::{self, Config, LoadError, Machine, Service};
@@ -87,6 +88,7 @@ impl Core {
     pub(crate) fn set_services(&mut self, services: Vec<Service>) -> Result<Changes, CannotBuild> {
         let changes = self.director.set_services(services, self.now())?;
         self.tell_follower();
+        info!(?changes, "services changed by the API");
         Ok(changes)
     }
 
@@ -97,6 +99,7 @@ impl Core {
         let changes = self.director.apply(config, self.now())?;
         self.follower.set_statics(statics(self.director.config()));
         self.tell_follower();
+        info!(?changes, "configuration read again");
         Ok(changes)
     }
 
@@ -108,7 +111,7 @@ impl Core {
         self.director.set_fib(fib);
     }
 
-    pub(super) fn resolve(&self, interface: shunt_service::InterfaceId, neighbour: IpAddr) {
+    pub(super) fn resolve(&self, interface: InterfaceId, neighbour: IpAddr) {
         // Without room it is asked for again with the next packet.
         self.follower.resolve(interface, neighbour);
     }
