@@ -11,11 +11,10 @@ use shunt_wire::{Kind, Parsed, parse_into};
 
 use crate::counters::DropReason;
 use crate::egress::Egress;
-use crate::fast::{self, Served};
 use crate::flows::Flows;
 use crate::io::{BURST, Burst, PacketBuf, Port};
 use crate::worker::{Context, Packet};
-use crate::{answer, hit, icmp, miss, steer};
+use crate::{answer, fast, hit, icmp, miss, steer};
 
 /// What pass 1 leaves for passes 2 and 3.
 #[derive(Clone, Copy)]
@@ -156,17 +155,12 @@ fn apply<P: Port>(
             let entry = s
                 .candidate
                 .and_then(|line| flows.table.verify4(line, &s.key));
-            let served = match entry {
+            let back = match entry {
                 Some(entry) => fast::apply(egress, cx, &flows.mine, entry, buf, s.plain),
-                None => Served::Back(buf),
+                None => Some(buf),
             };
-            match served {
-                Served::Sent => {}
-                Served::Full => s
-                    .candidate
-                    .into_iter()
-                    .for_each(|line| flows.table.fold(line)),
-                Served::Back(buf) => side.extend(at_length(egress, flows, cx, buf, s, port())),
+            if let Some(buf) = back {
+                side.extend(at_length(egress, flows, cx, buf, s, port()));
             }
         } else if let Some(packet) = not_plain(egress, flows, cx, buf, s, parses, port()) {
             side.push(packet);

@@ -28,17 +28,8 @@ const DR: u8 = Mode::Dr as u8;
 const TUN: u8 = Mode::Tun as u8;
 const FULLNAT: u8 = Mode::FullNat as u8;
 
-/// What became of a plain packet.
-pub(crate) enum Served<B> {
-    /// It is on its way.
-    Sent,
-    /// As [`Served::Sent`]; the session's counters must be folded.
-    Full,
-    /// Not here: untouched.
-    Back(B),
-}
-
-/// Serves a plain packet of the session of `entry`; `mine` are this worker's lines of the servers.
+/// Serves a plain packet of the session of `entry`, or gives it back as it was; `mine` are this
+/// worker's lines of the servers.
 #[inline(always)]
 pub(crate) fn apply<P: Port>(
     egress: &mut Egress<P>,
@@ -47,7 +38,7 @@ pub(crate) fn apply<P: Port>(
     entry: &mut Entry,
     buf: P::Buf,
     plain: Plain4,
-) -> Served<P::Buf> {
+) -> Option<P::Buf> {
     match entry.mode() {
         Mode::Nat => serve::<NAT, P>(egress, cx, mine, entry, buf, plain),
         Mode::Dr => serve::<DR, P>(egress, cx, mine, entry, buf, plain),
@@ -65,33 +56,32 @@ fn serve<const MODE: u8, P: Port>(
     entry: &mut Entry,
     mut buf: P::Buf,
     plain: Plain4,
-) -> Served<P::Buf> {
-    use Served::Back;
+) -> Option<P::Buf> {
     let fib = &*cx.config.fib;
     if entry.flags().intersects(SPECIAL) || entry.adjacency_generation() != fib.generation {
-        return Back(buf);
+        return Some(buf);
     }
     let Some(adjacency) = fib.adjacency(entry.adjacency()) else {
-        return Back(buf);
+        return Some(buf);
     };
     let overhead = if MODE == TUN { Outer4::LEN as u32 } else { 0 };
     let too_long = u32::from(plain.length) + overhead > u32::from(adjacency.mtu);
     if too_long || adjacency.vlan != 0 {
-        return Back(buf);
+        return Some(buf);
     }
     let extra = buf.len() - (eth::HEADER_LEN + usize::from(plain.length));
     let Some(frame) = Frame4::of_mut(buf.data_mut()) else {
-        return Back(buf);
+        return Some(buf);
     };
     if frame.ip.ttl <= 1 {
-        return Back(buf);
+        return Some(buf);
     }
     if plain.tcp {
         let flags = frame.tcp.flags & (SYN | FIN | RST | ACK);
         // Selective acknowledgements of a server behind FULLNAT are moved elsewhere.
         let sack = MODE == FULLNAT && usize::from(plain.header) > tcp::HEADER_LEN;
         if flags != ACK || !entry.is_settled() || (sack && entry.is_reply()) {
-            return Back(buf);
+            return Some(buf);
         }
         if MODE == NAT || MODE == FULLNAT {
             entry.record_window(frame.tcp.ack.get(), frame.tcp.window.get());
@@ -118,13 +108,13 @@ fn serve<const MODE: u8, P: Port>(
         match frame.udp_mut() {
             Some(udp) if udp.checksum.get() != 0 => udp.apply(entry.l4_delta()),
             // It is to get one, which takes the whole datagram.
-            _ => return Back(buf),
+            _ => return Some(buf),
         }
     }
     if MODE == TUN {
         // The long way has the words for what cannot be wrapped; nothing is changed so far.
         if buf.prepend(Outer4::LEN as u16).is_err() {
-            return Back(buf);
+            return Some(buf);
         }
         let [src, dst] = entry.new_addresses4();
         let outer = Outer4::with_sum(src, dst, entry.ip_delta().0);
@@ -142,7 +132,7 @@ fn serve<const MODE: u8, P: Port>(
         frame.ip.apply(ip);
         (frame.ethernet.dst, frame.ethernet.src) = (adjacency.dst, adjacency.src);
     }
-    let fold = entry.touch(cx.now_ms, u32::from(plain.length));
+    entry.touch(cx.now_ms, u32::from(plain.length));
     let (slot, reply) = (
         entry.slot(),
         (MODE == NAT || MODE == FULLNAT) && entry.is_reply(),
@@ -158,7 +148,7 @@ fn serve<const MODE: u8, P: Port>(
         trim_padding(&mut buf, extra);
     }
     egress.forward(adjacency.port, buf);
-    if fold { Served::Full } else { Served::Sent }
+    None
 }
 
 /// Puts the outer header into the room in front of a packet that stood behind an Ethernet header.

@@ -109,7 +109,7 @@ impl Flows {
     }
 
     /// Servers may have gone or come back: the sweep judges every session again, quickly.
-    pub(crate) fn services_changed(&mut self) {
+    pub(crate) fn config_changed(&mut self) {
         self.owed = u64::from(self.table.slots()) * u64::from(SWEEP_PERIOD);
     }
 

@@ -90,11 +90,8 @@ fn rewrite<P: Port>(
     } = packet;
     let length = u32::from(parsed.end - parsed.l3);
     let entry = flows.table.entry_mut(line);
-    let fold = entry.touch(cx.now_ms, length);
+    entry.touch(cx.now_ms, length);
     let (slot, reply) = (entry.slot(), entry.is_reply());
-    if fold {
-        flows.table.fold(line);
-    }
     if let Some(c) = flows.load.counters(flows.id, slot) {
         if reply {
             c.add_out(1, u64::from(length));

@@ -119,8 +119,8 @@ pub struct Worker<P: Port> {
     egress: Egress<P>,
     flows: Flows,
     from_workers: Vec<rtrb::Consumer<HandOver<P::Buf>>>,
-    /// Services of the last iteration, to see when they changed.
-    services: Option<Arc<shunt_service::Services<Arc<dyn Scheduler>>>>,
+    /// Whether the first configuration has been taken up.
+    started: bool,
     announcer: announce::Announcer,
 }
 
@@ -142,7 +142,7 @@ impl<P: Port> Worker<P> {
                 setup.load,
             ),
             from_workers: from,
-            services: None,
+            started: false,
             announcer: announce::Announcer::default(),
             config: setup.config,
         }
@@ -157,7 +157,7 @@ impl<P: Port> Worker<P> {
             egress,
             flows,
             from_workers,
-            services,
+            started,
             announcer,
         } = self;
         let config = config.get();
@@ -166,16 +166,11 @@ impl<P: Port> Worker<P> {
             now,
             now_ms: now.millis(),
         };
-        if refreshed || services.is_none() {
+        if refreshed || !*started {
+            *started = true;
             egress.set_rates(&config.settings);
             egress.counters.generation.set(config.generation);
-            let changed = services
-                .as_ref()
-                .is_none_or(|s| !Arc::ptr_eq(s, &config.services));
-            if changed {
-                *services = Some(Arc::clone(&config.services));
-                flows.services_changed();
-            }
+            flows.config_changed();
             egress.retry_waiting(&config.fib, now);
         } else if egress.is_waiting() && flows.is_new_ms(cx.now_ms) {
             egress.retry_waiting(&config.fib, now);

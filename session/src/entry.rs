@@ -81,8 +81,10 @@ const KEY_SHAPE: u8 = 0b11 | IPV6;
 
 /// Bits of the byte counter; the packet counter stands above it.
 const BYTE_BITS: u32 = 36;
-/// Set once either counter has used half its range: time to fold.
-const FOLD: u64 = 1 << 63 | 1 << (BYTE_BITS - 1);
+/// Set once either counter has used an eighth of its range: time to fold. The sweep comes round
+/// about once a second; one session would need a hundred million packets, or 60 gigabytes, in that
+/// time to overflow.
+const FOLD: u64 = 0b111 << 61 | 0b111 << (BYTE_BITS - 3);
 
 /// One direction of a session.
 #[derive(Debug)]
@@ -430,12 +432,15 @@ impl Entry {
         self.last_seen
     }
 
-    /// Stamps and counts a packet of `bytes`. Returns whether the counters must be folded now
-    /// ([`crate::Table::fold`]), lest they overflow.
+    /// Stamps and counts a packet of `bytes`.
     #[inline(always)]
-    pub fn touch(&mut self, now_ms: u32, bytes: u32) -> bool {
+    pub fn touch(&mut self, now_ms: u32, bytes: u32) {
         self.last_seen = now_ms;
         self.counters = self.counters.wrapping_add(1 << BYTE_BITS | bytes as u64);
+    }
+
+    /// Whether the counters should be folded into the cold part.
+    pub(crate) const fn wants_fold(&self) -> bool {
         self.counters & FOLD != 0
     }
 

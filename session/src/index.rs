@@ -102,10 +102,17 @@ impl Index {
         size_of_val(&*self.buckets)
     }
 
-    /// Home bucket: the high half of the hash, scaled to the number of buckets.
+    /// Places a hash in this index: its high half becomes the number of the home bucket.
+    #[inline(always)]
+    pub(crate) fn place(&self, raw: u64) -> Hash {
+        let home = ((raw >> 32) * self.buckets.len() as u64) >> 32;
+        Hash(home << 32 | raw & 0xffff_ffff)
+    }
+
+    /// Home bucket.
     #[inline(always)]
     fn home(&self, hash: Hash) -> usize {
-        (((hash.0 >> 32) * self.buckets.len() as u64) >> 32) as usize
+        (hash.0 >> 32) as usize
     }
 
     /// The other bucket of an entry in `bucket`: the same function leads there and back. `sum` is
@@ -289,7 +296,10 @@ mod tests {
         ) {
             let mut index = Index::new(size);
             let mut model = HashMap::new();
-            let spread = |k: u64| Hash(k.wrapping_mul(0x9e37_79b9_7f4a_7c15) & 0xffff_ffff_0000_0007);
+            let buckets = Index::new(size);
+            let spread = |k: u64| {
+                buckets.place(k.wrapping_mul(0x9e37_79b9_7f4a_7c15) & 0xffff_ffff_0000_0007)
+            };
             for (insert, key) in ops {
                 let line = key as u32;
                 if insert && !model.contains_key(&key) {
@@ -311,16 +321,13 @@ mod tests {
     #[test]
     fn fills_to_its_promise() {
         let mut index = Index::new(10_000);
-        let hash = |n: u64| {
-            crate::key::hash4(
-                [7, 11],
-                &crate::Key4 {
-                    addrs: n,
-                    ports: 5,
-                    protocol: 6,
-                },
-            )
+        let places = Index::new(10_000);
+        let key = |addrs| crate::Key4 {
+            addrs,
+            ports: 5,
+            protocol: 6,
         };
+        let hash = |n| places.place(crate::key::hash4([7, 11], &key(n)));
         for n in 0..10_000 {
             assert!(index.insert(hash(n), n as u32).is_ok(), "entry {n}");
         }

@@ -52,7 +52,7 @@ pub enum Key {
     V6(Key6),
 }
 
-/// Hash of a key: tag and bucket are parts of it.
+/// Hash of a key, placed in the index of a table: home bucket and tag are parts of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hash(pub(crate) u64);
 
@@ -140,17 +140,17 @@ const fn fold(a: u64, b: u64) -> u64 {
 const PHI: u64 = 0x9e37_79b9_7f4a_7c15;
 
 #[inline(always)]
-pub(crate) const fn hash4(secret: [u64; 2], key: &Key4) -> Hash {
+pub(crate) const fn hash4(secret: [u64; 2], key: &Key4) -> u64 {
     let ports = (key.ports as u64) << 8 | key.protocol as u64;
     let half = fold(key.addrs ^ secret[0], ports ^ secret[1]);
-    Hash(fold(half ^ secret[0], PHI))
+    fold(half ^ secret[0], PHI)
 }
 
 #[inline(always)]
-pub(crate) fn hash6(secret: [u64; 2], key: &Key6) -> Hash {
+pub(crate) fn hash6(secret: [u64; 2], key: &Key6) -> u64 {
     let words = address_hash(secret, &key.src, &key.dst);
     let ports = u64::from(key.ports) << 8 | u64::from(key.protocol);
-    Hash(fold(words ^ ports ^ secret[0], PHI))
+    fold(words ^ ports ^ secret[0], PHI)
 }
 
 /// Hash of both addresses: what the hot line of an IPv6 entry keeps of them.

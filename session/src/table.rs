@@ -236,13 +236,13 @@ impl Table {
     /// Hash of an IPv4 key.
     #[inline(always)]
     pub fn hash4(&self, key: &Key4) -> Hash {
-        key::hash4(self.secret, key)
+        self.index.place(key::hash4(self.secret, key))
     }
 
     /// Hash of an IPv6 key.
     #[inline(always)]
     pub fn hash6(&self, key: &Key6) -> Hash {
-        key::hash6(self.secret, key)
+        self.index.place(key::hash6(self.secret, key))
     }
 
     fn hash(&self, key: &Key) -> Hash {
@@ -460,7 +460,7 @@ impl Table {
     }
 
     /// Adds an entry's counters to the cold part.
-    pub fn fold(&mut self, line: LineNo) {
+    fn fold(&mut self, line: LineNo) {
         let entry = self.entry_mut(line);
         let (counters, reply) = (entry.counters(), entry.is_reply());
         entry.reset_counters();
@@ -763,6 +763,11 @@ impl Table {
             if view.idle_ms >= timeout(&view) {
                 closed(&self.remove(line));
                 continue;
+            }
+            for l in [line, self.peer(line)] {
+                if self.entry(l).wants_fold() {
+                    self.fold(l);
+                }
             }
             let gone = gone(&view);
             if gone != self.entry(line).flags().contains(Flags::GONE) {

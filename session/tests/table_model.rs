@@ -162,9 +162,7 @@ impl Model {
         } else {
             known.line
         };
-        if self.table.entry_mut(line).touch(self.now, bytes) {
-            self.table.fold(line);
-        }
+        self.table.entry_mut(line).touch(self.now, bytes);
         known.last_seen = self.now;
         let (packets, sum) = &mut known.traffic[usize::from(reply)];
         (*packets, *sum) = (*packets + 1, *sum + u64::from(bytes));
