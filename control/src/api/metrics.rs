@@ -1,5 +1,7 @@
 //! `/metrics`: Prometheus text, made of the counters at each request. Nothing is kept here.
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
@@ -75,7 +77,7 @@ fn families(core: &Core) -> Vec<MetricFamily> {
             self::server(&mut list, server);
         }
     }
-    list.0
+    list.0.into_values().collect()
 }
 
 fn server(list: &mut Families, server: &types::Server) {
@@ -132,9 +134,9 @@ fn server(list: &mut Families, server: &types::Server) {
     }
 }
 
-/// Families in the order of their first sample.
+/// Families by name.
 #[derive(Default)]
-struct Families(Vec<MetricFamily>);
+struct Families(BTreeMap<String, MetricFamily>);
 
 impl Families {
     fn gauge(&mut self, name: &str, help: &str, labels: &[(&str, &str)], value: u64) {
@@ -154,17 +156,16 @@ impl Families {
     }
 
     fn push(&mut self, name: &str, help: &str, kind: MetricType, metric: Metric) {
-        match self.0.iter_mut().find(|family| family.name() == name) {
-            Some(family) => family.mut_metric().push(metric),
-            None => {
-                let mut family = MetricFamily::default();
-                family.set_name(name.to_owned());
-                family.set_help(help.to_owned());
-                family.set_field_type(kind);
-                family.mut_metric().push(metric);
-                self.0.push(family);
-            }
+        if let Some(family) = self.0.get_mut(name) {
+            family.mut_metric().push(metric);
+            return;
         }
+        let mut family = MetricFamily::default();
+        family.set_name(name.to_owned());
+        family.set_help(help.to_owned());
+        family.set_field_type(kind);
+        family.mut_metric().push(metric);
+        self.0.insert(name.to_owned(), family);
     }
 }
 
