@@ -11,6 +11,7 @@ mod ports;
 mod start;
 mod threads;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -56,8 +57,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    // Colours are for eyes, not for journals and files (https://no-color.org).
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(colours)
         .with_writer(std::io::stderr)
         .init();
     // Frames of a terminal program do not belong into a journal.
