@@ -19,12 +19,17 @@ def check(net, report, binaries):
     net.add("refuse")
     case = _Cases(net, report, pathlib.Path(binaries))
     case.refused("a PCI device that is not there",
-                 PORT.replace("net_tap0,iface=dtap0", "0000:7f:1f.7"), ["0000:7f:1f.7"])
+                 PORT.replace("net_tap0,iface=dtap0", "0000:7f:1f.7"),
+                 ["0000:7f:1f.7", "no such device"])
     case.refused("an interface that is not there",
-                 PORT.replace("net_tap0,iface=dtap0", "net_af_packet0,iface=nosuch0"), ["nosuch0"])
-    case.refused("too little memory", PORT, ["memory"], dpdk='memory = "4M"')
-    case.refused("a core that the machine has not", PORT, ["999"], workers="cores = [999]",
-                 place=True)
+                 '[[port]]\nname = "p0"\ndevice = "net_af_packet0,iface=nosuch0"\n',
+                 ["p0", "nosuch0"])
+    case.refused("less memory than any director needs", PORT, ["4M", "out of range"],
+                 dpdk='memory = "4M"', place=True)
+    case.refused("less memory than the queues need", PORT + "queues = 1\ndescriptors = 32768\n",
+                 ["no memory", "MiB"], dpdk='memory = "64M"')
+    case.refused("a core that the machine has not", PORT, ["cannot run on core 999"],
+                 workers="cores = [999]", place=True)
     case.refused("mistakes in the configuration, all at once", PORT + """
 [[service]]
 protocol = "tcp"
@@ -68,7 +73,7 @@ class _Cases:
     def refused(self, what, rest, words, links=frozenset(), place=False, **tables):
         """The start fails and the message has these words (and the place in the file)."""
         with self.report.check(f"refusals: {what}"):
-            name = f"{self.net.prefix}refuse"
+            name = f"{self.net.prefix}r"
             self.write(self.config, rest, name, **tables)
             status, said = self.start(self.config)
             expect(status > 0, f"exit status {status}; it said:\n{said}")
@@ -90,14 +95,14 @@ class _Cases:
     def in_use(self, what):
         """A second director with the first one's socket goes; the first one stays."""
         with self.report.check(f"refusals: {what}"):
-            name = f"{self.net.prefix}first"
+            name = f"{self.net.prefix}a"
             first_config = self.net.dir / "first.toml"
             self.write(first_config, PORT, name)
             first = self.net.spawn("refuse", "first", self.binaries / "shuntd",
                                    "--config", first_config)
             expect(network.wait_for(self.answers, 30, 0.1), "the first one does not come up")
             other = PORT.replace("tap0", "tap1").replace("shunt0", "shunt1")
-            self.write(self.config, other, f"{self.net.prefix}second")
+            self.write(self.config, other, f"{self.net.prefix}b")
             status, said = self.start(self.config)
             expect(status > 0, f"exit status {status}; it said:\n{said}")
             expect(str(self.socket) in said, f"the socket is not named:\n{said}")
