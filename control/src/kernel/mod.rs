@@ -15,6 +15,7 @@
 //! followed as long as the kernel writes their hops into the route (sysctl
 //! `net.ipv4.nexthop_compat_mode`, on by default).
 
+mod alternatives;
 mod decode;
 mod facts;
 mod follower;

@@ -2,6 +2,7 @@
 
 use core::net::IpAddr;
 use std::io;
+use std::mem;
 
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NetlinkPayload};
 use rtnetlink::packet_route::address::AddressMessage;
@@ -39,6 +40,10 @@ pub(super) struct Netlink {
     announcements: TokioSocket,
     requests: Socket,
     buffer: Vec<u8>,
+    /// Announcements were lost, and more may be: once its queue is full the kernel says so and
+    /// then drops in silence until the queue has been emptied (`netlink_overrun` and
+    /// `netlink_rcv_wake` of net/netlink/af_netlink.c).
+    congested: bool,
 }
 
 /// What was heard.
@@ -46,7 +51,7 @@ pub(super) struct Netlink {
 pub(super) struct Heard {
     /// Changes, in the kernel's order.
     pub(super) changes: Vec<Change>,
-    /// Announcements were lost: the error of the socket, `ENOBUFS` for an overflow.
+    /// Announcements before these were lost: the error of the socket, `ENOBUFS` for an overflow.
     pub(super) lost: Option<Errno>,
 }
 
@@ -62,6 +67,7 @@ impl Netlink {
             announcements: announcements(receive_buffer).map_err(Error::Socket)?,
             requests: Socket::open().map_err(Error::Socket)?,
             buffer: Vec::with_capacity(DATAGRAM),
+            congested: false,
         })
     }
 
@@ -69,7 +75,13 @@ impl Netlink {
     pub(super) async fn hear(&mut self) -> Heard {
         let mut heard = Heard::default();
         self.buffer.clear();
-        let mut received = self.announcements.recv(&mut self.buffer).await;
+        let mut received = if self.congested {
+            // Waiting for the next would not show that the queue is empty.
+            tokio::task::yield_now().await;
+            self.receive_now()
+        } else {
+            self.announcements.recv(&mut self.buffer).await
+        };
         for _ in 0..DATAGRAMS {
             match received {
                 // A datagram that fills the buffer may have been cut.
@@ -80,17 +92,35 @@ impl Netlink {
                         .extend(messages.filter_map(|m| readable(m)?.1));
                 }
                 Ok(()) => heard.lost = Some(Errno::NOBUFS),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) => {
-                    heard.lost = Some(Errno::from_io_error(&e).unwrap_or(Errno::IO));
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    // Now that the queue is empty nothing is lost unsaid any more.
+                    if mem::take(&mut self.congested) {
+                        heard.lost = Some(Errno::NOBUFS);
+                    }
                     break;
                 }
+                Err(e) => match Errno::from_io_error(&e) {
+                    Some(Errno::NOBUFS) => {
+                        self.congested = true;
+                        heard.lost = Some(Errno::NOBUFS);
+                    }
+                    errno => {
+                        heard.lost = Some(errno.unwrap_or(Errno::IO));
+                        break;
+                    }
+                },
             }
             self.buffer.clear();
-            let socket = self.announcements.socket_ref();
-            received = socket.recv(&mut self.buffer, 0).map(drop);
+            received = self.receive_now();
         }
         heard
+    }
+
+    fn receive_now(&mut self) -> io::Result<()> {
+        self.announcements
+            .socket_ref()
+            .recv(&mut self.buffer, 0)
+            .map(drop)
     }
 
     /// Reads everything, holding the thread.
@@ -282,3 +312,6 @@ impl Dumping {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,31 +5,35 @@
 use core::net::IpAddr;
 use std::collections::BTreeMap;
 
-use hashbrown::HashMap;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 use shunt_service::{Interface, InterfaceId, Route};
 
 use super::Statics;
-use super::facts::{Address, KernelRoute, Rank, RouteKey, RouteTable};
+use super::alternatives::Alternatives;
+use super::facts::{Address, KernelRoute, Rank, RouteTable};
 
 /// Least MTU that a route is given whatever was configured: every IPv4 link carries that much
 /// (RFC 791, section 3.2).
 const MTU_MIN: u16 = 68;
 
 /// The prefix maps.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Routes {
     pub(super) v4: PrefixMap<Ipv4Net, Route>,
     pub(super) v6: PrefixMap<Ipv6Net, Route>,
 }
 
 impl Routes {
-    fn insert(&mut self, prefix: IpNet, route: Route) {
-        match prefix.trunc() {
-            IpNet::V4(p) => drop(self.v4.insert(p, route)),
-            IpNet::V6(p) => drop(self.v6.insert(p, route)),
-        }
+    /// Sets or removes the route to a prefix; returns whether it was another.
+    fn set(&mut self, prefix: IpNet, route: Option<Route>) -> bool {
+        let old = match (prefix.trunc(), route) {
+            (IpNet::V4(p), Some(route)) => self.v4.insert(p, route),
+            (IpNet::V6(p), Some(route)) => self.v6.insert(p, route),
+            (IpNet::V4(p), None) => self.v4.remove(&p),
+            (IpNet::V6(p), None) => self.v6.remove(&p),
+        };
+        old != route
     }
 
     fn covers(&self, prefix: IpNet) -> bool {
@@ -48,8 +52,8 @@ pub(super) struct Input<'a> {
     pub(super) bound: &'a [Option<u32>],
     /// Addresses of all the kernel's interfaces.
     pub(super) addresses: &'a BTreeMap<u32, Vec<Address>>,
-    /// The kernel's routes; alternatives of one key in its order.
-    pub(super) routes: &'a HashMap<RouteKey, Vec<KernelRoute>>,
+    /// The kernel's routes.
+    pub(super) routes: &'a Alternatives,
     /// The configuration's.
     pub(super) statics: &'a Statics,
 }
@@ -57,37 +61,50 @@ pub(super) struct Input<'a> {
 impl Input<'_> {
     /// Makes the maps.
     pub(super) fn build(&self) -> Routes {
-        // Of all routes to a prefix the one with the least metric that can be used.
-        let mut best: HashMap<(RouteTable, IpNet), (u32, Route)> = HashMap::new();
-        for (key, alternatives) in self.routes {
-            let place = (key.table, key.prefix);
-            if best
-                .get(&place)
-                .is_some_and(|(priority, _)| *priority < key.priority)
-            {
-                continue;
-            }
-            if let Some(route) = alternatives.iter().find_map(|r| self.kernel_route(r)) {
-                best.insert(place, (key.priority, route));
-            }
-        }
-        let (local, main): (Vec<_>, Vec<_>) = best
-            .into_iter()
-            .partition(|((table, _), _)| *table == RouteTable::Local);
         let mut routes = Routes::default();
-        for ((_, prefix), (_, route)) in local {
-            routes.insert(prefix, route);
-        }
         // The kernel looks into `main` only where `local` has nothing, however short its prefix.
-        let visible: Vec<_> = main
-            .into_iter()
-            .filter(|((_, prefix), _)| !routes.covers(*prefix))
-            .collect();
-        for ((_, prefix), (_, route)) in visible {
-            routes.insert(prefix, route);
+        for ((_, prefix), list) in self
+            .routes
+            .iter()
+            .filter(|((t, _), _)| *t == RouteTable::Local)
+        {
+            routes.set(*prefix, self.best(list));
+        }
+        let local = routes.clone();
+        for ((_, prefix), list) in self
+            .routes
+            .iter()
+            .filter(|((t, _), _)| *t == RouteTable::Main)
+        {
+            if let Some(route) = self.best(list)
+                && !local.covers(*prefix)
+            {
+                routes.set(*prefix, Some(route));
+            }
         }
         self.add_statics(&mut routes);
         routes
+    }
+
+    /// Makes the route to one prefix of the main table anew, where there are no statics; returns
+    /// whether it is another.
+    pub(super) fn rebuild(&self, prefix: IpNet, routes: &mut Routes) -> bool {
+        let local = (0..=prefix.prefix_len()).any(|length| {
+            let shorter = IpNet::new(prefix.addr(), length).map(|p| (RouteTable::Local, p.trunc()));
+            shorter.is_ok_and(|place| self.best(self.routes.at(&place)).is_some())
+        });
+        if local {
+            return false;
+        }
+        routes.set(
+            prefix,
+            self.best(self.routes.at(&(RouteTable::Main, prefix))),
+        )
+    }
+
+    /// The way that counts of the alternatives to one destination: the first of ours.
+    fn best(&self, alternatives: &[KernelRoute]) -> Option<Route> {
+        alternatives.iter().find_map(|r| self.kernel_route(r))
     }
 
     /// The way that a kernel route leads us; `None` if it is no way of ours.
@@ -109,7 +126,7 @@ impl Input<'_> {
         for own in &self.statics.addresses {
             let source = Some(own.address.addr());
             if let Some(on_link) = self.route(own.interface, None, source, None) {
-                routes.insert(own.address, on_link);
+                routes.set(own.address, Some(on_link));
             }
         }
         for r in &self.statics.routes {
@@ -117,11 +134,11 @@ impl Input<'_> {
                 .source
                 .or_else(|| self.source(r.interface, r.prefix, r.via));
             if let Some(route) = self.route(r.interface, r.via, source, r.mtu.map(u32::from)) {
-                routes.insert(r.prefix, route);
+                routes.set(r.prefix, Some(route));
             }
         }
         for own in &self.statics.addresses {
-            routes.insert(IpNet::from(own.address.addr()), NOWHERE);
+            routes.set(IpNet::from(own.address.addr()), Some(NOWHERE));
         }
     }
 

@@ -9,11 +9,13 @@ use std::mem;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
+use ipnet::IpNet;
 use shunt_service::{Adjacency, Fib, Interface, InterfaceId};
 
+use super::alternatives::{Alternatives, Outcome};
 use super::facts::{
     Address, Arrival, Change, Dump, KernelRoute, Link, Neighbour, NeighbourKey, Resolution,
-    RouteKey,
+    RouteKey, RouteTable,
 };
 use super::numbers::{Key, Numbers};
 use super::routes::{self, Routes};
@@ -31,6 +33,9 @@ pub(super) enum Effect {
     Resync,
 }
 
+/// Routes are made one by one if at most one in this many changed, or a handful.
+const FEW: usize = 8;
+
 /// The kernel's configuration as far as it concerns our interfaces.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -39,9 +44,7 @@ pub(super) struct Table {
     links: BTreeMap<u32, Link>,
     /// By link; of each link in the kernel's order.
     addresses: BTreeMap<u32, Vec<Address>>,
-    /// All of the followed tables, those by other interfaces too: which of several routes a
-    /// message means cannot be told without them. Alternatives in the kernel's order.
-    routes: HashMap<RouteKey, Vec<KernelRoute>>,
+    routes: Alternatives,
     neighbours: HashMap<NeighbourKey, Neighbour>,
     /// The kernel's interface of each of `specs`.
     bound: Vec<Option<u32>>,
@@ -50,10 +53,14 @@ pub(super) struct Table {
     built: Fib,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+/// What changed since the last `Fib`.
+#[derive(Clone, Debug, Default)]
 struct Dirty {
-    /// Interfaces, addresses or routes.
+    /// Interfaces, addresses, or routes all over.
     routes: bool,
+    /// Routes to these.
+    prefixes: HashSet<IpNet>,
+    /// Neighbours.
     neighbours: bool,
     /// Numbers may be freed.
     sweep: bool,
@@ -68,14 +75,13 @@ impl Table {
             statics,
             links: BTreeMap::new(),
             addresses: BTreeMap::new(),
-            routes: HashMap::new(),
+            routes: Alternatives::default(),
             neighbours: HashMap::new(),
             bound,
             numbers: Numbers::default(),
             dirty: Dirty {
                 routes: true,
-                neighbours: true,
-                sweep: false,
+                ..Dirty::default()
             },
             built: Fib::default(),
         }
@@ -98,10 +104,7 @@ impl Table {
                 .or_default()
                 .push(address);
         }
-        self.routes.clear();
-        for route in dump.routes {
-            self.routes.entry(route.key).or_default().push(route);
-        }
+        self.routes.replace(dump.routes);
         self.neighbours = dump
             .neighbours
             .into_iter()
@@ -112,45 +115,17 @@ impl Table {
 
     /// Takes one change.
     pub(super) fn apply(&mut self, change: Change) -> Effect {
-        let (effect, neighbours_only) = match change {
-            Change::Link(link) => (self.link(link), false),
-            Change::LinkGone(index) => (self.link_gone(index), false),
-            Change::Address(address) => (self.address(address), false),
-            Change::AddressGone(link, net) => {
-                let Some(list) = self.addresses.get_mut(&link) else {
-                    return Effect::None;
-                };
-                let before = list.len();
-                list.retain(|a| a.net != net);
-                // fib_sync_down_addr() drops IPv4 routes with this source without a word.
-                (
-                    if list.len() != before {
-                        Effect::Resync
-                    } else {
-                        Effect::None
-                    },
-                    false,
-                )
-            }
-            Change::Route(route, arrival) => (self.route(route, arrival), false),
-            Change::RouteGone(route) => (self.route_gone(&route), false),
-            Change::Neighbour(key, neighbour) => (self.neighbour(key, neighbour), true),
-            Change::NeighbourGone(key) => {
-                let gone = self.neighbours.remove(&key);
-                (
-                    if gone.is_some() {
-                        Effect::Changed
-                    } else {
-                        Effect::None
-                    },
-                    true,
-                )
-            }
+        let effect = match change {
+            Change::Route(route, arrival) => return self.route(route, arrival),
+            Change::RouteGone(route) => return self.route_gone(&route),
+            Change::Neighbour(key, neighbour) => return self.neighbour(key, Some(neighbour)),
+            Change::NeighbourGone(key) => return self.neighbour(key, None),
+            Change::Link(link) => self.link(link),
+            Change::LinkGone(index) => self.link_gone(index),
+            Change::Address(address) => self.address(address),
+            Change::AddressGone(link, net) => self.address_gone(link, net),
         };
-        if effect > Effect::None {
-            self.dirty.neighbours |= neighbours_only;
-            self.dirty.routes |= !neighbours_only;
-        }
+        self.dirty.routes |= effect > Effect::None;
         effect
     }
 
@@ -187,10 +162,8 @@ impl Table {
 
     /// Whether a route of ours has a way by this link, too.
     fn is_hop(&self, index: u32) -> bool {
-        self.routes
-            .values()
-            .flatten()
-            .any(|r| r.hops.iter().any(|h| h.link == index))
+        let mut all = self.routes.iter().flat_map(|(_, list)| list);
+        all.any(|r| r.hops.iter().any(|h| h.link == index) && is_ours(&self.bound, r))
     }
 
     fn address(&mut self, address: Address) -> Effect {
@@ -203,59 +176,62 @@ impl Table {
         Effect::Changed
     }
 
-    fn route(&mut self, route: KernelRoute, arrival: Arrival) -> Effect {
-        let same = self.routes.entry(route.key).or_default();
-        let mut ours = is_ours(&self.bound, &route);
-        match arrival {
-            Arrival::Added if same.contains(&route) => return Effect::None,
-            Arrival::Added => {}
-            Arrival::Replaced if same.len() <= 1 => {
-                ours |= same.drain(..).any(|r| is_ours(&self.bound, &r));
-            }
-            Arrival::Replaced | Arrival::Appended => return Effect::Resync,
+    fn address_gone(&mut self, link: u32, net: IpNet) -> Effect {
+        let Some(list) = self.addresses.get_mut(&link) else {
+            return Effect::None;
+        };
+        let before = list.len();
+        list.retain(|a| a.net != net);
+        // fib_sync_down_addr() drops IPv4 routes with this source without a word.
+        if list.len() != before {
+            Effect::Resync
+        } else {
+            Effect::None
         }
-        same.push(route);
-        if ours { Effect::Changed } else { Effect::None }
+    }
+
+    fn route(&mut self, route: KernelRoute, arrival: Arrival) -> Effect {
+        let key = route.key;
+        let ours = is_ours(&self.bound, &route);
+        match self.routes.add(route, arrival) {
+            Outcome::Changed if ours => self.route_changed(key),
+            Outcome::Displaced(other) if ours || is_ours(&self.bound, &other) => {
+                self.route_changed(key)
+            }
+            Outcome::Unclear => Effect::Resync,
+            _ => Effect::None,
+        }
     }
 
     fn route_gone(&mut self, route: &KernelRoute) -> Effect {
-        let Some(same) = self.routes.get_mut(&route.key) else {
-            return Effect::None;
-        };
-        // By its hops alone: their flags and the metrics may have changed since it came.
-        let is = |r: &KernelRoute| {
-            r.forwards == route.forwards
-                && r.hops.len() == route.hops.len()
-                && r.hops
-                    .iter()
-                    .zip(&route.hops)
-                    .all(|(a, b)| (a.link, a.via) == (b.link, b.via))
-        };
-        let Some(at) = same.iter().position(is) else {
-            return Effect::Resync;
-        };
-        let gone = same.remove(at);
-        if same.is_empty() {
-            self.routes.remove(&route.key);
-        }
-        if is_ours(&self.bound, &gone) {
-            Effect::Changed
-        } else {
-            Effect::None
+        match self.routes.remove(route) {
+            Outcome::Changed if is_ours(&self.bound, route) => self.route_changed(route.key),
+            Outcome::Unclear => Effect::Resync,
+            _ => Effect::None,
         }
     }
 
-    fn neighbour(&mut self, key: NeighbourKey, neighbour: Neighbour) -> Effect {
+    fn route_changed(&mut self, key: RouteKey) -> Effect {
+        // The local table decides what of the main one is seen.
+        self.dirty.routes |= key.table == RouteTable::Local;
+        self.dirty.prefixes.insert(key.prefix);
+        Effect::Changed
+    }
+
+    fn neighbour(&mut self, key: NeighbourKey, neighbour: Option<Neighbour>) -> Effect {
         if !self.bound.contains(&Some(key.0)) {
             return Effect::None;
         }
-        let old = self.neighbours.insert(key, neighbour);
+        let old = match neighbour {
+            Some(neighbour) => self.neighbours.insert(key, neighbour),
+            None => self.neighbours.remove(&key),
+        };
         // STALE and back is the resolver's business, not the workers'.
-        if old.is_some_and(|o| o.mac == neighbour.mac) {
-            Effect::None
-        } else {
-            Effect::Changed
+        if old.map(|o| o.mac) == neighbour.map(|n| n.mac) {
+            return Effect::None;
         }
+        self.dirty.neighbours = true;
+        Effect::Changed
     }
 
     /// Finds the kernel's interface of each of ours.
@@ -325,26 +301,19 @@ impl Table {
     /// New forwarding information, or `None` if it is as it was.
     pub(super) fn fib(&mut self) -> Option<Arc<Fib>> {
         let dirty = mem::take(&mut self.dirty);
-        let mut another = false;
-        if dirty.routes {
-            let interfaces: Vec<_> = (0..self.specs.len()).map(|at| self.interface(at)).collect();
-            let Routes { v4, v6 } = self.build_routes(&interfaces);
-            let fib = &mut self.built;
-            if (&fib.interfaces, &fib.routes4, &fib.routes6) != (&interfaces, &v4, &v6) {
-                fib.interfaces = interfaces;
-                fib.routes4 = v4;
-                fib.routes6 = v6;
-                another = true;
-            }
-        }
+        let few = dirty.prefixes.len() <= (self.routes.len() / FEW).max(4);
+        let routes = dirty.routes || !dirty.prefixes.is_empty();
+        let mut another = if dirty.routes || !few || self.statics != Statics::default() {
+            routes && self.build_all()
+        } else {
+            self.build_some(&dirty.prefixes)
+        };
         let mut content = false;
-        if dirty.routes || dirty.neighbours {
+        if routes || dirty.neighbours {
             let known = self.known_neighbours();
             let changed = self.numbers.update(known.into_iter());
             if changed.full {
-                tracing::warn!(
-                    "more neighbours than there are adjacencies; the rest is not reached"
-                );
+                tracing::warn!("more neighbours than adjacencies; the rest is not reached");
             }
             another |= changed.keys;
             content = changed.content;
@@ -393,7 +362,36 @@ impl Table {
         }
     }
 
-    fn build_routes(&self, interfaces: &[Interface]) -> Routes {
+    /// Makes interfaces and routes anew; returns whether they are others.
+    fn build_all(&mut self) -> bool {
+        let interfaces: Vec<_> = (0..self.specs.len()).map(|at| self.interface(at)).collect();
+        let Routes { v4, v6 } = self.input(&interfaces).build();
+        let fib = &mut self.built;
+        if (&fib.interfaces, &fib.routes4, &fib.routes6) == (&interfaces, &v4, &v6) {
+            return false;
+        }
+        (fib.interfaces, fib.routes4, fib.routes6) = (interfaces, v4, v6);
+        true
+    }
+
+    /// Makes the routes to these prefixes anew; returns whether one is another.
+    fn build_some(&mut self, prefixes: &HashSet<IpNet>) -> bool {
+        let mut fib = mem::take(&mut self.built);
+        let mut routes = Routes {
+            v4: fib.routes4,
+            v6: fib.routes6,
+        };
+        let input = self.input(&fib.interfaces);
+        let mut changed = false;
+        for prefix in prefixes {
+            changed |= input.rebuild(*prefix, &mut routes);
+        }
+        (fib.routes4, fib.routes6) = (routes.v4, routes.v6);
+        self.built = fib;
+        changed
+    }
+
+    fn input<'a>(&'a self, interfaces: &'a [Interface]) -> routes::Input<'a> {
         routes::Input {
             interfaces,
             bound: &self.bound,
@@ -401,7 +399,6 @@ impl Table {
             routes: &self.routes,
             statics: &self.statics,
         }
-        .build()
     }
 
     /// Every neighbour, for each MTU of the routes that lead to it.

@@ -6,12 +6,15 @@ use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// First sleep, nanoseconds.
+/// First sleep, nanoseconds; each is twice as long as the one before...
 const SHORTEST: i64 = 20_000;
 
-/// Longest sleep, nanoseconds: bounds the delay of the first packet after a pause, and with about
-/// 1000 wake-ups a second the load of an idle director.
-const LONGEST: i64 = 1_000_000;
+/// ...up to this, nanoseconds, and then grows by a small part only...
+const LONG: i64 = 1_000_000;
+
+/// ...up to this, after some 200 ms without a frame. Bounds the delay of the first packet after a
+/// quiet time, and the load of an idle director.
+const LONGEST: i64 = 4_000_000;
 
 /// A growing sleep.
 #[derive(Debug)]
@@ -31,16 +34,22 @@ impl Backoff {
         self.next = SHORTEST;
     }
 
-    /// Sleeps until one of `sources` is readable or the time is over; the next sleep is longer.
-    pub(super) fn wait<'a, K: AsFd + 'a>(&mut self, sources: impl Iterator<Item = &'a K>) {
+    /// Sleeps until one of `sources` is readable or the time is over; returns whether one is. The
+    /// next sleep is longer.
+    pub(super) fn wait<'a, K: AsFd + 'a>(&mut self, sources: impl Iterator<Item = &'a K>) -> bool {
         let timeout = Timespec {
             tv_sec: 0,
             tv_nsec: self.next,
         };
-        self.next = (self.next * 2).min(LONGEST);
+        let grown = if self.next < LONG {
+            self.next * 2
+        } else {
+            self.next + self.next / 64
+        };
+        self.next = grown.min(LONGEST);
         let mut watched: Vec<_> = sources.map(|s| PollFd::new(s, PollFlags::IN)).collect();
-        // A signal ends the sleep early, which does no harm; there is no other error that a
-        // descriptor of ours could give.
-        let _ = poll(&mut watched, Some(&timeout));
+        // A signal ends the sleep early, which does no harm; there is no other error that
+        // descriptors of ours could give.
+        poll(&mut watched, Some(&timeout)) != Ok(0)
     }
 }

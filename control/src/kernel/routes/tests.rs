@@ -3,7 +3,7 @@
 use shunt_service::{Fib, PortId};
 
 use super::*;
-use crate::kernel::facts::Hop;
+use crate::kernel::facts::{Hop, RouteKey};
 use crate::kernel::{StaticAddress, StaticRoute};
 
 fn net(s: &str) -> IpNet {
@@ -18,7 +18,7 @@ fn ip(s: &str) -> IpAddr {
 #[derive(Default)]
 struct Bench {
     addresses: BTreeMap<u32, Vec<Address>>,
-    routes: HashMap<RouteKey, Vec<KernelRoute>>,
+    routes: Vec<KernelRoute>,
     statics: Statics,
 }
 
@@ -49,15 +49,14 @@ impl Bench {
             via: via.map(ip),
             dead: false,
         }];
-        let list = self.routes.entry(key).or_default();
-        list.push(KernelRoute {
+        self.routes.push(KernelRoute {
             key,
             forwards: true,
             hops,
             source: None,
             mtu: None,
         });
-        list.last_mut().unwrap()
+        self.routes.last_mut().unwrap()
     }
 
     fn fib(&self) -> Fib {
@@ -70,11 +69,13 @@ impl Bench {
             addresses: Vec::new(),
         };
         let interfaces = vec![interface(0), interface(1)];
+        let mut alternatives = Alternatives::default();
+        alternatives.replace(self.routes.clone());
         let routes = Input {
             interfaces: &interfaces,
             bound: &[Some(2), Some(3)],
             addresses: &self.addresses,
-            routes: &self.routes,
+            routes: &alternatives,
             statics: &self.statics,
         }
         .build();
