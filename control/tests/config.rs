@@ -94,7 +94,9 @@ fn af_packet_has_its_own_interface_for_a_mirror() {
     };
     let own = Ok(Mirror::Device("eth1".into()));
     assert_eq!(port("net_af_packet0,iface=eth1", ""), own);
-    assert_eq!(port("net_af_xdp0,iface=eth1", "mirror='eth1'"), own);
+    let tap = Ok(Mirror::Tap("shunt0".into()));
+    assert_eq!(port("net_af_xdp0,iface=eth1", ""), tap);
+    assert!(port("net_af_xdp0,iface=eth1", "mirror='eth1'").is_err());
     assert_eq!(
         port("net_af_packet0,iface=eth1", "mirror='none'"),
         Ok(Mirror::None)

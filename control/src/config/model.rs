@@ -142,7 +142,7 @@ pub struct Port {
 pub enum Mirror {
     /// A persistent TAP of ours with this name.
     Tap(String),
-    /// The device's own kernel interface (af_packet, af_xdp).
+    /// The device's own kernel interface (af_packet).
     Device(String),
     /// None.
     None,

@@ -121,19 +121,21 @@ fn device(node: &Node) -> Result<String, Wrong> {
 fn own_interface(device: &str) -> Option<&str> {
     let mut parts = device.split(',');
     let driver = parts.next()?;
-    let shared = ["net_af_packet", "eth_af_packet", "net_af_xdp"];
+    // Not af_xdp: its driver takes every frame away from the kernel, so that the port has a TAP.
+    let shared = ["net_af_packet", "eth_af_packet"];
     if !shared.iter().any(|s| driver.starts_with(s)) {
         return None;
     }
     parts.find_map(|p| p.strip_prefix("iface="))
 }
 
-/// The interface that the device itself makes in the kernel (net_tap).
+/// The kernel's interface that is the far end of the device itself: made by net_tap, taken by
+/// net_af_xdp.
 fn made_interface(device: &str) -> Option<&str> {
     let mut parts = device.split(',');
     parts
         .next()
-        .filter(|driver| driver.starts_with("net_tap"))?;
+        .filter(|driver| driver.starts_with("net_tap") || driver.starts_with("net_af_xdp"))?;
     parts.find_map(|p| p.strip_prefix("iface="))
 }
 
