@@ -33,6 +33,9 @@ const SECOND_LOOK: Duration = Duration::from_millis(250);
 /// Everything is compared with the kernel this often at least, whatever was announced.
 const AUDIT: Duration = Duration::from_secs(60);
 
+/// The kernel's neighbours that are gone keep their numbers for one to two of these.
+const SWEEP: Duration = Duration::from_secs(60);
+
 /// Neighbours are looked through this often, and sooner after a change.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -68,6 +71,8 @@ struct Agenda {
     second_look: Option<Instant>,
     /// Read everything in any case.
     audit: Instant,
+    /// Forget the numbers of neighbours that are long gone.
+    sweep: Instant,
     /// Look through the neighbours.
     tick: Instant,
     /// Not before these, see [`SHARE`] and [`TICK_LEAST`].
@@ -83,6 +88,7 @@ impl Agenda {
             resync: None,
             second_look: None,
             audit: now + AUDIT,
+            sweep: now + SWEEP,
             tick: now,
             publish_from: now,
             resync_from: now,
@@ -92,10 +98,9 @@ impl Agenda {
 
     fn next(&self) -> Instant {
         let sometimes = [self.publish, self.resync, self.second_look];
-        sometimes
-            .into_iter()
-            .flatten()
-            .fold(self.audit.min(self.tick), Instant::min)
+        let always = [self.audit, self.sweep, self.tick];
+        let all = sometimes.into_iter().flatten().chain(always);
+        all.fold(self.audit, Instant::min)
     }
 
     fn publish_soon(&mut self, now: Instant) {
@@ -246,6 +251,11 @@ impl Follower {
             self.resync().await;
         }
         let now = Instant::now();
+        if self.agenda.sweep <= now {
+            self.agenda.sweep = now + SWEEP;
+            self.table.sweep();
+            self.agenda.publish_soon(now);
+        }
         if self.agenda.publish.is_some_and(|at| at <= now) {
             self.publish(now);
         }
@@ -272,7 +282,6 @@ impl Follower {
             }
             None => {}
         }
-        self.table.sweep();
         // What was to be published waited for this.
         self.agenda.publish = Some(now.max(self.agenda.publish_from));
     }

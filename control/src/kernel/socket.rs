@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
@@ -13,6 +14,7 @@ use rtnetlink::packet_core::{
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 /// A message of the route family with its header.
@@ -21,6 +23,9 @@ pub(crate) type Message = NetlinkMessage<RouteNetlinkMessage>;
 /// Largest datagram, bytes: a dump fills at most 32 KiB (`NLMSG_GOODSIZE` and `netlink_dump` of
 /// af_netlink.c), a single message never comes near this.
 pub(crate) const DATAGRAM: usize = 64 << 10;
+
+/// An answer that takes longer does not come (it takes microseconds, but for locks in the kernel).
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Length of `struct nlmsghdr`, bytes.
 const HEADER: usize = 16;
@@ -48,6 +53,7 @@ impl Socket {
         // No protocol is protocol 0: NETLINK_ROUTE.
         let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
         rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
+        set_socket_timeout(&fd, Timeout::Recv, Some(PATIENCE))?;
         Ok(Self {
             fd,
             sequence: 0,
@@ -69,7 +75,7 @@ impl Socket {
         Ok(self.sequence)
     }
 
-    /// Waits for a datagram.
+    /// Waits for a datagram, for [`PATIENCE`] at most.
     pub(crate) fn receive(&mut self) -> io::Result<Messages<'_>> {
         // The true length although the datagram may be cut: a cut message must not be believed.
         let (got, length) = rustix::net::recv(&self.fd, &mut self.buffer[..], RecvFlags::TRUNC)?;
