@@ -4,9 +4,10 @@
 //! set-ups without a kernel side and win where both say something.
 //!
 //! [`start`] makes a task; its [`Handle`] takes wishes (neighbours to keep resolved), a watch
-//! channel gives each new [`Fib`]. Inside: `socket` and `decode` read netlink into `facts`,
-//! [`table`](mod@self) keeps them and builds the `Fib` without any I/O, `resolve` decides which
-//! neighbours to ask the kernel for, `follower` is the task that ties them together.
+//! channel gives each new [`Fib`]. Inside: `netlink` talks to the kernel, `decode` turns messages
+//! into `facts`, `table` keeps them and builds the `Fib` without any I/O (with `alternatives` and
+//! `routes` for routes, `numbers` for adjacencies), `resolve` decides which neighbours to ask the
+//! kernel for, `follower` is the task that ties them together.
 //!
 //! What is followed: the tables `local` and `main`, in this order, by destination and metric
 //! alone. Not followed: policy rules and further tables, VRFs, type of service, source-specific
