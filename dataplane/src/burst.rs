@@ -5,9 +5,9 @@
 use arrayvec::ArrayVec;
 use shunt_service::PortId;
 use shunt_session::{Hash, Key4, Key6, LineNo, Table};
-use shunt_wire::plain::{Frame4, Plain4};
+use shunt_wire::plain::Frame4;
 use shunt_wire::protocol::{TCP, UDP};
-use shunt_wire::{Kind, Parsed, parse_into};
+use shunt_wire::{Kind, Parsed, checksum, parse_into};
 
 use crate::counters::DropReason;
 use crate::egress::Egress;
@@ -16,36 +16,50 @@ use crate::io::{BURST, Burst, PacketBuf, Port};
 use crate::worker::{Context, Packet};
 use crate::{answer, fast, hit, icmp, miss, steer};
 
-/// What pass 1 leaves for passes 2 and 3.
-#[derive(Clone, Copy)]
-struct Staged {
+/// A packet that is not plain.
+struct Other {
+    parsed: Parsed,
     hash: Hash,
-    /// Of a plain packet, as is `plain`.
-    key: Key4,
     candidate: Option<LineNo>,
-    plain: Plain4,
     next: Next,
 }
 
-/// What to do with a packet; a number is its place in the list of parses.
+/// What to do with a packet that is not plain.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
-    /// Look for a session of a plain packet.
-    Plain,
     /// Look for a session.
-    Lookup(u8),
+    Lookup,
     /// No ports to look for: fragment, ICMP, ARP and the rest.
-    Odd(u8),
+    Odd,
     /// Belongs to another worker.
     HandOver(u16),
     /// To be dropped.
     Malformed(DropReason),
 }
 
-type Stage = ArrayVec<Staged, BURST>;
+/// What is not plain in a burst, in order.
+struct Others {
+    /// A bit for each packet of the burst.
+    which: u64,
+    list: ArrayVec<Other, BURST>,
+}
 
-/// Parses of the packets that are not plain.
-type Parses = ArrayVec<Parsed, BURST>;
+// A bit for each packet of a burst.
+const _: () = assert!(BURST <= u64::BITS as usize);
+
+impl Others {
+    /// Takes down the n-th packet of the burst; as many places as a burst has packets.
+    fn push(&mut self, n: usize, parsed: Parsed, next: Next) -> Option<&mut Other> {
+        self.which |= 1 << n;
+        let _ = self.list.try_push(Other {
+            parsed,
+            hash: Hash::default(),
+            candidate: None,
+            next,
+        });
+        self.list.last_mut()
+    }
+}
 
 /// Takes a burst through the stages. `ports` gives each packet's port where they differ;
 /// `port` is that of all others. `steer` is off for packets another worker handed over: they are
@@ -59,77 +73,64 @@ pub(crate) fn process<P: Port>(
     port: PortId,
     steer: bool,
 ) {
-    let steer = steer && egress.hand_over.len() > 1;
-    let mut stage = Stage::new();
-    let mut parses = Parses::new();
-    parse_and_hash(flows, cx, burst, &mut stage, &mut parses, steer);
-    // Pass 2: compare tags, prefetch the entries.
-    for s in stage.iter_mut() {
-        s.candidate = match s.next {
-            Next::Plain => flows.table.candidate(s.hash),
-            next => candidate(flows, &parses, s.hash, next),
-        };
+    let mut others = Others {
+        which: 0,
+        list: ArrayVec::new(),
+    };
+    if steer && egress.hand_over.len() > 1 {
+        parse_and_hash::<true, _>(flows, cx, burst, &mut others);
+    } else {
+        parse_and_hash::<false, _>(flows, cx, burst, &mut others);
     }
-    apply(egress, flows, cx, burst, &stage, &parses, ports, port);
+    flows.table.look_up_staged(burst.len());
+    for other in &mut others.list {
+        other.candidate = candidate(flows, other);
+    }
+    apply(egress, flows, cx, burst, &others, ports, port);
 }
 
 /// Pass 1: parse, hash, prefetch the index buckets.
 #[inline(never)]
-fn parse_and_hash<B: PacketBuf>(
-    flows: &Flows,
+fn parse_and_hash<const STEER: bool, B: PacketBuf>(
+    flows: &mut Flows,
     cx: &Context<'_>,
     burst: &Burst<B>,
-    stage: &mut Stage,
-    parses: &mut Parses,
-    steer: bool,
+    others: &mut Others,
 ) {
-    for buf in burst.iter() {
-        let frame = buf.data();
-        let (len, ip_good) = (buf.len(), buf.rx_checksum().ip_good);
-        let plain = Frame4::of(frame).and_then(|f| Some((f, f.judge(frame.len(), len, ip_good)?)));
-        // As many places as a burst has packets.
-        let Some((f, plain)) = plain else {
-            let _ = stage.try_push(other(flows, cx, parses, frame, len, ip_good, steer));
+    for (n, buf) in burst.iter().enumerate() {
+        let plain = Frame4::of(buf.data())
+            .filter(|f| buf.rx_checksum().ip_good || checksum::ipv4_header_ok(&f.ip))
+            // The owner of a packet is found by its ports, or by what an ICMP error quotes.
+            .filter(|f| !STEER || matches!(f.ip.protocol, TCP | UDP));
+        let Some(frame) = plain else {
+            other(flows, cx, others, n, buf, STEER);
             continue;
         };
-        let key = Key4 {
-            addrs: f.addresses(),
-            ports: f.ports(),
-            protocol: f.ip.protocol,
-        };
-        let hash = flows.table.hash4(&key);
-        flows.table.prefetch(hash);
-        let next = if steer {
-            steer_plain(flows, cx, &key)
-        } else {
-            Next::Plain
-        };
-        let _ = stage.try_push(Staged {
-            hash,
-            key,
-            candidate: None,
-            plain,
-            next,
-        });
+        flows.table.stage4(n, &fast::key(frame));
+        if STEER {
+            steer_plain(flows, cx, others, n, fast::key(frame));
+        }
     }
 }
 
 #[inline(never)]
-fn steer_plain(flows: &Flows, cx: &Context<'_>, key: &Key4) -> Next {
-    match steer::owner_of(cx.config, &flows.shards, key) {
-        Some(owner) if owner != flows.id.0 => Next::HandOver(owner),
-        _ => Next::Plain,
+fn steer_plain(flows: &Flows, cx: &Context<'_>, others: &mut Others, n: usize, key: Key4) {
+    if let Some(owner) = steer::owner_of(cx.config, &flows.shards, &key)
+        && owner != flows.id.0
+    {
+        others.push(n, Parsed::EMPTY, Next::HandOver(owner));
     }
 }
 
 /// Pass 2 for whatever is not plain.
 #[inline(never)]
-fn candidate(flows: &Flows, parses: &Parses, hash: Hash, next: Next) -> Option<LineNo> {
-    let Next::Lookup(n) = next else { return None };
-    if parses.get(usize::from(n))?.ipv6 {
-        flows.table.candidate6(hash)
+fn candidate(flows: &Flows, other: &Other) -> Option<LineNo> {
+    if other.next != Next::Lookup {
+        None
+    } else if other.parsed.ipv6 {
+        flows.table.candidate6(other.hash)
     } else {
-        flows.table.candidate(hash)
+        flows.table.candidate(other.hash)
     }
 }
 
@@ -141,35 +142,50 @@ fn apply<P: Port>(
     flows: &mut Flows,
     cx: &Context<'_>,
     burst: &mut Burst<P::Buf>,
-    stage: &Stage,
-    parses: &Parses,
+    others: &Others,
     ports: &[PortId],
     port: PortId,
 ) {
     let mut side: ArrayVec<Packet<P::Buf>, BURST> = ArrayVec::new();
-    let mut bufs = burst.drain(..);
-    for (n, s) in stage.iter().enumerate() {
-        let Some(buf) = bufs.next() else { break };
+    let mut not_plain_ones = others.list.iter();
+    for (n, buf) in burst.take().into_iter().enumerate() {
         let port = || ports.get(n).copied().unwrap_or(port);
-        if s.next == Next::Plain {
-            let entry = s
-                .candidate
-                .and_then(|line| flows.table.verify4(line, &s.key));
-            let back = match entry {
-                Some(entry) => fast::apply(egress, cx, &flows.mine, entry, buf, s.plain),
-                None => Some(buf),
-            };
-            if let Some(buf) = back {
-                side.extend(at_length(egress, flows, cx, buf, s, port()));
+        let left = if others.which & 1 << n == 0 {
+            match fast::apply(egress, flows, cx, n, buf) {
+                None => continue,
+                Some(buf) => second_look(egress, flows, cx, n, buf, port()),
             }
-        } else if let Some(packet) = not_plain(egress, flows, cx, buf, s, parses, port()) {
-            side.push(packet);
+        } else if let Some(other) = not_plain_ones.next() {
+            not_plain(egress, flows, cx, buf, other, port())
+        } else {
+            whole(egress, buf, port())
+        };
+        side.extend(left);
+    }
+    if !side.is_empty() {
+        for packet in side.drain(..) {
+            aside(egress, flows, cx, packet);
         }
     }
-    drop(bufs);
-    for packet in side {
-        aside(egress, flows, cx, packet);
+}
+
+/// A plain packet whose session was not found at the first look, or that is to be dealt with at
+/// length, or both.
+#[inline(never)]
+fn second_look<P: Port>(
+    egress: &mut Egress<P>,
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    n: usize,
+    buf: P::Buf,
+    port: PortId,
+) -> Option<Packet<P::Buf>> {
+    let key = Frame4::of(buf.data()).map(fast::key)?;
+    let mut buf = buf;
+    if flows.table.staged4(n, &key).is_none() && flows.table.find_staged4(n, &key).is_some() {
+        buf = fast::apply(egress, flows, cx, n, buf)?;
     }
+    at_length(egress, flows, cx, buf, port)
 }
 
 /// A plain packet whose session, or whose moment, is not plain; gives back what has none.
@@ -179,11 +195,14 @@ fn at_length<P: Port>(
     flows: &mut Flows,
     cx: &Context<'_>,
     buf: P::Buf,
-    s: &Staged,
     port: PortId,
 ) -> Option<Packet<P::Buf>> {
     let packet = whole(egress, buf, port)?;
-    match flows.table.find4(s.hash, s.candidate, &s.key) {
+    let line = match packet.parsed.kind {
+        Kind::Tcp | Kind::Udp => find_again(flows, &packet),
+        _ => None,
+    };
+    match line {
         Some(line) => {
             hit::apply(egress, flows, cx, packet, line);
             None
@@ -199,14 +218,11 @@ fn not_plain<P: Port>(
     flows: &mut Flows,
     cx: &Context<'_>,
     buf: P::Buf,
-    s: &Staged,
-    parses: &Parses,
+    other: &Other,
     port: PortId,
 ) -> Option<Packet<P::Buf>> {
-    let (n, lookup) = match s.next {
-        Next::Plain => return whole(egress, buf, port),
-        Next::Lookup(n) => (n, true),
-        Next::Odd(n) => (n, false),
+    match other.next {
+        Next::Lookup | Next::Odd => {}
         Next::HandOver(worker) => {
             egress.hand_to(usize::from(worker), port, buf);
             return None;
@@ -215,11 +231,11 @@ fn not_plain<P: Port>(
             egress.discard(buf, reason);
             return None;
         }
-    };
-    let parsed = parses.get(usize::from(n)).copied().unwrap_or(Parsed::EMPTY);
+    }
+    let parsed = other.parsed;
     let packet = Packet { buf, parsed, port };
-    let line = if lookup {
-        find(flows, &packet, s.hash, s.candidate)
+    let line = if other.next == Next::Lookup {
+        find(flows, &packet, other.hash, other.candidate)
     } else {
         None
     };
@@ -234,57 +250,37 @@ fn not_plain<P: Port>(
 
 /// Pass 1 for whatever is not plain.
 #[inline(never)]
-fn other(
+fn other<B: PacketBuf>(
     flows: &Flows,
     cx: &Context<'_>,
-    parses: &mut Parses,
-    frame: &[u8],
-    len: usize,
-    ip_good: bool,
+    others: &mut Others,
+    n: usize,
+    buf: &B,
     steer: bool,
-) -> Staged {
-    let mut staged = Staged {
-        hash: Hash::default(),
-        key: Key4 {
-            addrs: 0,
-            ports: 0,
-            protocol: 0,
-        },
-        candidate: None,
-        plain: Plain4 {
-            length: 0,
-            header: 0,
-            tcp: false,
-        },
-        next: Next::Malformed(DropReason::Truncated),
+) {
+    let (frame, len, ip_good) = (buf.data(), buf.len(), buf.rx_checksum().ip_good);
+    let Some(other) = others.push(n, Parsed::EMPTY, Next::Odd) else {
+        return;
     };
     // Parsed in place: copying it would cost as much as parsing.
-    let n = parses.len();
-    if parses.try_push(Parsed::EMPTY).is_err() {
-        return staged;
-    }
-    let Some(parsed) = parses.get_mut(n) else {
-        return staged;
-    };
+    let parsed = &mut other.parsed;
     if let Err(malformed) = parse_into(frame, len, ip_good, parsed) {
-        staged.next = Next::Malformed(malformed.into());
-        return staged;
+        other.next = Next::Malformed(malformed.into());
+        return;
     }
-    staged.next = Next::Odd(n as u8);
     if matches!(parsed.kind, Kind::Tcp | Kind::Udp)
         && let Some(hash) = hash(&flows.table, parsed, frame)
     {
         flows.table.prefetch(hash);
-        staged.hash = hash;
-        staged.next = Next::Lookup(n as u8);
+        other.hash = hash;
+        other.next = Next::Lookup;
     }
     if steer
         && let Some(owner) = steer::owner(cx.config, &flows.shards, parsed, frame)
         && owner != flows.id.0
     {
-        staged.next = Next::HandOver(owner);
+        other.next = Next::HandOver(owner);
     }
-    staged
 }
 
 /// A plain packet with all that parsing has to say of it.

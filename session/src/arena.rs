@@ -307,13 +307,27 @@ impl Chunks {
         }
     }
 
+    /// [`Chunks::line_mut`] for a number that needs no check.
+    ///
+    /// # Safety
+    /// - `line` belongs to one of our chunks.
+    #[inline(always)]
+    pub(crate) unsafe fn own_line_mut<T>(&mut self, line: u32) -> &mut T {
+        const { assert!(size_of::<T>() == LINE && align_of::<T>() <= LINE) };
+        debug_assert!(self.is_own(line));
+        // SAFETY: as for `line_mut`, the caller stands for the check.
+        unsafe { self.arena.base.add(line as usize * LINE).cast().as_mut() }
+    }
+
+    #[inline(always)]
+    fn is_own(&self, line: u32) -> bool {
+        let class = self.classes.get((line >> CHUNK_SHIFT) as usize);
+        class.is_some_and(|c| *c != FOREIGN)
+    }
+
     #[inline(always)]
     fn check(&self, line: LineNo) {
-        if self
-            .classes
-            .get((line.0 >> CHUNK_SHIFT) as usize)
-            .is_none_or(|c| *c == FOREIGN)
-        {
+        if !self.is_own(line.0) {
             foreign();
         }
     }

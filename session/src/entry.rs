@@ -5,25 +5,29 @@
 //! | --- | --- | --- |
 //! | 0 | 8 | source and destination as in the packet (IPv6: a hash of both) |
 //! | 8 | 4 | source and destination port as in the packet |
-//! | 12 | 2 | generation; 0 free. The commit word: stored last, with Release, cleared first |
-//! | 14 | 2 | change of the transport checksum |
+//! | 12 | 1 | protocol number |
+//! | 13 | 1 | shape: IPv6, free (which no key is), mode (3 bits), reply, paired |
+//! | 14 | 1 | TCP state (4 bits), window scale of this direction's sender (4) |
+//! | 15 | 1 | flags; the highest says that plain packets just pass |
 //! | 16 | 8 | new source and destination (IPv4) |
 //! | 24 | 4 | new source and destination port |
 //! | 28 | 2 | change of the IPv4 header checksum |
-//! | 30 | 2 | generation of the forwarding table that the adjacency is of |
+//! | 30 | 2 | change of the transport checksum |
 //! | 32 | 4 | adjacency |
-//! | 36 | 4 | server slot (24 bits), flags (8 bits) |
+//! | 36 | 4 | generation (8 bits; 0 free) and server slot (24). The commit word: stored last, with Release, cleared first |
 //! | 40 | 4 | last seen, milliseconds |
 //! | 44 | 4 | FULLNAT: added to the client's sequence numbers. One-way: highest one seen |
 //! | 48 | 4 | last acknowledgement of this direction's sender |
 //! | 52 | 2 | its last window, unscaled |
-//! | 54 | 1 | shape: protocol (2 bits), mode (3), IPv6, reply, paired |
-//! | 55 | 1 | TCP state (4 bits), window scale of this direction's sender (4) |
+//! | 54 | 2 | generation of the forwarding table that the adjacency is of |
 //! | 56 | 8 | packets (28 bits) and bytes (36 bits) not folded into the cold part yet |
+//!
+//! Bytes 8 to 15 are one little-endian word: one load tells whether the key is the packet's and whether
+//! the session is one that plain packets just pass.
 
 use core::mem::offset_of;
 use core::net::{IpAddr, Ipv4Addr};
-use core::sync::atomic::{AtomicU16, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use shunt_service::{AdjacencyId, Mode, Protocol, ServerSlot, TcpState};
 use shunt_wire::checksum::Delta;
@@ -43,6 +47,8 @@ impl Flags {
     pub const KEEP_TTL: Self = Self(8);
     /// This direction's sender has told a window (or, one-way, a sequence number).
     pub const WINDOW_KNOWN: Self = Self(16);
+    /// Follows from the others and the state, see [`Entry::is_plain`].
+    const PLAIN: Self = Self(1 << 7);
 
     /// No flag.
     pub const fn empty() -> Self {
@@ -68,16 +74,24 @@ impl Flags {
     }
 }
 
-const PROTOCOL_UDP: u8 = 1;
-/// The protocol of a free entry, which no key has.
-const PROTOCOL_FREE: u8 = 0b11;
-const MODE_SHIFT: u8 = 2;
-const MODE_MASK: u8 = 0b111 << MODE_SHIFT;
-const IPV6: u8 = 1 << 5;
-const REPLY: u8 = 1 << 6;
-const PAIRED: u8 = 1 << 7;
-/// What of the shape is part of the key: protocol and family.
-const KEY_SHAPE: u8 = 0b11 | IPV6;
+// Parts of the word at offset 8.
+const PROTOCOL_SHIFT: u32 = 32;
+const SHAPE_SHIFT: u32 = 40;
+const STATE_SHIFT: u32 = 48;
+const FLAGS_SHIFT: u32 = 56;
+/// Bits of the word that a key has: all before the mode.
+const KEY_BITS: u32 = SHAPE_SHIFT + MODE_SHIFT;
+
+// The shape.
+const IPV6: u8 = 1 << 0;
+const FREE: u8 = 1 << 1;
+const MODE_SHIFT: u32 = 2;
+const MODE_MASK: u8 = 0b111;
+const REPLY: u8 = 1 << 5;
+const PAIRED: u8 = 1 << 6;
+
+/// Bits of the generation in the commit word.
+const GENERATION_BITS: u32 = 8;
 
 /// Bits of the byte counter; the packet counter stands above it.
 const BYTE_BITS: u32 = 36;
@@ -91,42 +105,37 @@ const FOLD: u64 = 0b111 << 61 | 0b111 << (BYTE_BITS - 3);
 #[repr(C, align(64))]
 pub struct Entry {
     addrs: u64,
-    ports: u32,
-    generation: AtomicU16,
-    l4_delta: u16,
+    /// Ports, protocol, shape, state, flags.
+    word: u64,
     new_addrs: [[u8; 4]; 2],
     new_ports: [[u8; 2]; 2],
     ip_delta: u16,
-    adjacency_generation: u16,
+    l4_delta: u16,
     adjacency: u32,
-    slot_flags: u32,
+    slot_generation: AtomicU32,
     last_seen: u32,
     seq: u32,
     ack: u32,
     window: u16,
-    shape: u8,
-    state: u8,
+    adjacency_generation: u16,
     counters: u64,
 }
 
 const _: () = {
     assert!(size_of::<Entry>() == 64 && align_of::<Entry>() == 64);
     assert!(offset_of!(Entry, addrs) == 0);
-    assert!(offset_of!(Entry, ports) == 8);
-    assert!(offset_of!(Entry, generation) == 12);
-    assert!(offset_of!(Entry, l4_delta) == 14);
+    assert!(offset_of!(Entry, word) == 8);
     assert!(offset_of!(Entry, new_addrs) == 16);
     assert!(offset_of!(Entry, new_ports) == 24);
     assert!(offset_of!(Entry, ip_delta) == 28);
-    assert!(offset_of!(Entry, adjacency_generation) == 30);
+    assert!(offset_of!(Entry, l4_delta) == 30);
     assert!(offset_of!(Entry, adjacency) == 32);
-    assert!(offset_of!(Entry, slot_flags) == 36);
+    assert!(offset_of!(Entry, slot_generation) == 36);
     assert!(offset_of!(Entry, last_seen) == 40);
     assert!(offset_of!(Entry, seq) == 44);
     assert!(offset_of!(Entry, ack) == 48);
     assert!(offset_of!(Entry, window) == 52);
-    assert!(offset_of!(Entry, shape) == 54);
-    assert!(offset_of!(Entry, state) == 55);
+    assert!(offset_of!(Entry, adjacency_generation) == 54);
     assert!(offset_of!(Entry, counters) == 56);
 };
 
@@ -172,65 +181,67 @@ impl Entry {
         adjacency: (AdjacencyId, u16),
         now_ms: u32,
     ) {
-        let protocol = if i.protocol == Protocol::Udp {
-            PROTOCOL_UDP
-        } else {
-            0
-        };
         let bit = |on: bool, bit: u8| if on { bit } else { 0 };
+        let shape = bit(i.ipv6, IPV6)
+            | (i.mode as u8) << MODE_SHIFT
+            | bit(i.reply, REPLY)
+            | bit(i.paired, PAIRED);
+        // No scale is known: the largest (SEMANTICS, decisions).
+        let state = (TcpState::None as u8) | 14 << 4;
         *self = Self {
             addrs: i.addrs,
-            ports: i.ports,
-            generation: AtomicU16::new(0),
-            l4_delta: i.l4_delta.0,
+            word: u64::from(i.ports)
+                | u64::from(i.protocol.number()) << PROTOCOL_SHIFT
+                | u64::from(shape) << SHAPE_SHIFT
+                | u64::from(flags.0) << FLAGS_SHIFT
+                | u64::from(state) << STATE_SHIFT,
             new_addrs: i.new_addrs,
             new_ports: i.new_ports.map(u16::to_be_bytes),
             ip_delta: i.ip_delta.0,
-            adjacency_generation: adjacency.1,
+            l4_delta: i.l4_delta.0,
             adjacency: adjacency.0.0,
-            slot_flags: slot.0 << 8 | u32::from(flags.0),
+            slot_generation: AtomicU32::new(slot.0 << GENERATION_BITS),
             last_seen: now_ms,
             seq,
             ack: 0,
             window: 0,
-            shape: protocol
-                | (i.mode as u8) << MODE_SHIFT
-                | bit(i.ipv6, IPV6)
-                | bit(i.reply, REPLY)
-                | bit(i.paired, PAIRED),
-            // No scale is known: the largest (SEMANTICS, decisions).
-            state: (TcpState::None as u8) | 14 << 4,
+            adjacency_generation: adjacency.1,
             counters: 0,
         };
+        self.settle();
     }
 
     /// Makes the entry live: all written before is visible to whoever sees `generation`.
-    pub(crate) fn commit(&self, generation: u16) {
-        self.generation.store(generation, Ordering::Release);
+    pub(crate) fn commit(&self, generation: u8) {
+        let slot = self.slot_generation.load(Ordering::Relaxed);
+        self.slot_generation
+            .store(slot | u32::from(generation), Ordering::Release);
     }
 
     /// Makes the entry free, before anything of it is reused. No key matches it from then on: a
     /// burst may still hold the number of the line as a candidate.
     pub(crate) fn clear(&mut self) {
-        self.generation.store(0, Ordering::Release);
-        self.shape |= PROTOCOL_FREE;
+        self.slot_generation
+            .store(self.slot().0 << GENERATION_BITS, Ordering::Release);
+        self.word |= u64::from(FREE) << SHAPE_SHIFT;
     }
 
     /// 0 for a free entry, else a number that changes with each session in this place.
-    pub fn generation(&self) -> u16 {
-        self.generation.load(Ordering::Relaxed)
+    pub fn generation(&self) -> u8 {
+        self.slot_generation.load(Ordering::Relaxed) as u8
+    }
+
+    /// The part of the word at offset 8 that a key has.
+    #[inline(always)]
+    pub(crate) const fn key_word(ports: u32, protocol: u8, ipv6: bool) -> u64 {
+        let shape = if ipv6 { IPV6 } else { 0 };
+        ports as u64 | (protocol as u64) << PROTOCOL_SHIFT | (shape as u64) << SHAPE_SHIFT
     }
 
     /// Whether the entry is of this key (IPv4: for good; IPv6: look at the addresses too).
     #[inline(always)]
-    pub(crate) fn matches(&self, addrs: u64, ports: u32, shape: u8) -> bool {
-        self.addrs == addrs && self.ports == ports && self.shape & KEY_SHAPE == shape
-    }
-
-    /// The key part of the shape.
-    #[inline(always)]
-    pub(crate) const fn key_shape(protocol: u8, ipv6: bool) -> u8 {
-        (protocol == 17) as u8 | if ipv6 { IPV6 } else { 0 }
+    pub(crate) const fn matches(&self, addrs: u64, key_word: u64) -> bool {
+        self.addrs == addrs && (self.word ^ key_word) << (u64::BITS - KEY_BITS) == 0
     }
 
     pub(crate) const fn raw_addrs(&self) -> u64 {
@@ -239,13 +250,47 @@ impl Entry {
 
     /// Ports as they stand in the packet.
     pub(crate) const fn raw_ports(&self) -> u32 {
-        self.ports
+        self.word as u32
+    }
+
+    const fn shape(&self) -> u8 {
+        (self.word >> SHAPE_SHIFT) as u8
+    }
+
+    const fn state_byte(&self) -> u8 {
+        (self.word >> STATE_SHIFT) as u8
+    }
+
+    fn set_state_byte(&mut self, byte: u8) {
+        self.word = self.word & !(0xff << STATE_SHIFT) | u64::from(byte) << STATE_SHIFT;
+        self.settle();
+    }
+
+    /// Works [`Entry::is_plain`] out anew.
+    fn settle(&mut self) {
+        let special = Flags::GONE.union(Flags::TOA_PENDING).union(Flags::KEEP_TTL);
+        let plain = !self.flags().intersects(special)
+            && (self.protocol() == Protocol::Udp || self.is_settled());
+        let bit = u64::from(Flags::PLAIN.0) << FLAGS_SHIFT;
+        self.word = if plain {
+            self.word | bit
+        } else {
+            self.word & !bit
+        };
+    }
+
+    /// Whether a datagram, or a segment without SYN, FIN or RST, needs nothing of this session but
+    /// its constant rewrite: its server is there, TTL is decremented, the server knows its
+    /// client, and TCP is settled.
+    #[inline(always)]
+    pub const fn is_plain(&self) -> bool {
+        self.word & (Flags::PLAIN.0 as u64) << FLAGS_SHIFT != 0
     }
 
     /// Transport protocol.
     #[inline(always)]
     pub const fn protocol(&self) -> Protocol {
-        if self.shape & 0b11 == PROTOCOL_UDP {
+        if (self.word >> PROTOCOL_SHIFT) as u8 == 17 {
             Protocol::Udp
         } else {
             Protocol::Tcp
@@ -255,7 +300,7 @@ impl Entry {
     /// Forwarding mode.
     #[inline(always)]
     pub const fn mode(&self) -> Mode {
-        match (self.shape & MODE_MASK) >> MODE_SHIFT {
+        match self.shape() >> MODE_SHIFT & MODE_MASK {
             0 => Mode::Nat,
             1 => Mode::Dr,
             2 => Mode::Tun,
@@ -266,19 +311,19 @@ impl Entry {
     /// Whether the session is an IPv6 one.
     #[inline(always)]
     pub const fn is_ipv6(&self) -> bool {
-        self.shape & IPV6 != 0
+        self.shape() & IPV6 != 0
     }
 
     /// Whether this is the direction from the server.
     #[inline(always)]
     pub const fn is_reply(&self) -> bool {
-        self.shape & REPLY != 0
+        self.shape() & REPLY != 0
     }
 
     /// Whether the session has an entry for each direction.
     #[inline(always)]
     pub const fn is_paired(&self) -> bool {
-        self.shape & PAIRED != 0
+        self.shape() & PAIRED != 0
     }
 
     /// Addresses to write into an IPv4 header (TUN: the outer one), source first.
@@ -324,35 +369,36 @@ impl Entry {
 
     /// Slot of the real server.
     #[inline(always)]
-    pub const fn slot(&self) -> ServerSlot {
-        ServerSlot(self.slot_flags >> 8)
+    pub fn slot(&self) -> ServerSlot {
+        ServerSlot(self.slot_generation.load(Ordering::Relaxed) >> GENERATION_BITS)
     }
 
     /// The flags.
     #[inline(always)]
     pub const fn flags(&self) -> Flags {
-        Flags(self.slot_flags as u8)
+        Flags((self.word >> FLAGS_SHIFT) as u8)
     }
 
     pub(crate) fn set_flag(&mut self, flag: Flags, on: bool) {
-        let bit = u32::from(flag.0);
-        self.slot_flags = if on {
-            self.slot_flags | bit
+        let bit = u64::from(flag.0) << FLAGS_SHIFT;
+        self.word = if on {
+            self.word | bit
         } else {
-            self.slot_flags & !bit
+            self.word & !bit
         };
+        self.settle();
     }
 
     /// TCP state; [`TcpState::None`] for UDP.
     #[inline(always)]
     pub fn state(&self) -> TcpState {
-        TcpState::from_number(self.state & 0x0f).unwrap_or(TcpState::None)
+        TcpState::from_number(self.state_byte() & 0x0f).unwrap_or(TcpState::None)
     }
 
     /// Whether the state is ESTABLISHED: cheaper than [`Entry::state`].
     #[inline(always)]
     pub const fn is_established(&self) -> bool {
-        self.state & 0x0f == TcpState::Established as u8
+        self.state_byte() & 0x0f == TcpState::Established as u8
     }
 
     /// Whether a plain segment has nothing to teach but acknowledgement and window: ESTABLISHED, and
@@ -363,15 +409,15 @@ impl Entry {
     }
 
     pub(crate) fn set_state(&mut self, state: TcpState) {
-        self.state = self.state & 0xf0 | state as u8;
+        self.set_state_byte(self.state_byte() & 0xf0 | state as u8);
     }
 
     pub(crate) const fn wscale(&self) -> u8 {
-        self.state >> 4
+        self.state_byte() >> 4
     }
 
     pub(crate) fn set_wscale(&mut self, scale: u8) {
-        self.state = self.state & 0x0f | scale.min(14) << 4;
+        self.set_state_byte(self.state_byte() & 0x0f | scale.min(14) << 4);
     }
 
     /// FULLNAT: what is added to the client's sequence numbers, and taken from the

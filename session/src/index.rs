@@ -68,13 +68,6 @@ fn equal(tags: &[u16; WAYS], tag: u16) -> u32 {
     equal_reference(tags, tag)
 }
 
-/// The tag of a hash: its low bits, never 0.
-#[inline(always)]
-const fn tag(hash: Hash) -> u16 {
-    let t = hash.0 as u16;
-    if t == 0 { 1 } else { t }
-}
-
 impl Index {
     /// An index for `keys` keys at 85 % load.
     pub(crate) fn new(keys: usize) -> Self {
@@ -102,17 +95,16 @@ impl Index {
         size_of_val(&*self.buckets)
     }
 
-    /// Places a hash in this index: its high half becomes the number of the home bucket.
+    /// Places a hash in this index. It is taken for a fraction of the buckets: the whole part of the
+    /// product is the number of the home bucket, and what is left of it makes the tag.
     #[inline(always)]
     pub(crate) fn place(&self, raw: u64) -> Hash {
-        let home = ((raw >> 32) * self.buckets.len() as u64) >> 32;
-        Hash(home << 32 | raw & 0xffff_ffff)
-    }
-
-    /// Home bucket.
-    #[inline(always)]
-    fn home(&self, hash: Hash) -> usize {
-        (hash.0 >> 32) as usize
+        let product = u128::from(raw) * self.buckets.len() as u128;
+        Hash {
+            home: (product >> 64) as u32,
+            // The highest bit is always set: 0 stands for no entry.
+            tag: (product as u64 >> 48) as u16 | 1 << 15,
+        }
     }
 
     /// The other bucket of an entry in `bucket`: the same function leads there and back. `sum` is
@@ -134,7 +126,7 @@ impl Index {
     /// Fetches the home bucket into the cache.
     #[inline(always)]
     pub(crate) fn prefetch(&self, hash: Hash) {
-        if let Some(b) = self.buckets.get(self.home(hash)) {
+        if let Some(b) = self.buckets.get(hash.home as usize) {
             crate::prefetch::read(core::ptr::from_ref(b).cast());
         }
     }
@@ -142,15 +134,31 @@ impl Index {
     /// The first line in the home bucket whose tag fits.
     #[inline(always)]
     pub(crate) fn candidate(&self, hash: Hash) -> Option<u32> {
-        let b = self.buckets.get(self.home(hash))?;
-        let same = equal(&b.tags, tag(hash));
+        Self::first(self.buckets.get(hash.home as usize)?, hash.tag)
+    }
+
+    /// [`Index::candidate`] for a hash that needs no check.
+    ///
+    /// # Safety
+    /// - [`Index::place`] of this very index gave `home`, or it is 0.
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "see `staged`")]
+    pub(crate) unsafe fn candidate_in(&self, home: u32, tag: u16) -> Option<u32> {
+        debug_assert!((home as usize) < self.buckets.len());
+        // SAFETY: `place` gives numbers below that of the buckets, which never changes and is not 0.
+        Self::first(unsafe { self.buckets.get_unchecked(home as usize) }, tag)
+    }
+
+    #[inline(always)]
+    fn first(b: &Bucket, tag: u16) -> Option<u32> {
+        let same = equal(&b.tags, tag);
         b.lines.get(same.trailing_zeros() as usize).copied()
     }
 
     /// The line that `matches`, among all whose tag fits.
     pub(crate) fn find(&self, hash: Hash, matches: impl Fn(u32) -> bool) -> Option<u32> {
-        let tag = tag(hash);
-        let home = self.home(hash);
+        let tag = hash.tag;
+        let home = hash.home as usize;
         let b = self.buckets.get(home)?;
         if let Some(line) = Self::find_in(b, tag, &matches) {
             return Some(line);
@@ -189,8 +197,8 @@ impl Index {
     /// Inserts a key that is not in the index. Moves others to their alternate buckets where it
     /// must, a bounded number of them.
     pub(crate) fn insert(&mut self, hash: Hash, line: u32) -> Result<(), NoRoom> {
-        let tag = tag(hash);
-        let home = self.home(hash);
+        let tag = hash.tag;
+        let home = hash.home as usize;
         if self.put(home, tag, line, false) {
             return Ok(());
         }
@@ -202,9 +210,10 @@ impl Index {
         // Both are full: find a chain of entries that can each move to their other bucket, then
         // move from its end, so that nothing is ever missing and nothing needs undoing. A chain
         // may run into itself; then another is tried.
+        let choice = u64::from(hash.home ^ u32::from(tag)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         for attempt in 0..CHAINS {
             let start = if attempt % 2 == 0 { home } else { other };
-            if self.make_room(start, hash.0.rotate_right(attempt as u32 * 3)) {
+            if self.make_room(start, choice.rotate_right(attempt as u32 * 3)) {
                 let put = self.put(start, tag, line, start != home);
                 debug_assert!(put, "the chain has made room");
                 if start != home {
@@ -257,8 +266,8 @@ impl Index {
 
     /// Removes the entry of a line; returns whether it was there.
     pub(crate) fn remove(&mut self, hash: Hash, line: u32) -> bool {
-        let tag = tag(hash);
-        let home = self.home(hash);
+        let tag = hash.tag;
+        let home = hash.home as usize;
         let here = |b: &Bucket, way: usize| b.tags[way] == tag && b.lines[way] == line;
         if let Some(way) = (0..WAYS).find(|w| here(&self.buckets[home], *w)) {
             self.buckets[home].tags[way] = 0;
@@ -297,8 +306,10 @@ mod tests {
             let mut index = Index::new(size);
             let mut model = HashMap::new();
             let buckets = Index::new(size);
+            // Few home buckets and tags.
             let spread = |k: u64| {
-                buckets.place(k.wrapping_mul(0x9e37_79b9_7f4a_7c15) & 0xffff_ffff_0000_0007)
+                let mixed = k.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                Hash { tag: mixed as u16 & 7 | 1 << 15, ..buckets.place(mixed) }
             };
             for (insert, key) in ops {
                 let line = key as u32;
@@ -318,25 +329,49 @@ mod tests {
         }
     }
 
+    /// Clients as they come: a few addresses with all their ports, many with one, both; next to one
+    /// another, or in other byte order.
+    fn client(pattern: usize, n: u64) -> crate::Key4 {
+        let (host, port) = match pattern {
+            0 => (n / 50_000, n % 50_000),
+            1 => (n, 80),
+            2 => (n.swap_bytes() >> 32, 80),
+            3 => ((n & 0xffff).swap_bytes() >> 32, n >> 16),
+            _ => (n & 0xff, n >> 8),
+        };
+        crate::Key4 {
+            addrs: 0x6400_000a_0000_0000 | (host + 0x0a00_0000) & 0xffff_ffff,
+            ports: (port as u32) << 16 | 80,
+            protocol: 6,
+        }
+    }
+
     #[test]
     fn fills_to_its_promise() {
-        let mut index = Index::new(10_000);
-        let places = Index::new(10_000);
-        let key = |addrs| crate::Key4 {
-            addrs,
-            ports: 5,
-            protocol: 6,
-        };
-        let hash = |n| places.place(crate::key::hash4([7, 11], &key(n)));
-        for n in 0..10_000 {
-            assert!(index.insert(hash(n), n as u32).is_ok(), "entry {n}");
+        const KEYS: u64 = 10_000;
+        let secrets = [
+            [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344],
+            [0xa409_3822_299f_31d0, 0x082e_fa98_ec4e_6c89],
+            [0x4528_21e6_38d0_1377, 0xbe54_66cf_34e9_0c6c],
+        ];
+        for (pattern, secret) in (0..5).flat_map(|p| secrets.map(|s| (p, s))) {
+            let mut index = Index::new(KEYS as usize);
+            let places = Index::new(KEYS as usize);
+            let hash = |n| places.place(crate::key::hash4(secret, &client(pattern, n)));
+            for n in 0..KEYS {
+                let inserted = index.insert(hash(n), n as u32);
+                assert!(inserted.is_ok(), "entry {n} of pattern {pattern}");
+            }
+            for n in 0..KEYS {
+                assert_eq!(index.find(hash(n), |l| l == n as u32), Some(n as u32));
+            }
+            let home = (0..KEYS)
+                .filter(|n| index.candidate(hash(*n)) == Some(*n as u32))
+                .count();
+            assert!(
+                home > 8_600,
+                "most are found at the first look: {home} of pattern {pattern}"
+            );
         }
-        for n in 0..10_000 {
-            assert_eq!(index.find(hash(n), |l| l == n as u32), Some(n as u32));
-        }
-        let home = (0..10_000)
-            .filter(|n| index.candidate(hash(*n)).is_some())
-            .count();
-        assert!(home > 9_000, "most are found in their home bucket: {home}");
     }
 }

@@ -14,6 +14,7 @@ mod key;
 pub mod ports;
 mod prefetch;
 pub mod shard;
+mod staged;
 mod table;
 pub mod tcp;
 

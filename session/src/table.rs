@@ -12,6 +12,7 @@ use crate::cold::Cold;
 use crate::entry::{Addresses6, Entry, Flags, Immutable};
 use crate::index::Index;
 use crate::key::{self, Hash, Key, Key4, Key6, address_hash};
+use crate::staged::Staged;
 
 /// How a table is made.
 #[derive(Clone, Copy, Debug)]
@@ -153,10 +154,11 @@ pub struct Table {
     newest: [usize; Class::ALL.len()],
     free: [Free; Class::ALL.len()],
     index: Index,
+    staged: Staged,
     secret: [u64; 2],
     sessions: usize,
     most: usize,
-    generation: u16,
+    generation: u8,
     /// Where the sweep goes on: chunk and session.
     sweep: (usize, u32),
     refused: u64,
@@ -184,6 +186,7 @@ impl Table {
             }),
             // Sessions with two keys are the rule to plan for.
             index: Index::new(config.sessions as usize * 2),
+            staged: Staged::new(),
             secret: config.secret,
             sessions: 0,
             most: config.sessions as usize,
@@ -280,27 +283,54 @@ impl Table {
 
     #[inline(always)]
     fn is4(&self, line: LineNo, key: &Key4) -> bool {
-        let shape = Entry::key_shape(key.protocol, false);
-        self.entry(line).matches(key.addrs, key.ports, shape)
+        self.entry(line).matches(key.addrs, key.word())
     }
 
     #[inline]
     fn is6(&self, line: LineNo, key: &Key6) -> bool {
-        let entry = self.entry(line);
         let addrs = address_hash(self.secret, &key.src, &key.dst);
-        entry.matches(addrs, key.ports, Entry::key_shape(key.protocol, true)) && {
+        self.entry(line).matches(addrs, key.word()) && {
             let a = self.addresses6(line);
             a.src == key.src && a.dst == key.dst
         }
     }
 
-    /// The candidate's entry if it is of this key: the first half of [`Table::find4`].
+    /// First pass of a burst's lookups: the key of the n-th packet, `n` below 64. Packets without
+    /// one may be left out.
     #[inline(always)]
-    pub fn verify4(&mut self, candidate: LineNo, key: &Key4) -> Option<&mut Entry> {
-        let entry = self.chunks.line_mut::<Entry>(candidate);
-        entry
-            .matches(key.addrs, key.ports, Entry::key_shape(key.protocol, false))
-            .then_some(entry)
+    #[allow(unsafe_code, reason = "see `staged`")]
+    pub fn stage4(&mut self, n: usize, key: &Key4) {
+        let hash = key::hash4(self.secret, key);
+        // SAFETY: there is but one index, and its size never changes.
+        unsafe { self.staged.set(n, hash, &self.index) };
+    }
+
+    /// Second pass, for the first `count` packets, 64 at most.
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "see `staged`")]
+    pub fn look_up_staged(&mut self, count: usize) {
+        // SAFETY: our index holds lines of our chunks alone: those that `allocate` gave.
+        unsafe { self.staged.look_up(count, &self.index, &self.chunks) };
+    }
+
+    /// Third pass: the entry that was found for the n-th packet, if it is of this key. `None` does
+    /// not say that there is none: see [`Table::find_staged4`].
+    #[inline(always)]
+    pub fn staged4(&mut self, n: usize, key: &Key4) -> Option<&mut Entry> {
+        let entry = self.staged.entry_mut(n, &mut self.chunks)?;
+        entry.matches(key.addrs, key.word()).then_some(entry)
+    }
+
+    /// Looks everywhere for the key of the n-th packet, which [`Table::staged4`] did not give. It
+    /// will give what is found now.
+    #[cold]
+    #[inline(never)]
+    #[allow(unsafe_code, reason = "see `staged`")]
+    pub fn find_staged4(&mut self, n: usize, key: &Key4) -> Option<LineNo> {
+        let line = self.find4(self.hash4(key), None, key)?;
+        // SAFETY: it is a line of our index.
+        unsafe { self.staged.replace(n, line.0) };
+        Some(line)
     }
 
     /// The entry of an IPv4 key; `candidate` is tried first.

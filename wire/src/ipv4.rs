@@ -66,7 +66,12 @@ impl Ipv4Header {
     #[inline(always)]
     pub fn decrement_ttl(&mut self) {
         self.ttl = self.ttl.wrapping_sub(1);
-        self.apply(Delta::TTL_DOWN);
+        // Delta::TTL_DOWN, in fewer instructions (RFC 1141): the sum is one less in the upper byte of
+        // a word, so that its complement is one more, with the carry brought round.
+        let field = u16::from_ne_bytes(self.checksum.to_bytes());
+        let sum = u32::from(field) + u32::from(u16::from_ne_bytes([1, 0]));
+        let sum = (sum + u32::from(sum >= 0xffff)) as u16;
+        self.checksum = U16::from_bytes(sum.to_ne_bytes());
     }
 
     /// Sets the TTL.
@@ -208,6 +213,7 @@ fn fine_time(body: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use zerocopy::IntoBytes;
 
     use super::*;
 
@@ -216,6 +222,19 @@ mod tests {
         h.version_ihl = VERSION_IHL;
         h.fill_checksum();
         h
+    }
+
+    #[test]
+    fn one_hop_less_is_the_same_change_as_by_its_delta() {
+        for field in 0..=u16::MAX {
+            let mut h = header([9; 20]);
+            h.checksum = field.into();
+            let mut by_delta = h;
+            h.decrement_ttl();
+            by_delta.ttl -= 1;
+            by_delta.apply(Delta::TTL_DOWN);
+            assert_eq!(h.as_bytes(), by_delta.as_bytes(), "{field:#06x}");
+        }
     }
 
     #[test]

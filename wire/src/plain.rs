@@ -1,6 +1,7 @@
 //! The shortest way to the commonest packet: untagged Ethernet, IPv4 without options, TCP (or UDP in
 //! a frame at least as long). All headers lie at constant offsets, so one bounds check gives a view
-//! of all of them, and established sessions are served through that view. Everything else takes
+//! of all of them, and established sessions are served through that view. What a session's key
+//! rules out is not judged: no session has a source that no packet may have. Everything else takes
 //! [`crate::parse`]; a property test holds the two to the same judgement.
 
 use zerocopy::byteorder::native_endian::{U32, U64};
@@ -11,7 +12,10 @@ use crate::eth::{self, EthernetHeader};
 use crate::ipv4::{self, Ipv4Header};
 use crate::tcp::{self, TcpHeader};
 use crate::udp::UdpHeader;
-use crate::{checksum, protocol, view};
+use crate::view;
+
+const L3: usize = eth::HEADER_LEN;
+const L4: usize = L3 + ipv4::HEADER_LEN;
 
 /// Headers of an untagged IPv4 packet without options. Of UDP the first eight bytes of `tcp` are
 /// the header ([`Frame4::udp_mut`]).
@@ -26,28 +30,66 @@ pub struct Frame4 {
     pub tcp: TcpHeader,
 }
 
-/// What is worth remembering of such a packet between looking at it and serving it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plain4 {
-    /// Length of the IP packet, bytes.
-    pub length: u16,
-    /// Length of the TCP or UDP header, bytes.
-    pub header: u8,
-    /// TCP rather than UDP.
-    pub tcp: bool,
-}
-
 impl Frame4 {
-    /// Views the start of a frame; `None` if it is shorter.
+    /// Views the start of a frame, if it is an untagged IPv4 packet without options that is no
+    /// fragment; `None` says nothing but that [`crate::parse`] is to look at it.
+    ///
+    /// What this leaves open: checksum, addresses, protocol, and (after the rest of the work has
+    /// shown that it matters) [`Frame4::segment`] or [`Frame4::datagram`].
     #[inline(always)]
     pub fn of(frame: &[u8]) -> Option<&Self> {
-        Self::ref_from_prefix(frame).ok().map(|(f, _)| f)
+        let (f, _) = Self::ref_from_prefix(frame).ok()?;
+        f.is_plain().then_some(f)
     }
 
-    /// As [`Frame4::of`], to change.
+    /// As [`Frame4::of`], to change, of a frame that was plain before.
     #[inline(always)]
     pub fn of_mut(frame: &mut [u8]) -> Option<&mut Self> {
         Self::mut_from_prefix(frame).ok().map(|(f, _)| f)
+    }
+
+    #[inline(always)]
+    fn is_plain(&self) -> bool {
+        // EtherType, version and header length are three bytes in a row; one is left out.
+        const WANT: [u8; 4] = {
+            let [a, b] = eth::IPV4.to_be_bytes();
+            [a, b, ipv4::VERSION_IHL, 0]
+        };
+        const FRAGMENT: U16 = U16::new(ipv4::MF | ipv4::OFFSET_MASK);
+        let word = self.word::<U32>(12).get() & u32::from_ne_bytes([0xff, 0xff, 0xff, 0]);
+        word == u32::from_ne_bytes(WANT) && self.ip.flags_offset & FRAGMENT == U16::ZERO
+    }
+
+    #[inline(always)]
+    fn word<T: FromBytes + Immutable + KnownLayout + Unaligned + Copy>(&self, at: usize) -> T {
+        // The offsets used here lie within the view, which the compiler sees.
+        view::header::<T>(self.as_bytes(), at)
+            .copied()
+            .unwrap_or_else(T::new_zeroed)
+    }
+
+    /// Bytes of the frame without padding, as the IP header has them.
+    #[inline(always)]
+    pub fn end(&self) -> usize {
+        eth::HEADER_LEN + usize::from(self.ip.total_length.get())
+    }
+
+    /// Of TCP: the length of the header, bytes, if the segment is in order and lies within the
+    /// first `len` bytes of the frame.
+    #[inline(always)]
+    pub fn segment(&self, len: usize) -> Option<usize> {
+        let (header, end) = (self.tcp.header_len(), self.end());
+        (header >= tcp::HEADER_LEN && L4 + header <= end && end <= len).then_some(header)
+    }
+
+    /// Of UDP: whether the datagram is in order and lies within the first `len` bytes.
+    #[inline(always)]
+    pub fn datagram(&self, len: usize) -> bool {
+        let end = self.end();
+        view::header::<UdpHeader>(self.tcp.as_bytes(), 0).is_some_and(|udp| {
+            let datagram = usize::from(udp.length.get());
+            datagram >= 8 && L4 + datagram <= end && end <= len
+        })
     }
 
     /// The UDP header; meaningless for TCP.
@@ -59,62 +101,13 @@ impl Frame4 {
     /// Source and destination address as they stand in the header, in one word.
     #[inline(always)]
     pub fn addresses(&self) -> u64 {
-        const AT: usize = eth::HEADER_LEN + 12;
-        view::header::<U64>(self.as_bytes(), AT).map_or(0, |word| word.get())
+        self.word::<U64>(L3 + 12).get()
     }
 
     /// Source and destination port as they stand in the header, in one word.
     #[inline(always)]
     pub fn ports(&self) -> u32 {
-        const AT: usize = eth::HEADER_LEN + ipv4::HEADER_LEN;
-        view::header::<U32>(self.as_bytes(), AT).map_or(0, |word| word.get())
-    }
-
-    /// Judges the packet: `None` if it is not of this plain kind, or not in order, for which
-    /// [`crate::parse`] has the words. `in_frame` bytes can be read, the frame has `frame_len`.
-    #[inline(always)]
-    pub fn judge(&self, in_frame: usize, frame_len: usize, ip_checksum_ok: bool) -> Option<Plain4> {
-        const IPV4: U16 = U16::new(eth::IPV4);
-        const FRAGMENT: U16 = U16::new(ipv4::MF | ipv4::OFFSET_MASK);
-        const L3: usize = eth::HEADER_LEN;
-        const L4: usize = L3 + ipv4::HEADER_LEN;
-        let ip = &self.ip;
-        let length = ip.total_length.get();
-        let end = L3 + usize::from(length);
-        // 0/8, 127/8 and 224/3 may or may not be sources.
-        let [first, ..] = ip.src;
-        let odd_source = first.wrapping_sub(1) >= 223 || first == 127;
-        if self.ethernet.ether_type != IPV4
-            || ip.version_ihl != ipv4::VERSION_IHL
-            || ip.flags_offset & FRAGMENT != U16::ZERO
-            || odd_source
-            || end > frame_len
-            || end > usize::from(u16::MAX)
-            || !(ip_checksum_ok || checksum::ipv4_header_ok(ip))
-        {
-            return None;
-        }
-        if ip.protocol == protocol::TCP {
-            let header = self.tcp.header_len();
-            let options_end = L4 + header;
-            (header >= tcp::HEADER_LEN && options_end <= end && options_end <= in_frame).then_some(
-                Plain4 {
-                    length,
-                    header: header as u8,
-                    tcp: true,
-                },
-            )
-        } else {
-            let udp: &UdpHeader = view::header(self.tcp.as_bytes(), 0)?;
-            let datagram = usize::from(udp.length.get());
-            (ip.protocol == protocol::UDP && datagram >= 8 && L4 + datagram <= end).then_some(
-                Plain4 {
-                    length,
-                    header: 8,
-                    tcp: false,
-                },
-            )
-        }
+        self.word::<U32>(L4).get()
     }
 }
 
@@ -124,24 +117,37 @@ mod tests {
 
     use super::*;
     use crate::build::PacketBuilder;
-    use crate::{Kind, parse};
+    use crate::{Kind, checksum, parse, protocol};
 
-    /// Whatever `judge` lets pass, `parse` reads the same way.
+    /// Whatever this lets pass, `parse` reads the same way.
     fn agrees(frame: &[u8], ip_ok: bool) -> Result<bool, TestCaseError> {
         let Some(view) = Frame4::of(frame) else {
             return Ok(false);
         };
-        let Some(plain) = view.judge(frame.len(), frame.len(), ip_ok) else {
+        let header = match view.ip.protocol {
+            protocol::TCP => view.segment(frame.len()),
+            protocol::UDP => view.datagram(frame.len()).then_some(8),
+            _ => None,
+        };
+        let [first, ..] = view.ip.src;
+        let source = (1..224).contains(&first) && first != 127;
+        let checksum = ip_ok || checksum::ipv4_header_ok(&view.ip);
+        let (Some(header), true, true) = (header, source, checksum) else {
             return Ok(false);
         };
         let parsed = parse(frame, frame.len(), ip_ok).expect("plain packets are in order");
-        prop_assert_eq!(parsed.kind, if plain.tcp { Kind::Tcp } else { Kind::Udp });
+        let kind = if view.ip.protocol == protocol::TCP {
+            Kind::Tcp
+        } else {
+            Kind::Udp
+        };
+        prop_assert_eq!(parsed.kind, kind);
         prop_assert_eq!(
             (parsed.l3, parsed.l4, parsed.vlan, parsed.ipv6),
             (14, 34, 0, false)
         );
-        prop_assert_eq!(parsed.end, 14 + plain.length);
-        prop_assert_eq!(parsed.payload, 34 + u16::from(plain.header));
+        prop_assert_eq!(usize::from(parsed.end), view.end());
+        prop_assert_eq!(usize::from(parsed.payload), 34 + header);
         prop_assert_eq!(parsed.ttl, view.ip.ttl);
         Ok(true)
     }

@@ -1,0 +1,79 @@
+//! The lookups of a burst between their passes: hash and fetch the bucket, look into it and fetch the
+//! entry, look at the entry. What is kept here was given by one table's own index for its own
+//! chunks, so that neither needs to be asked again whether it has such a bucket or such a line.
+#![allow(
+    unsafe_code,
+    reason = "index and arena without their checks, see ARCHITECTURE section 1"
+)]
+
+use crate::arena::Chunks;
+use crate::entry::Entry;
+use crate::index::Index;
+
+/// Packets of a burst, at most; a power of two.
+const BURST: usize = 64;
+/// No line has this number: an arena has no more than `u32::MAX`.
+const NONE: u32 = u32::MAX;
+
+/// Where the packets of a burst are with their lookups.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    homes: [u32; BURST],
+    tags: [u16; BURST],
+    lines: [u32; BURST],
+}
+
+impl Staged {
+    /// Nothing is staged: the first bucket and no tag.
+    pub(crate) const fn new() -> Self {
+        Self {
+            homes: [0; BURST],
+            tags: [u16::MAX >> 1; BURST],
+            lines: [NONE; BURST],
+        }
+    }
+
+    /// Notes the hash of the n-th packet, `n` below 64, and fetches its bucket.
+    ///
+    /// # Safety
+    /// - `index` is the one that [`Staged::look_up`] will be called with, unchanged in size.
+    #[inline(always)]
+    pub(crate) unsafe fn set(&mut self, n: usize, raw: u64, index: &Index) {
+        let hash = index.place(raw);
+        index.prefetch(hash);
+        self.homes[n % BURST] = hash.home;
+        self.tags[n % BURST] = hash.tag;
+    }
+
+    /// Picks for each of the first `count` packets the entry that probably has its hash, and fetches
+    /// that.
+    ///
+    /// # Safety
+    /// - All lines of `index` belong to `chunks`, which [`Staged::entry_mut`] will be called with.
+    #[inline(always)]
+    pub(crate) unsafe fn look_up(&mut self, count: usize, index: &Index, chunks: &Chunks) {
+        let packets = self.homes.iter().zip(&self.tags).zip(&mut self.lines);
+        for ((home, tag), line) in packets.take(count) {
+            // SAFETY: the index gave this number to `set`, or it is the first one.
+            *line = unsafe { index.candidate_in(*home, *tag) }.unwrap_or(NONE);
+            chunks.prefetch(*line);
+        }
+    }
+
+    /// Another line for the n-th packet.
+    ///
+    /// # Safety
+    /// - As for [`Staged::look_up`].
+    pub(crate) unsafe fn replace(&mut self, n: usize, line: u32) {
+        self.lines[n % BURST] = line;
+    }
+
+    /// The entry that was picked for the n-th packet.
+    #[inline(always)]
+    pub(crate) fn entry_mut<'a>(&self, n: usize, chunks: &'a mut Chunks) -> Option<&'a mut Entry> {
+        let line = self.lines[n % BURST];
+        // SAFETY: who called `look_up` or `replace` has promised that the line belongs to `chunks`,
+        // which never give a line away.
+        (line != NONE).then(|| unsafe { chunks.own_line_mut(line) })
+    }
+}
