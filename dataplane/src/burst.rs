@@ -147,20 +147,33 @@ fn apply<P: Port>(
     port: PortId,
 ) {
     let mut side: ArrayVec<Packet<P::Buf>, BURST> = ArrayVec::new();
-    let mut not_plain_ones = others.list.iter();
-    for (n, buf) in burst.take().into_iter().enumerate() {
+    let mut others_left = others.list.iter();
+    let mut which = others.which;
+    let fib = &*cx.config.fib;
+    let still = fast::Still {
+        mine: cx.mine,
+        adjacencies: &fib.adjacencies,
+        fib_generation: fib.generation,
+        now_ms: cx.now_ms,
+    };
+    let mut n = 0;
+    for buf in burst.drain(..) {
         let port = || ports.get(n).copied().unwrap_or(port);
-        let left = if others.which & 1 << n == 0 {
-            match fast::apply(egress, flows, cx, n, buf) {
-                None => continue,
-                Some(buf) => second_look(egress, flows, cx, n, buf, port()),
+        let left = if which & 1 == 0 {
+            match fast::apply(egress, &mut flows.table, &still, n, buf) {
+                None => None,
+                Some(buf) => second_look(egress, flows, cx, &still, n, buf, port()),
             }
-        } else if let Some(other) = not_plain_ones.next() {
+        } else if let Some(other) = others_left.next() {
             not_plain(egress, flows, cx, buf, other, port())
         } else {
             whole(egress, buf, port())
         };
-        side.extend(left);
+        if let Some(packet) = left {
+            side.push(packet);
+        }
+        n += 1;
+        which >>= 1;
     }
     if !side.is_empty() {
         for packet in side.drain(..) {
@@ -176,6 +189,7 @@ fn second_look<P: Port>(
     egress: &mut Egress<P>,
     flows: &mut Flows,
     cx: &Context<'_>,
+    still: &fast::Still<'_>,
     n: usize,
     buf: P::Buf,
     port: PortId,
@@ -183,7 +197,7 @@ fn second_look<P: Port>(
     let key = Frame4::of(buf.data()).map(fast::key)?;
     let mut buf = buf;
     if flows.table.staged4(n, &key).is_none() && flows.table.find_staged4(n, &key).is_some() {
-        buf = fast::apply(egress, flows, cx, n, buf)?;
+        buf = fast::apply(egress, &mut flows.table, still, n, buf)?;
     }
     at_length(egress, flows, cx, buf, port)
 }

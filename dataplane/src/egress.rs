@@ -120,11 +120,11 @@ impl<P: Port> Egress<P> {
     /// Queues a received packet's frame for transmission on a port.
     #[inline(always)]
     pub(crate) fn forward(&mut self, port: PortId, buf: P::Buf) {
-        match self.ports.get_mut(usize::from(port.0)) {
-            Some(state) if !state.tx.is_full() => {
-                let _ = state.tx.try_push(buf);
-            }
-            _ => self.send(port, buf, Account::Forwarded),
+        let Some(state) = self.ports.get_mut(usize::from(port.0)) else {
+            return self.discard(buf, DropReason::NoRoute);
+        };
+        if let Err(full) = state.tx.try_push(buf) {
+            self.send(port, full.element(), Account::Forwarded);
         }
     }
 

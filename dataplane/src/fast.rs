@@ -5,10 +5,9 @@
 //! packet too long, a VLAN) is left untouched to `hit`, which does all of this for every packet;
 //! a test holds the two equal.
 
-use shunt_service::{Adjacency, Mode, ServerCounters};
-use shunt_session::{Entry, Key4};
-use shunt_wire::checksum::Delta;
-use shunt_wire::encap::{Inner, Outer4};
+use shunt_service::{Adjacency, ServerCounters};
+use shunt_session::{Entry, Key4, Table, Way};
+use shunt_wire::encap::Outer4;
 use shunt_wire::eth::{self, EthernetHeader};
 use shunt_wire::ipv4::{self, Ipv4Header};
 use shunt_wire::packet::tcp_flags::{ACK, FIN, RST, SYN};
@@ -17,22 +16,31 @@ use shunt_wire::{protocol, tcp};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::egress::Egress;
-use crate::flows::Flows;
 use crate::io::{PacketBuf, Port};
-use crate::worker::Context;
 
-const NAT: u8 = Mode::Nat as u8;
-const DR: u8 = Mode::Dr as u8;
-const TUN: u8 = Mode::Tun as u8;
-const FULLNAT: u8 = Mode::FullNat as u8;
+const NAT: u8 = Way::Nat as u8;
+const NAT_REPLY: u8 = Way::NatReply as u8;
+const DR: u8 = Way::Dr as u8;
+const TUN: u8 = Way::Tun as u8;
+const FULLNAT: u8 = Way::FullNat as u8;
+const FULLNAT_REPLY: u8 = Way::FullNatReply as u8;
+
+/// What stays as it is for a whole burst, at hand.
+pub(crate) struct Still<'a> {
+    /// This worker's lines of the servers.
+    pub(crate) mine: &'a [ServerCounters],
+    pub(crate) adjacencies: &'a [Adjacency],
+    pub(crate) fib_generation: u16,
+    pub(crate) now_ms: u32,
+}
 
 /// Serves the n-th packet of a burst, a plain one, if it is of the session that was staged for it
 /// and that session is plain, too; gives it back as it was if not.
 #[inline(always)]
 pub(crate) fn apply<P: Port>(
     egress: &mut Egress<P>,
-    flows: &mut Flows,
-    cx: &Context<'_>,
+    table: &mut Table,
+    still: &Still<'_>,
     n: usize,
     mut buf: P::Buf,
 ) -> Option<P::Buf> {
@@ -42,22 +50,22 @@ pub(crate) fn apply<P: Port>(
     let Some(frame) = Frame4::of_mut(data) else {
         return Some(buf);
     };
-    let Some(entry) = flows.table.staged4(n, &key(frame)) else {
+    let Some(entry) = table.staged4(n, &key(frame)) else {
         return Some(buf);
     };
-    let fib = &*cx.config.fib;
-    if !whole || !entry.is_plain() || entry.adjacency_generation() != fib.generation {
+    if !whole || !entry.is_plain() || entry.adjacency_generation() != still.fib_generation {
         return Some(buf);
     }
-    let Some(adjacency) = fib.adjacency(entry.adjacency()) else {
+    let Some(adjacency) = still.adjacencies.get(entry.adjacency().0 as usize) else {
         return Some(buf);
     };
-    let mine = &*flows.mine;
-    match entry.mode() {
-        Mode::Nat => serve::<NAT, P>(egress, cx, mine, entry, adjacency, buf, len),
-        Mode::Dr => serve::<DR, P>(egress, cx, mine, entry, adjacency, buf, len),
-        Mode::Tun => serve::<TUN, P>(egress, cx, mine, entry, adjacency, buf, len),
-        Mode::FullNat => serve::<FULLNAT, P>(egress, cx, mine, entry, adjacency, buf, len),
+    match entry.way() {
+        Way::Nat => serve::<NAT, P>(egress, still, entry, adjacency, buf, len),
+        Way::NatReply => serve::<NAT_REPLY, P>(egress, still, entry, adjacency, buf, len),
+        Way::Dr => serve::<DR, P>(egress, still, entry, adjacency, buf, len),
+        Way::Tun => serve::<TUN, P>(egress, still, entry, adjacency, buf, len),
+        Way::FullNat => serve::<FULLNAT, P>(egress, still, entry, adjacency, buf, len),
+        Way::FullNatReply => serve::<FULLNAT_REPLY, P>(egress, still, entry, adjacency, buf, len),
     }
 }
 
@@ -71,12 +79,11 @@ pub(crate) fn key(frame: &Frame4) -> Key4 {
     }
 }
 
-/// One mode's loop body: what the mode decides is decided when it is compiled.
+/// One way's loop body: what the way decides is decided when it is compiled.
 #[inline(always)]
-fn serve<const MODE: u8, P: Port>(
+fn serve<const WAY: u8, P: Port>(
     egress: &mut Egress<P>,
-    cx: &Context<'_>,
-    mine: &[ServerCounters],
+    still: &Still<'_>,
     entry: &mut Entry,
     adjacency: &Adjacency,
     mut buf: P::Buf,
@@ -85,10 +92,13 @@ fn serve<const MODE: u8, P: Port>(
     let Some(frame) = Frame4::of_mut(buf.data_mut()) else {
         return Some(buf);
     };
+    let reply = WAY == NAT_REPLY || WAY == FULLNAT_REPLY;
+    let full = WAY == FULLNAT || WAY == FULLNAT_REPLY;
+    let rewrites = full || WAY == NAT || WAY == NAT_REPLY;
     let length = frame.ip.total_length.get();
-    let overhead = if MODE == TUN { Outer4::LEN as u32 } else { 0 };
+    let overhead = if WAY == TUN { Outer4::LEN as u32 } else { 0 };
     let too_long = u32::from(length) + overhead > u32::from(adjacency.mtu);
-    if too_long || adjacency.vlan != 0 || frame.ip.ttl <= 1 {
+    if too_long || !adjacency.resolved || adjacency.vlan != 0 || frame.ip.ttl <= 1 {
         return Some(buf);
     }
     if frame.ip.protocol == protocol::TCP {
@@ -96,19 +106,18 @@ fn serve<const MODE: u8, P: Port>(
             return Some(buf);
         };
         // Selective acknowledgements of a server behind FULLNAT are moved elsewhere.
-        let sack = MODE == FULLNAT && header > tcp::HEADER_LEN;
-        let flags = frame.tcp.flags & (SYN | FIN | RST | ACK);
-        if flags != ACK || (sack && entry.is_reply()) {
+        let sack = WAY == FULLNAT_REPLY && header > tcp::HEADER_LEN;
+        if frame.tcp.flags & (SYN | FIN | RST | ACK) != ACK || sack {
             return Some(buf);
         }
-        if MODE == NAT || MODE == FULLNAT {
+        if rewrites {
             entry.record_window(frame.tcp.ack.get(), frame.tcp.window.get());
         } else {
             let data = u32::from(length) - (ipv4::HEADER_LEN + header) as u32;
             entry.record_seq(frame.tcp.seq.get().wrapping_add(data));
         }
-        if MODE == FULLNAT {
-            let (number, by) = if entry.is_reply() {
+        if full {
+            let (number, by) = if reply {
                 (&mut frame.tcp.ack, entry.seq_delta().wrapping_neg())
             } else {
                 (&mut frame.tcp.seq, entry.seq_delta())
@@ -119,14 +128,14 @@ fn serve<const MODE: u8, P: Port>(
             let field = u16::from_ne_bytes(frame.tcp.checksum.to_bytes());
             let field = entry.l4_delta().apply_with(field, old, new);
             frame.tcp.checksum = field.to_ne_bytes().into();
-        } else if MODE == NAT {
+        } else if rewrites {
             frame.tcp.apply(entry.l4_delta());
         }
     } else {
         if !frame.datagram(len) {
             return Some(buf);
         }
-        if MODE == NAT || MODE == FULLNAT {
+        if rewrites {
             match frame.udp_mut() {
                 Some(udp) if udp.checksum.get() != 0 => udp.apply(entry.l4_delta()),
                 // It is to get one, which takes the whole datagram.
@@ -135,33 +144,26 @@ fn serve<const MODE: u8, P: Port>(
         }
     }
     let extra = len - frame.end();
-    if MODE == TUN {
+    if WAY == TUN {
         // The long way has the words for what cannot be wrapped; nothing is changed so far.
         if buf.prepend(Outer4::LEN as u16).is_err() {
             return Some(buf);
         }
-        let [src, dst] = entry.new_addresses4();
-        let outer = Outer4::with_sum(src, dst, entry.ip_delta().0);
         egress.ip_id = egress.ip_id.wrapping_add(1);
-        wrap(buf.data_mut(), &outer, egress.ip_id, adjacency);
+        wrap(buf.data_mut(), entry, egress.ip_id, adjacency);
     } else {
-        if MODE == DR {
+        if WAY == DR {
             frame.ip.decrement_ttl();
         } else {
-            frame.ip.ttl -= 1;
-            frame.ip.apply(entry.ip_delta() + Delta::TTL_DOWN);
+            frame.ip.apply_and_decrement_ttl(entry.ip_delta());
             [frame.ip.src, frame.ip.dst] = entry.new_addresses4();
             let [src_port, dst_port] = entry.new_ports();
             (frame.tcp.src_port, frame.tcp.dst_port) = (src_port.into(), dst_port.into());
         }
         address(&mut frame.ethernet, adjacency);
     }
-    entry.touch(cx.now_ms, u32::from(length));
-    let (slot, reply) = (
-        entry.slot(),
-        (MODE == NAT || MODE == FULLNAT) && entry.is_reply(),
-    );
-    if let Some(c) = mine.get(slot.index()) {
+    entry.touch(still.now_ms, u32::from(length));
+    if let Some(c) = still.mine.get(entry.slot().index()) {
         if reply {
             c.add_out(1, u64::from(length));
         } else {
@@ -177,19 +179,13 @@ fn serve<const MODE: u8, P: Port>(
 
 /// Puts the outer header into the room in front of a packet that stood behind an Ethernet header.
 #[inline(always)]
-fn wrap(data: &mut [u8], outer: &Outer4, id: u16, adjacency: &Adjacency) {
+fn wrap(data: &mut [u8], entry: &Entry, id: u16, adjacency: &Adjacency) {
     let Ok((frame, _)) = Wrapped::mut_from_prefix(data) else {
         return;
     };
     frame.inner.decrement_ttl();
-    let inner = Inner {
-        ipv6: false,
-        length: frame.inner.total_length.get(),
-        tos: frame.inner.tos,
-        ttl: frame.inner.ttl,
-        dont_fragment: frame.inner.flags_offset.get() & ipv4::DF != 0,
-    };
-    let _ = outer.write(frame.outer.as_mut_bytes(), inner, id);
+    let [src, dst] = entry.new_addresses4();
+    frame.outer = Outer4::with_sum(src, dst, entry.ip_delta().0).around(&frame.inner, id);
     address(&mut frame.ethernet, adjacency);
     frame.ethernet.ether_type = eth::IPV4.into();
 }

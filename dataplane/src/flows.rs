@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 use std::sync::Arc;
 
-use shunt_service::{Load, OnRemoved, Protocol, ServerCounters, ServerSlot, Status, WorkerId};
+use shunt_service::{Load, OnRemoved, Protocol, ServerSlot, Status, WorkerId};
 use shunt_session::{Closed, LineNo, LocalPorts, SessionView, Shards, Table};
 
 use crate::command::{SessionPage, SessionRecord};
@@ -23,8 +23,6 @@ pub(crate) struct Flows {
     pub(crate) ports: LocalPorts,
     pub(crate) isn_secret: [u64; 2],
     pub(crate) load: Arc<Load>,
-    /// This worker's lines of `load`.
-    pub(crate) mine: Arc<[ServerCounters]>,
     /// Local address that the next FULLNAT session tries first.
     pub(crate) local_turn: usize,
     last_ms: u32,
@@ -46,7 +44,6 @@ impl Flows {
             shards,
             ports: LocalPorts::new(),
             isn_secret,
-            mine: load.lines(id).unwrap_or_default(),
             load,
             local_turn: 0,
             last_ms: 0,

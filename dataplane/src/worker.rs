@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use shunt_scheduler::Scheduler;
 use shunt_service::publish::Reader;
-use shunt_service::{Load, PortId, Settings, Snapshot, Ticks, WorkerId};
+use shunt_service::{Load, PortId, ServerCounters, Settings, Snapshot, Ticks, WorkerId};
 use shunt_session::{Shards, Table};
 use shunt_wire::Parsed;
 
@@ -102,6 +102,8 @@ impl Polled {
 #[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
     pub(crate) config: &'a Config,
+    /// This worker's lines of the servers.
+    pub(crate) mine: &'a [ServerCounters],
     pub(crate) now: Ticks,
     pub(crate) now_ms: u32,
 }
@@ -116,6 +118,7 @@ pub(crate) struct Packet<B> {
 /// Everything a worker does; time and packets come in as arguments.
 pub struct Worker<P: Port> {
     config: Reader<Config>,
+    mine: Arc<[ServerCounters]>,
     egress: Egress<P>,
     flows: Flows,
     from_workers: Vec<rtrb::Consumer<HandOver<P::Buf>>>,
@@ -133,6 +136,7 @@ impl<P: Port> Worker<P> {
         egress.set_rates(&config.settings);
         egress.counters.generation.set(config.generation);
         Self {
+            mine: setup.load.lines(setup.id).unwrap_or_default(),
             egress,
             flows: Flows::new(
                 setup.id,
@@ -154,6 +158,7 @@ impl<P: Port> Worker<P> {
         let refreshed = self.config.refresh();
         let Self {
             config,
+            mine,
             egress,
             flows,
             from_workers,
@@ -163,6 +168,7 @@ impl<P: Port> Worker<P> {
         let config = config.get();
         let cx = Context {
             config,
+            mine,
             now,
             now_ms: now.millis(),
         };

@@ -204,9 +204,14 @@ pub struct LineNo(pub(crate) u32);
 /// No chunk of ours.
 const FOREIGN: u8 = u8::MAX;
 
+// SAFETY: `base` is the arena's, which may be sent; see there.
+unsafe impl Send for Chunks {}
+
 /// The chunks of one table: who holds this may touch their memory, and nobody else does.
 #[derive(Debug)]
 pub(crate) struct Chunks {
+    /// Where the arena's lines begin.
+    base: NonNull<u8>,
     arena: Arc<Arena>,
     /// Class of each chunk of the arena, [`FOREIGN`] if it is not ours.
     classes: Box<[u8]>,
@@ -219,6 +224,7 @@ impl Chunks {
         let classes = vec![FOREIGN; arena.chunks as usize].into_boxed_slice();
         let owned = Vec::with_capacity(arena.chunks as usize);
         Self {
+            base: arena.base,
             arena,
             classes,
             owned,
@@ -283,13 +289,7 @@ impl Chunks {
         // it; `&self` keeps `line_mut` away. The mapping starts zeroed, and `Entry`, `Addresses6`
         // (the types used here) are valid for every bit pattern; both only ever hold what was
         // written as such or zeroes.
-        unsafe {
-            self.arena
-                .base
-                .add(line.0 as usize * LINE)
-                .cast::<T>()
-                .as_ref()
-        }
+        unsafe { self.base.add(line.0 as usize * LINE).cast::<T>().as_ref() }
     }
 
     /// A line of ours, to change.
@@ -298,13 +298,7 @@ impl Chunks {
         const { assert!(size_of::<T>() == LINE && align_of::<T>() <= LINE) };
         self.check(line);
         // SAFETY: as for `line`; `&mut self` makes it the only reference.
-        unsafe {
-            self.arena
-                .base
-                .add(line.0 as usize * LINE)
-                .cast::<T>()
-                .as_mut()
-        }
+        unsafe { self.base.add(line.0 as usize * LINE).cast::<T>().as_mut() }
     }
 
     /// [`Chunks::line_mut`] for a number that needs no check.
@@ -316,7 +310,7 @@ impl Chunks {
         const { assert!(size_of::<T>() == LINE && align_of::<T>() <= LINE) };
         debug_assert!(self.is_own(line));
         // SAFETY: as for `line_mut`, the caller stands for the check.
-        unsafe { self.arena.base.add(line as usize * LINE).cast().as_mut() }
+        unsafe { self.base.add(line as usize * LINE).cast().as_mut() }
     }
 
     #[inline(always)]
@@ -343,7 +337,7 @@ impl Chunks {
             + session as usize * size_of::<Cold>();
         // SAFETY: the chunk is ours (`class` has checked) and `session` is one of it, so that the
         // cold part lies within the chunk (asserted at compile time).
-        unsafe { self.arena.base.add(at).cast() }
+        unsafe { self.base.add(at).cast() }
     }
 
     pub(crate) fn cold(&self, line: LineNo) -> &Cold {
@@ -360,7 +354,7 @@ impl Chunks {
     /// Fetches a line into the cache.
     #[inline(always)]
     pub(crate) fn prefetch(&self, line: u32) {
-        crate::prefetch::read(self.arena.base.as_ptr().wrapping_add(line as usize * LINE));
+        crate::prefetch::read(self.base.as_ptr().wrapping_add(line as usize * LINE));
     }
 }
 

@@ -6,7 +6,7 @@
 //! | 0 | 8 | source and destination as in the packet (IPv6: a hash of both) |
 //! | 8 | 4 | source and destination port as in the packet |
 //! | 12 | 1 | protocol number |
-//! | 13 | 1 | shape: IPv6, free (which no key is), mode (3 bits), reply, paired |
+//! | 13 | 1 | shape: IPv6, free (which no key is), way (mode and direction, 3 bits), paired |
 //! | 14 | 1 | TCP state (4 bits), window scale of this direction's sender (4) |
 //! | 15 | 1 | flags; the highest says that plain packets just pass |
 //! | 16 | 8 | new source and destination (IPv4) |
@@ -79,15 +79,14 @@ const PROTOCOL_SHIFT: u32 = 32;
 const SHAPE_SHIFT: u32 = 40;
 const STATE_SHIFT: u32 = 48;
 const FLAGS_SHIFT: u32 = 56;
-/// Bits of the word that a key has: all before the mode.
-const KEY_BITS: u32 = SHAPE_SHIFT + MODE_SHIFT;
+/// Bits of the word that a key has: all before the way.
+const KEY_BITS: u32 = SHAPE_SHIFT + WAY_SHIFT;
 
 // The shape.
 const IPV6: u8 = 1 << 0;
 const FREE: u8 = 1 << 1;
-const MODE_SHIFT: u32 = 2;
-const MODE_MASK: u8 = 0b111;
-const REPLY: u8 = 1 << 5;
+const WAY_SHIFT: u32 = 2;
+const WAY_MASK: u8 = 0b111;
 const PAIRED: u8 = 1 << 6;
 
 /// Bits of the generation in the commit word.
@@ -155,6 +154,37 @@ pub struct Addresses6 {
 
 const _: () = assert!(size_of::<Addresses6>() == 64);
 
+/// What is done to the packets of an entry: the forwarding mode, and by direction where that
+/// matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Destination rewritten.
+    Nat,
+    /// Source rewritten.
+    NatReply,
+    /// Only the MAC address.
+    Dr,
+    /// An outer header.
+    Tun,
+    /// Both ends rewritten, sequence numbers moved.
+    FullNat,
+    /// Both ends rewritten, acknowledgements moved.
+    FullNatReply,
+}
+
+impl Way {
+    const fn of(mode: Mode, reply: bool) -> Self {
+        match (mode, reply) {
+            (Mode::Nat, false) => Self::Nat,
+            (Mode::Nat, true) => Self::NatReply,
+            (Mode::Dr, _) => Self::Dr,
+            (Mode::Tun, _) => Self::Tun,
+            (Mode::FullNat, false) => Self::FullNat,
+            (Mode::FullNat, true) => Self::FullNatReply,
+        }
+    }
+}
+
 /// What a new entry starts with; see [`crate::Direction`] for the rest.
 pub(crate) struct Immutable {
     pub(crate) addrs: u64,
@@ -183,8 +213,7 @@ impl Entry {
     ) {
         let bit = |on: bool, bit: u8| if on { bit } else { 0 };
         let shape = bit(i.ipv6, IPV6)
-            | (i.mode as u8) << MODE_SHIFT
-            | bit(i.reply, REPLY)
+            | (Way::of(i.mode, i.reply) as u8) << WAY_SHIFT
             | bit(i.paired, PAIRED);
         // No scale is known: the largest (SEMANTICS, decisions).
         let state = (TcpState::None as u8) | 14 << 4;
@@ -300,11 +329,11 @@ impl Entry {
     /// Forwarding mode.
     #[inline(always)]
     pub const fn mode(&self) -> Mode {
-        match self.shape() >> MODE_SHIFT & MODE_MASK {
-            0 => Mode::Nat,
-            1 => Mode::Dr,
-            2 => Mode::Tun,
-            _ => Mode::FullNat,
+        match self.way() {
+            Way::Nat | Way::NatReply => Mode::Nat,
+            Way::Dr => Mode::Dr,
+            Way::Tun => Mode::Tun,
+            Way::FullNat | Way::FullNatReply => Mode::FullNat,
         }
     }
 
@@ -314,10 +343,28 @@ impl Entry {
         self.shape() & IPV6 != 0
     }
 
+    /// Forwarding mode, and whether this is the direction from the server.
+    #[inline(always)]
+    pub const fn way(&self) -> Way {
+        const NAT: u8 = Way::Nat as u8;
+        const NAT_REPLY: u8 = Way::NatReply as u8;
+        const DR: u8 = Way::Dr as u8;
+        const TUN: u8 = Way::Tun as u8;
+        const FULL_NAT: u8 = Way::FullNat as u8;
+        match self.shape() >> WAY_SHIFT & WAY_MASK {
+            NAT => Way::Nat,
+            NAT_REPLY => Way::NatReply,
+            DR => Way::Dr,
+            TUN => Way::Tun,
+            FULL_NAT => Way::FullNat,
+            _ => Way::FullNatReply,
+        }
+    }
+
     /// Whether this is the direction from the server.
     #[inline(always)]
     pub const fn is_reply(&self) -> bool {
-        self.shape() & REPLY != 0
+        matches!(self.way(), Way::NatReply | Way::FullNatReply)
     }
 
     /// Whether the session has an entry for each direction.

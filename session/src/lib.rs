@@ -20,7 +20,7 @@ pub mod tcp;
 
 pub use arena::{Arena, ArenaError, LineNo};
 pub use cold::Cold;
-pub use entry::{Addresses6, Entry, Flags};
+pub use entry::{Addresses6, Entry, Flags, Way};
 pub use key::{Hash, Key, Key4, Key6};
 pub use ports::{LocalPort, LocalPorts};
 pub use shard::Shards;

@@ -52,11 +52,12 @@ impl Staged {
     /// - All lines of `index` belong to `chunks`, which [`Staged::entry_mut`] will be called with.
     #[inline(always)]
     pub(crate) unsafe fn look_up(&mut self, count: usize, index: &Index, chunks: &Chunks) {
-        let packets = self.homes.iter().zip(&self.tags).zip(&mut self.lines);
-        for ((home, tag), line) in packets.take(count) {
+        for n in 0..count.min(BURST) {
             // SAFETY: the index gave this number to `set`, or it is the first one.
-            *line = unsafe { index.candidate_in(*home, *tag) }.unwrap_or(NONE);
-            chunks.prefetch(*line);
+            let line = unsafe { index.candidate_in(self.homes[n], self.tags[n]) };
+            let line = line.unwrap_or(NONE);
+            self.lines[n] = line;
+            chunks.prefetch(line);
         }
     }
 

@@ -91,6 +91,14 @@ impl Delta {
         !((sum as u16).wrapping_add((sum >> 16) as u16))
     }
 
+    /// [`Delta::apply`] of both changes.
+    #[inline(always)]
+    pub const fn apply_both(self, other: Self, field: u16) -> u16 {
+        let sum = !field as u32 + self.0 as u32 + other.0 as u32;
+        // As in `fold`: the sum of the word and its swapped halves, which has the carry in.
+        !((sum + sum.rotate_left(16)) >> 16) as u16
+    }
+
     /// As [`Delta::apply`], where a 32-bit word is replaced as well; both as loaded raw.
     #[inline(always)]
     pub const fn apply_with(self, field: u16, old: u32, new: u32) -> u16 {
@@ -188,8 +196,10 @@ pub fn sum_reference(bytes: &[u8]) -> u16 {
 
 /// Adds sums of pieces of data, each of which starts at an even offset.
 #[inline]
-pub fn add(sums: &[u16]) -> u16 {
-    fold(sums.iter().map(|s| u64::from(*s)).sum())
+pub fn add<const N: usize>(sums: &[u16; N]) -> u16 {
+    const { assert!(N <= 1 << 16, "or the sum would not fit") };
+    let sum: u32 = sums.iter().map(|s| u32::from(*s)).sum();
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 /// Whether the checksum of an IPv4 header without options is right.

@@ -77,13 +77,8 @@ impl Inner {
 /// ECT(0). What comes out at the other end is the same as by RFC 6040, which copies the mark.
 #[inline(always)]
 pub const fn outer_tos(inner: u8) -> u8 {
-    const ECN: u8 = 0b11;
-    const ECT0: u8 = 0b10;
-    if inner & ECN == ECN {
-        inner & !ECN | ECT0
-    } else {
-        inner
-    }
+    // One less where both bits are set.
+    inner - (inner & inner >> 1 & 1)
 }
 
 /// An outer IPv4 header but for what each packet brings.
@@ -135,13 +130,25 @@ impl Outer4 {
         self.sum
     }
 
-    /// Writes the header at the start of `out`, in front of the inner packet. `id` is used where
-    /// the packet may be fragmented on its way. `None` if `out` is too short or the packet too
-    /// long.
+    /// The header in front of an inner IPv4 packet, whose length leaves room for it. `id` is used
+    /// where the packet may be fragmented on its way.
     #[inline(always)]
-    pub fn write(&self, out: &mut [u8], inner: Inner, id: u16) -> Option<()> {
-        let length = inner.length.checked_add(Self::LEN as u16)?;
-        let out: &mut Ipv4Header = view::header_mut(out, 0)?;
+    pub fn around(&self, inner: &Ipv4Header, id: u16) -> Ipv4Header {
+        self.finish(
+            Inner {
+                ipv6: false,
+                length: inner.total_length.get(),
+                tos: inner.tos,
+                ttl: inner.ttl,
+                dont_fragment: inner.flags_offset.get() & ipv4::DF != 0,
+            },
+            id,
+        )
+    }
+
+    #[inline(always)]
+    fn finish(&self, inner: Inner, id: u16) -> Ipv4Header {
+        let length = inner.length.wrapping_add(Self::LEN as u16);
         let (flags, id) = if inner.dont_fragment {
             (ipv4::DF, 0)
         } else {
@@ -164,7 +171,16 @@ impl Outer4 {
             self.sum,
         ];
         header.checksum = (!checksum::add(&words)).to_ne_bytes().into();
-        *out = header;
+        header
+    }
+
+    /// Writes the header at the start of `out`, in front of the inner packet. `id` is used where
+    /// the packet may be fragmented on its way. `None` if `out` is too short or the packet too
+    /// long.
+    #[inline(always)]
+    pub fn write(&self, out: &mut [u8], inner: Inner, id: u16) -> Option<()> {
+        inner.length.checked_add(Self::LEN as u16)?;
+        *view::header_mut(out, 0)? = self.finish(inner, id);
         Some(())
     }
 }
