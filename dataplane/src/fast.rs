@@ -7,7 +7,7 @@
 
 use shunt_service::{Adjacency, ServerCounters};
 use shunt_session::{Entry, Key4, Table, Way};
-use shunt_wire::encap::Outer4;
+use shunt_wire::encap::{Outer4, wrap4};
 use shunt_wire::eth::{self, EthernetHeader};
 use shunt_wire::ipv4::{self, Ipv4Header};
 use shunt_wire::packet::tcp_flags::{ACK, FIN, RST, SYN};
@@ -184,8 +184,8 @@ fn wrap(data: &mut [u8], entry: &Entry, id: u16, adjacency: &Adjacency) {
         return;
     };
     frame.inner.decrement_ttl();
-    let [src, dst] = entry.new_addresses4();
-    frame.outer = Outer4::with_sum(src, dst, entry.ip_delta().0).around(&frame.inner, id);
+    let (ends, sum) = (entry.new_addresses4(), entry.ip_delta().0);
+    wrap4(&mut frame.outer, &frame.inner, ends, sum, id);
     address(&mut frame.ethernet, adjacency);
     frame.ethernet.ether_type = eth::IPV4.into();
 }
