@@ -156,8 +156,7 @@ fn apply<P: Port>(
         fib_generation: fib.generation,
         now_ms: cx.now_ms,
     };
-    let mut n = 0;
-    for buf in burst.drain(..) {
+    for (n, buf) in burst.drain(..).enumerate() {
         let port = || ports.get(n).copied().unwrap_or(port);
         let left = if which & 1 == 0 {
             match fast::apply(egress, &mut flows.table, &still, n, buf) {
@@ -172,7 +171,6 @@ fn apply<P: Port>(
         if let Some(packet) = left {
             side.push(packet);
         }
-        n += 1;
         which >>= 1;
     }
     if !side.is_empty() {

@@ -9,7 +9,7 @@ use shunt_service::{Adjacency, ServerCounters};
 use shunt_session::{Entry, Key4, Table, Way};
 use shunt_wire::encap::{Outer4, wrap4};
 use shunt_wire::eth::{self, EthernetHeader};
-use shunt_wire::ipv4::{self, Ipv4Header};
+use shunt_wire::ipv4::Ipv4Header;
 use shunt_wire::packet::tcp_flags::{ACK, FIN, RST, SYN};
 use shunt_wire::plain::Frame4;
 use shunt_wire::{protocol, tcp};
@@ -113,8 +113,7 @@ fn serve<const WAY: u8, P: Port>(
         if rewrites {
             entry.record_window(frame.tcp.ack.get(), frame.tcp.window.get());
         } else {
-            let data = u32::from(length) - (ipv4::HEADER_LEN + header) as u32;
-            entry.record_seq(frame.tcp.seq.get().wrapping_add(data));
+            entry.record_seq(frame.tcp.seq.get());
         }
         if full {
             let (number, by) = if reply {

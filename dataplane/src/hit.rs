@@ -33,12 +33,12 @@ pub(crate) fn apply<P: Port>(
     }
     if packet.parsed.kind == Kind::Tcp {
         let plain = packet.parsed.tcp_flags & (SYN | FIN | RST | ACK) == ACK;
-        let Some((seq_end, ack, window)) = numbers(&packet) else {
+        let Some((seq, ack, window)) = numbers(&packet) else {
             return egress.discard(packet.buf, DropReason::Truncated);
         };
         let entry = flows.table.entry_mut(line);
         if plain && entry.is_settled() && !flags.contains(Flags::TOA_PENDING) {
-            entry.record(seq_end, ack, window);
+            entry.record(seq, ack, window);
         } else if let Some(reschedule) = control_segment(egress, flows, &mut packet, line) {
             if reschedule {
                 flows.close(egress, cx, line);
@@ -122,7 +122,7 @@ fn rewrite<P: Port>(
     }
 }
 
-/// Of a TCP segment: the sequence number behind its data, acknowledgement number, window.
+/// Of a TCP segment: sequence number, acknowledgement number, window.
 #[inline(always)]
 fn numbers<B: PacketBuf>(packet: &Packet<B>) -> Option<(u32, u32, u16)> {
     let parsed = &packet.parsed;
@@ -132,10 +132,8 @@ fn numbers<B: PacketBuf>(packet: &Packet<B>) -> Option<(u32, u32, u16)> {
         .get(usize::from(parsed.l4) + 4..)?
         .first_chunk::<12>()?;
     let [s0, s1, s2, s3, a0, a1, a2, a3, _, _, w0, w1] = *header;
-    let seq = u32::from_be_bytes([s0, s1, s2, s3]);
-    let seq_end = seq.wrapping_add(u32::from(parsed.end - parsed.payload));
     Some((
-        seq_end,
+        u32::from_be_bytes([s0, s1, s2, s3]),
         u32::from_be_bytes([a0, a1, a2, a3]),
         u16::from_be_bytes([w0, w1]),
     ))

@@ -484,14 +484,13 @@ impl Entry {
     }
 
     /// What a plain segment in ESTABLISHED leaves behind: its acknowledgement and window, or in a
-    /// one-way session the highest sequence number. `seq_end` is the sequence number behind its
-    /// data.
+    /// one-way session the highest sequence number.
     #[inline(always)]
-    pub fn record(&mut self, seq_end: u32, ack: u32, window: u16) {
+    pub fn record(&mut self, seq: u32, ack: u32, window: u16) {
         if self.is_paired() {
             self.record_window(ack, window);
         } else {
-            self.record_seq(seq_end);
+            self.record_seq(seq);
         }
     }
 
@@ -503,9 +502,9 @@ impl Entry {
 
     /// [`Entry::record`] for a one-way session.
     #[inline(always)]
-    pub fn record_seq(&mut self, seq_end: u32) {
-        if (seq_end.wrapping_sub(self.seq) as i32) > 0 {
-            self.seq = seq_end;
+    pub fn record_seq(&mut self, seq: u32) {
+        if (seq.wrapping_sub(self.seq) as i32) > 0 {
+            self.seq = seq;
         }
     }
 

@@ -120,7 +120,6 @@ pub fn on_segment(table: &mut Table, line: LineNo, s: &Segment) -> Transition {
         (true, false) => Side::Input,
         (true, true) => Side::Output,
     };
-    let seq_end = s.seq.wrapping_add(u32::from(s.payload_len));
     let peer = table.entry(table.peer(line));
     // In the numbers that the peer sees: its acknowledgements are of those.
     let seq = s.seq.wrapping_add(delta);
@@ -160,14 +159,14 @@ pub fn on_segment(table: &mut Table, line: LineNo, s: &Segment) -> Transition {
     if in_window && !stray {
         if paired {
             if s.flags & ACK != 0 {
-                entry.record(seq_end, s.ack, s.window);
+                entry.record(s.seq, s.ack, s.window);
                 entry.set_flag(Flags::WINDOW_KNOWN, true);
             }
         } else if !entry.flags().contains(Flags::WINDOW_KNOWN) || opens {
-            entry.set_highest_seq(seq_end);
+            entry.set_highest_seq(s.seq);
             entry.set_flag(Flags::WINDOW_KNOWN, true);
         } else {
-            entry.record(seq_end, s.ack, s.window);
+            entry.record(s.seq, s.ack, s.window);
         }
     }
     if to != from {
