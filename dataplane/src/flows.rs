@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 use std::sync::Arc;
 
-use shunt_service::{Load, OnRemoved, Protocol, ServerSlot, Status, WorkerId};
+use shunt_service::{Load, OnRemoved, Protocol, ServerSlot, ServiceId, Status, TcpState, WorkerId};
 use shunt_session::{Closed, LineNo, LocalPorts, SessionView, Shards, Table};
 
 use crate::command::{SessionPage, SessionRecord};
@@ -11,9 +11,9 @@ use crate::egress::Egress;
 use crate::io::Port;
 use crate::worker::{Config, Context};
 
-/// Sessions the sweep looks at in one iteration, at most.
-const SWEEP_MOST: u32 = 512;
-/// The sweep comes round to every session about this often, milliseconds.
+/// Places the sweep looks at in one iteration, at most.
+const SWEEP_MOST: u32 = 4096;
+/// The sweep comes round about this often, milliseconds.
 const SWEEP_PERIOD: u32 = 1000;
 
 pub(crate) struct Flows {
@@ -68,7 +68,6 @@ impl Flows {
         if due == 0 {
             return;
         }
-        self.owed -= u64::from(due) * u64::from(SWEEP_PERIOD);
         let Self {
             table,
             ports,
@@ -77,7 +76,7 @@ impl Flows {
             ..
         } = self;
         let before = table.len();
-        table.sweep(
+        let looked = table.sweep(
             cx.now_ms,
             due,
             |view| timeout(cx.config, view),
@@ -87,6 +86,7 @@ impl Flows {
                 egress.counters.sessions_closed.add(1);
             },
         );
+        self.owed -= u64::from(looked) * u64::from(SWEEP_PERIOD);
         if table.len() != before {
             egress.counters.sessions.set(table.len() as u64);
         }
@@ -105,8 +105,17 @@ impl Flows {
         egress.counters.sessions.set(self.table.len() as u64);
     }
 
-    /// Servers may have gone or come back: the sweep judges every session again, quickly.
+    /// A session's state has changed, and with it perhaps its timeout.
+    pub(crate) fn look_again(&mut self, cx: &Context<'_>, line: LineNo) {
+        let (service, protocol, state) = self.table.timeout_key(line);
+        let ms = timeout_of(cx.config, service, protocol, state);
+        self.table.look_again(line, cx.now_ms, ms);
+    }
+
+    /// Timeouts may be others, servers may have gone or come back: the sweep judges every session
+    /// again, quickly.
     pub(crate) fn config_changed(&mut self) {
+        self.table.judge_all();
         self.owed = u64::from(self.table.slots()) * u64::from(SWEEP_PERIOD);
     }
 
@@ -144,12 +153,16 @@ fn record(config: &Config, v: &SessionView) -> SessionRecord {
 
 /// Idle timeout of a session, milliseconds.
 fn timeout(config: &Config, v: &SessionView) -> u32 {
+    timeout_of(config, v.service, v.protocol, v.state)
+}
+
+fn timeout_of(config: &Config, service: ServiceId, protocol: Protocol, state: TcpState) -> u32 {
     let timeouts = config
         .services
-        .by_id(v.service)
+        .by_id(service)
         .map_or(&config.settings.timeouts, |service| &service.timeouts);
-    match v.protocol {
-        Protocol::Tcp => timeouts.of(v.state),
+    match protocol {
+        Protocol::Tcp => timeouts.of(state),
         Protocol::Udp => timeouts.udp,
     }
 }

@@ -39,7 +39,7 @@ pub(crate) fn apply<P: Port>(
         let entry = flows.table.entry_mut(line);
         if plain && entry.is_settled() && !flags.contains(Flags::TOA_PENDING) {
             entry.record(seq, ack, window);
-        } else if let Some(reschedule) = control_segment(egress, flows, &mut packet, line) {
+        } else if let Some(reschedule) = control_segment(egress, flows, cx, &mut packet, line) {
             if reschedule {
                 flows.close(egress, cx, line);
                 return miss::handle(egress, flows, cx, packet);
@@ -92,6 +92,9 @@ fn rewrite<P: Port>(
     let entry = flows.table.entry_mut(line);
     entry.touch(cx.now_ms, length);
     let (slot, reply) = (entry.slot(), entry.is_reply());
+    if entry.wants_fold() {
+        flows.table.fold(line);
+    }
     if let Some(c) = flows.load.counters(flows.id, slot) {
         if reply {
             c.add_out(1, u64::from(length));
@@ -188,6 +191,7 @@ fn unresolved<P: Port>(
 fn control_segment<P: Port>(
     egress: &mut Egress<P>,
     flows: &mut Flows,
+    cx: &Context<'_>,
     packet: &mut Packet<P::Buf>,
     line: LineNo,
 ) -> Option<bool> {
@@ -207,6 +211,9 @@ fn control_segment<P: Port>(
     let transition = shunt_session::on_segment(&mut flows.table, line, &segment);
     if !transition.in_window {
         egress.counters.out_of_window.add(1);
+    }
+    if transition.to != transition.from {
+        flows.look_again(cx, line);
     }
     let active = transition.to.is_active();
     if active != was_active {

@@ -89,12 +89,14 @@ pub struct Polled {
     pub packets: usize,
     /// Commands that were answered.
     pub commands: usize,
+    /// Sessions are judged by a new configuration.
+    pub judging: bool,
 }
 
 impl Polled {
     /// Whether there was nothing to do: the caller may back off.
     pub const fn is_idle(self) -> bool {
-        self.packets == 0 && self.commands == 0
+        self.packets == 0 && self.commands == 0 && !self.judging
     }
 }
 
@@ -213,6 +215,7 @@ impl<P: Port> Worker<P> {
         polled.packets += egress.send_for_kernel(&config.fib, KERNEL_FRAMES);
         announcer.step(egress, &cx, flows.id);
         flows.sweep(egress, &cx);
+        polled.judging = flows.table.is_judging();
         polled.commands = answer_commands(egress, flows, &cx);
         egress.flush();
         egress.counters.iterations.add(1);

@@ -1,5 +1,6 @@
 //! Memory for sessions: one contiguous mapping, cut into chunks that tables take for good. A chunk
-//! holds sessions of one size: their lines first, then their cold parts. Numbers, not pointers,
+//! holds sessions of one size: their lines first, then their cold parts, then when each is to be
+//! looked at again. Numbers, not pointers,
 //! name what is inside, so that the mapping can lie anywhere (and, in a later version, in a file).
 #![allow(unsafe_code, reason = "session arena, see ARCHITECTURE section 1")]
 
@@ -9,6 +10,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 
 use crate::cold::Cold;
+use crate::due::Due;
 
 /// Bytes of a line.
 pub(crate) const LINE: usize = 64;
@@ -55,7 +57,7 @@ impl Class {
 
     /// Sessions of a chunk.
     pub(crate) const fn per_chunk(self) -> u32 {
-        let one = self.lines() as usize * LINE + size_of::<Cold>();
+        let one = self.lines() as usize * LINE + size_of::<Cold>() + size_of::<Due>();
         // One less, so that rounding the cold parts up to a line never runs over.
         (CHUNK_BYTES / one - 1) as u32
     }
@@ -63,6 +65,11 @@ impl Class {
     /// Where the cold parts start, bytes from the start of the chunk.
     const fn cold_offset(self) -> usize {
         self.per_chunk() as usize * self.lines() as usize * LINE
+    }
+
+    /// Where the times to look again start, bytes from the start of the chunk.
+    const fn due_offset(self) -> usize {
+        self.cold_offset() + self.per_chunk() as usize * size_of::<Cold>()
     }
 
     const fn from_number(n: u8) -> Option<Self> {
@@ -80,8 +87,9 @@ const _: () = {
     let mut n = 0;
     while n < Class::ALL.len() {
         let c = Class::ALL[n];
-        let end = c.cold_offset() + c.per_chunk() as usize * size_of::<Cold>();
+        let end = c.due_offset() + c.per_chunk() as usize * size_of::<Due>();
         assert!(end <= CHUNK_BYTES);
+        assert!(c.due_offset().is_multiple_of(align_of::<Due>()));
         n += 1;
     }
 };
@@ -250,11 +258,6 @@ impl Chunks {
         self.classes.len()
     }
 
-    /// Number of chunks.
-    pub(crate) fn len(&self) -> usize {
-        self.owned.len()
-    }
-
     /// First line and class of our n-th chunk.
     pub(crate) fn get(&self, n: usize) -> Option<(u32, Class)> {
         let chunk = *self.owned.get(n)?;
@@ -349,6 +352,33 @@ impl Chunks {
     pub(crate) fn cold_mut(&mut self, line: LineNo) -> &mut Cold {
         // SAFETY: as for `cold`; `&mut self` makes it the only reference.
         unsafe { self.cold_ptr(line).as_mut() }
+    }
+
+    /// The times to look again at the sessions of a chunk of ours, by its first line or any other.
+    fn due_ptr(&self, line: LineNo) -> (NonNull<Due>, usize) {
+        let class = self.class(line);
+        let at = (line.0 >> CHUNK_SHIFT) as usize * CHUNK_BYTES + class.due_offset();
+        // SAFETY: the chunk is ours (`class` has checked), and there are as many times within it as
+        // it has sessions (asserted at compile time).
+        (
+            unsafe { self.base.add(at).cast() },
+            class.per_chunk() as usize,
+        )
+    }
+
+    pub(crate) fn due(&self, line: LineNo) -> &[Due] {
+        let (first, len) = self.due_ptr(line);
+        // SAFETY: the range is right and aligned (asserted at compile time); every bit pattern is a
+        // valid `Due`; `&self` keeps `due_mut` away.
+        unsafe { core::slice::from_raw_parts(first.as_ptr(), len) }
+    }
+
+    pub(crate) fn due_mut(&mut self, line: LineNo) -> &mut Due {
+        let (first, len) = self.due_ptr(line);
+        let within = line.0 & (CHUNK_LINES as u32 - 1);
+        let session = (within / self.class(line).lines()) as usize;
+        // SAFETY: as for `due`; `&mut self` makes it the only reference.
+        unsafe { first.add(session.min(len - 1)).as_mut() }
     }
 
     /// Fetches a line into the cache.

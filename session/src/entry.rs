@@ -20,7 +20,7 @@
 //! | 48 | 4 | last acknowledgement of this direction's sender |
 //! | 52 | 2 | its last window, unscaled |
 //! | 54 | 2 | generation of the forwarding table that the adjacency is of |
-//! | 56 | 8 | packets (28 bits) and bytes (36 bits) not folded into the cold part yet |
+//! | 56 | 8 | packets (24 bits) and bytes (40 bits) not folded into the cold part yet |
 //!
 //! Bytes 8 to 15 are one little-endian word: one load tells whether the key is the packet's and whether
 //! the session is one that plain packets just pass.
@@ -92,12 +92,9 @@ const PAIRED: u8 = 1 << 6;
 /// Bits of the generation in the commit word.
 const GENERATION_BITS: u32 = 8;
 
-/// Bits of the byte counter; the packet counter stands above it.
-const BYTE_BITS: u32 = 36;
-/// Set once either counter has used an eighth of its range: time to fold. The sweep comes round
-/// about once a second; one session would need a hundred million packets, or 60 gigabytes, in that
-/// time to overflow.
-const FOLD: u64 = 0b111 << 61 | 0b111 << (BYTE_BITS - 3);
+/// Bits of the byte counter; the packet counter stands above it. Once the latter's highest bit is
+/// set it is time to fold: the bytes of as many packets of 64 KiB fit.
+const BYTE_BITS: u32 = 40;
 
 /// One direction of a session.
 #[derive(Debug)]
@@ -296,9 +293,11 @@ impl Entry {
     }
 
     /// Works [`Entry::is_plain`] out anew.
+    #[inline(never)]
     fn settle(&mut self) {
         let special = Flags::GONE.union(Flags::TOA_PENDING).union(Flags::KEEP_TTL);
-        let plain = !self.flags().intersects(special)
+        let plain = !self.wants_fold()
+            && !self.flags().intersects(special)
             && (self.protocol() == Protocol::Udp || self.is_settled());
         let bit = u64::from(Flags::PLAIN.0) << FLAGS_SHIFT;
         self.word = if plain {
@@ -310,7 +309,7 @@ impl Entry {
 
     /// Whether a datagram, or a segment without SYN, FIN or RST, needs nothing of this session but
     /// its constant rewrite: its server is there, TTL is decremented, the server knows its
-    /// client, and TCP is settled.
+    /// client, TCP is settled, and the counters have room.
     #[inline(always)]
     pub const fn is_plain(&self) -> bool {
         self.word & (Flags::PLAIN.0 as u64) << FLAGS_SHIFT != 0
@@ -524,16 +523,22 @@ impl Entry {
         self.last_seen
     }
 
-    /// Stamps and counts a packet of `bytes`.
+    /// Stamps and counts a packet of `bytes`. Every few million packets the session is not plain
+    /// for once: the next packet is to find that it [wants to be folded](Entry::wants_fold).
     #[inline(always)]
     pub fn touch(&mut self, now_ms: u32, bytes: u32) {
         self.last_seen = now_ms;
         self.counters = self.counters.wrapping_add(1 << BYTE_BITS | bytes as u64);
+        if self.wants_fold() {
+            // As `settle` would, without a call on the packet path.
+            self.word &= !(u64::from(Flags::PLAIN.0) << FLAGS_SHIFT);
+        }
     }
 
-    /// Whether the counters should be folded into the cold part.
-    pub(crate) const fn wants_fold(&self) -> bool {
-        self.counters & FOLD != 0
+    /// Whether the counters are to be folded into the cold part ([`crate::Table::fold`]).
+    #[inline(always)]
+    pub const fn wants_fold(&self) -> bool {
+        self.counters.cast_signed() < 0
     }
 
     /// Packets and bytes that are not folded yet.
@@ -546,6 +551,7 @@ impl Entry {
 
     pub(crate) fn reset_counters(&mut self) {
         self.counters = 0;
+        self.settle();
     }
 
     pub(crate) fn key4(&self) -> [IpAddr; 2] {

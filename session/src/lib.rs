@@ -8,6 +8,7 @@
 
 mod arena;
 mod cold;
+mod due;
 mod entry;
 mod index;
 mod key;

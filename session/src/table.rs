@@ -1,4 +1,7 @@
-//! The session table of one worker: arena chunks, free lists, index; create, find, sweep, list.
+//! The session table of one worker: arena chunks, free lists, index; create, find, list. The sweep is
+//! in `sweep`.
+
+mod sweep;
 
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
@@ -9,6 +12,7 @@ use shunt_wire::checksum::Delta;
 
 use crate::arena::{Arena, Chunks, Class, LineNo};
 use crate::cold::Cold;
+use crate::due::Due;
 use crate::entry::{Addresses6, Entry, Flags, Immutable};
 use crate::index::Index;
 use crate::key::{self, Hash, Key, Key4, Key6, address_hash};
@@ -161,6 +165,8 @@ pub struct Table {
     generation: u8,
     /// Where the sweep goes on: chunk and session.
     sweep: (usize, u32),
+    /// Places that it judges whether they are due or not.
+    judge: u32,
     refused: u64,
 }
 
@@ -192,6 +198,7 @@ impl Table {
             most: config.sessions as usize,
             generation: 0,
             sweep: (0, 0),
+            judge: 0,
             refused: 0,
         })
     }
@@ -490,7 +497,7 @@ impl Table {
     }
 
     /// Adds an entry's counters to the cold part.
-    fn fold(&mut self, line: LineNo) {
+    pub fn fold(&mut self, line: LineNo) {
         let entry = self.entry_mut(line);
         let (counters, reply) = (entry.counters(), entry.is_reply());
         entry.reset_counters();
@@ -565,6 +572,8 @@ impl Table {
         if new.reply.is_some() {
             self.entry(LineNo(line.0 ^ 1)).commit(generation);
         }
+        // Whoever knows its timeout gives it another time; who does not, the sweep asks.
+        *self.chunks.due_mut(line) = Due::now(now_ms);
         self.sessions += 1;
         Ok(line)
     }
@@ -765,44 +774,6 @@ impl Table {
             (chunk, session + 1)
         } else {
             (chunk + 1, 0)
-        }
-    }
-
-    /// Looks at `budget` places, from where it left off: ends the sessions that were idle for
-    /// longer than `timeout` gives in milliseconds, and notes whose server is `gone`.
-    pub fn sweep(
-        &mut self,
-        now_ms: u32,
-        budget: u32,
-        timeout: impl Fn(&SessionView) -> u32,
-        gone: impl Fn(&SessionView) -> bool,
-        mut closed: impl FnMut(&Closed),
-    ) {
-        for _ in 0..budget {
-            if self.sweep.0 >= self.chunks.len() {
-                self.sweep = (0, 0);
-            }
-            let Some(line) = self.place(self.sweep.0, self.sweep.1) else {
-                return;
-            };
-            self.sweep = self.next_place(self.sweep);
-            if self.entry(line).generation() == 0 {
-                continue;
-            }
-            let view = self.view(line, Some(now_ms));
-            if view.idle_ms >= timeout(&view) {
-                closed(&self.remove(line));
-                continue;
-            }
-            for l in [line, self.peer(line)] {
-                if self.entry(l).wants_fold() {
-                    self.fold(l);
-                }
-            }
-            let gone = gone(&view);
-            if gone != self.entry(line).flags().contains(Flags::GONE) {
-                self.set_gone(line, gone);
-            }
         }
     }
 

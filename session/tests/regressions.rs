@@ -233,3 +233,32 @@ fn a_resting_port_is_passed_over() {
     assert_eq!(take(&mut ports, 2000), Some(all[1]));
     assert_eq!(take(&mut ports, 2000), None);
 }
+
+/// Millions of packets between two looks of the sweep: the counters in the line are folded in time,
+/// and nothing is lost of what was counted.
+#[test]
+#[cfg_attr(miri, ignore = "millions of packets")]
+fn counters_are_folded_before_they_overflow() {
+    const PACKETS: u64 = 20_000_000;
+    let mut table = table(16);
+    let new = session(&flow(Protocol::Udp, false, 1, 1), Mode::Dr, 2000);
+    let line = table.insert(&new, 0).expect("room");
+    assert!(table.entry(line).is_plain());
+    let mut folds = 0;
+    for _ in 0..PACKETS {
+        table.entry_mut(line).touch(5, 65_535);
+        let entry = table.entry(line);
+        assert_eq!(entry.is_plain(), !entry.wants_fold());
+        if entry.wants_fold() {
+            table.fold(line);
+            folds += 1;
+        }
+    }
+    assert_eq!(folds, 2);
+    assert!(table.entry(line).is_plain());
+    let closed = table.remove(line);
+    assert_eq!(
+        (closed.packets_in, closed.bytes_in),
+        (PACKETS, PACKETS * 65_535)
+    );
+}

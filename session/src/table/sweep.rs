@@ -1,0 +1,116 @@
+//! The sweep: it ends idle sessions, a bounded number of places at a time. It reads the times to look
+//! again, and of sessions only those whose time has come.
+
+use shunt_service::{Protocol, ServiceId, TcpState};
+
+use super::{Closed, SessionView, Table};
+use crate::arena::LineNo;
+use crate::due::Due;
+use crate::entry::Flags;
+
+/// Sessions that one call judges, at most: each may be a line from memory.
+const JUDGED: u32 = 32;
+/// Places that are compared at once.
+const BLOCK: u32 = 64;
+
+impl Table {
+    /// The session's timeout is `ms` from now on, or it was seen at `now_ms` and that is long before.
+    pub fn look_again(&mut self, line: LineNo, now_ms: u32, ms: u32) {
+        *self.chunks.due_mut(line) = Due::after(now_ms, ms);
+    }
+
+    /// What a session's timeout depends on.
+    pub fn timeout_key(&self, line: LineNo) -> (ServiceId, Protocol, TcpState) {
+        let entry = self.entry(line);
+        (self.cold(line).service(), entry.protocol(), entry.state())
+    }
+
+    /// Timeouts or servers may have changed: the next round of the sweep judges every session.
+    pub fn judge_all(&mut self) {
+        self.judge = self.slots();
+    }
+
+    /// Whether such a round is under way.
+    pub fn is_judging(&self) -> bool {
+        self.judge > 0
+    }
+
+    /// Looks at `budget` places, from where it left off: ends the sessions that were idle for
+    /// longer than `timeout` gives in milliseconds, up to 256 ms late, and in a round after
+    /// [`Table::judge_all`] notes whose server is `gone`. Stops early when many were judged.
+    ///
+    /// Returns the number of places that it has looked at.
+    pub fn sweep(
+        &mut self,
+        now_ms: u32,
+        budget: u32,
+        timeout: impl Fn(&SessionView) -> u32,
+        gone: impl Fn(&SessionView) -> bool,
+        mut closed: impl FnMut(&Closed),
+    ) -> u32 {
+        let now = Due::now(now_ms);
+        let (mut looked, mut judged) = (0, 0);
+        while looked < budget && judged < JUDGED {
+            if self.sweep.0 >= self.used.len() {
+                self.sweep = (0, 0);
+            }
+            let (chunk, from) = self.sweep;
+            let (Some((first, class)), Some(&used)) =
+                (self.chunks.get(chunk), self.used.get(chunk))
+            else {
+                break;
+            };
+            let to = used.min(from + BLOCK.min(budget - looked));
+            let all = self.judge > 0;
+            let due = &self.chunks.due(LineNo(first))[from as usize..to as usize];
+            // One compare for many places (a fold, which the compiler turns into vector
+            // instructions): in most blocks nobody's time has come.
+            let any = all || due.iter().fold(false, |any, d| any | d.has_come(now));
+            let mut at = if any { from } else { to };
+            while at < to && judged < JUDGED {
+                let line = LineNo(first + at * class.lines());
+                if all || self.chunks.due(line)[at as usize].has_come(now) {
+                    judged += 1;
+                    self.judge_one(line, now_ms, all, &timeout, &gone, &mut closed);
+                }
+                at += 1;
+            }
+            looked += at - from;
+            self.judge -= self.judge.min(at - from);
+            self.sweep = if at < used {
+                (chunk, at)
+            } else {
+                (chunk + 1, 0)
+            };
+        }
+        looked
+    }
+
+    fn judge_one(
+        &mut self,
+        line: LineNo,
+        now_ms: u32,
+        all: bool,
+        timeout: &impl Fn(&SessionView) -> u32,
+        gone: &impl Fn(&SessionView) -> bool,
+        closed: &mut impl FnMut(&Closed),
+    ) {
+        if self.entry(line).generation() == 0 {
+            // Nobody is here; whoever comes brings a time of its own.
+            return self.look_again(line, now_ms, u32::MAX);
+        }
+        let view = self.view(line, Some(now_ms));
+        let most = timeout(&view);
+        if view.idle_ms >= most {
+            closed(&self.remove(line));
+            return;
+        }
+        self.look_again(line, now_ms, most - view.idle_ms);
+        if all {
+            let gone = gone(&view);
+            if gone != self.entry(line).flags().contains(Flags::GONE) {
+                self.set_gone(line, gone);
+            }
+        }
+    }
+}
