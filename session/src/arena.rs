@@ -304,16 +304,16 @@ impl Chunks {
         unsafe { self.base.add(line.0 as usize * LINE).cast::<T>().as_mut() }
     }
 
-    /// [`Chunks::line_mut`] for a number that needs no check.
+    /// Where a line lies, for a number that needs no check.
     ///
     /// # Safety
     /// - `line` belongs to one of our chunks.
     #[inline(always)]
-    pub(crate) unsafe fn own_line_mut<T>(&mut self, line: u32) -> &mut T {
+    pub(crate) unsafe fn own_line<T>(&self, line: u32) -> NonNull<T> {
         const { assert!(size_of::<T>() == LINE && align_of::<T>() <= LINE) };
         debug_assert!(self.is_own(line));
-        // SAFETY: as for `line_mut`, the caller stands for the check.
-        unsafe { self.base.add(line as usize * LINE).cast().as_mut() }
+        // SAFETY: our chunks lie in the mapping.
+        unsafe { self.base.add(line as usize * LINE).cast() }
     }
 
     #[inline(always)]

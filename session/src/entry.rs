@@ -198,6 +198,26 @@ pub(crate) struct Immutable {
 }
 
 impl Entry {
+    /// An entry of no session.
+    pub(crate) const fn free() -> Self {
+        Self {
+            addrs: 0,
+            word: (FREE as u64) << SHAPE_SHIFT,
+            new_addrs: [[0; 4]; 2],
+            new_ports: [[0; 2]; 2],
+            ip_delta: 0,
+            l4_delta: 0,
+            adjacency: 0,
+            slot_generation: AtomicU32::new(0),
+            last_seen: 0,
+            seq: 0,
+            ack: 0,
+            window: 0,
+            adjacency_generation: 0,
+            counters: 0,
+        }
+    }
+
     /// Writes all of a free entry but the generation, which commits it.
     pub(crate) fn write(
         &mut self,

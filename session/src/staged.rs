@@ -6,30 +6,36 @@
     reason = "index and arena without their checks, see ARCHITECTURE section 1"
 )]
 
+use core::ptr::NonNull;
+
 use crate::arena::Chunks;
 use crate::entry::Entry;
 use crate::index::Index;
 
 /// Packets of a burst, at most; a power of two.
 const BURST: usize = 64;
-/// No line has this number: an arena has no more than `u32::MAX`.
-const NONE: u32 = u32::MAX;
+
+/// Stands where no entry was found; no key is its.
+static NOBODY: Entry = Entry::free();
 
 /// Where the packets of a burst are with their lookups.
 #[derive(Debug)]
 pub(crate) struct Staged {
     homes: [u32; BURST],
     tags: [u16; BURST],
-    lines: [u32; BURST],
+    entries: [NonNull<Entry>; BURST],
 }
+
+// SAFETY: the pointers are only used together with the chunks that they point into.
+unsafe impl Send for Staged {}
 
 impl Staged {
     /// Nothing is staged: the first bucket and no tag.
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             homes: [0; BURST],
             tags: [u16::MAX >> 1; BURST],
-            lines: [NONE; BURST],
+            entries: [NonNull::from(&NOBODY); BURST],
         }
     }
 
@@ -55,9 +61,14 @@ impl Staged {
         for n in 0..count.min(BURST) {
             // SAFETY: the index gave this number to `set`, or it is the first one.
             let line = unsafe { index.candidate_in(self.homes[n], self.tags[n]) };
-            let line = line.unwrap_or(NONE);
-            self.lines[n] = line;
-            chunks.prefetch(line);
+            self.entries[n] = match line {
+                Some(line) => {
+                    chunks.prefetch(line);
+                    // SAFETY: the caller stands for the line.
+                    unsafe { chunks.own_line(line) }
+                }
+                None => NonNull::from(&NOBODY),
+            };
         }
     }
 
@@ -65,16 +76,28 @@ impl Staged {
     ///
     /// # Safety
     /// - As for [`Staged::look_up`].
-    pub(crate) unsafe fn replace(&mut self, n: usize, line: u32) {
-        self.lines[n % BURST] = line;
+    pub(crate) unsafe fn replace(&mut self, n: usize, line: u32, chunks: &Chunks) {
+        // SAFETY: the caller stands for the line.
+        self.entries[n % BURST] = unsafe { chunks.own_line(line) };
     }
 
-    /// The entry that was picked for the n-th packet.
+    /// The entry that was picked for the n-th packet, if it is of this key.
     #[inline(always)]
-    pub(crate) fn entry_mut<'a>(&self, n: usize, chunks: &'a mut Chunks) -> Option<&'a mut Entry> {
-        let line = self.lines[n % BURST];
-        // SAFETY: who called `look_up` or `replace` has promised that the line belongs to `chunks`,
-        // which never give a line away.
-        (line != NONE).then(|| unsafe { chunks.own_line_mut(line) })
+    pub(crate) fn entry_mut<'a>(
+        &self,
+        n: usize,
+        (addrs, word): (u64, u64),
+        _chunks: &'a mut Chunks,
+    ) -> Option<&'a mut Entry> {
+        let mut entry = self.entries[n % BURST];
+        // SAFETY: the line belongs to the chunks that are borrowed, as whoever called `look_up` or
+        // `replace` has promised, and they never give a line away; or it is `NOBODY`. Any bytes are
+        // a valid entry.
+        if !unsafe { entry.as_ref() }.matches(addrs, word) {
+            return None;
+        }
+        // SAFETY: as above; it is not `NOBODY`, which has no key, and with the chunks borrowed
+        // mutably this is the only reference.
+        Some(unsafe { entry.as_mut() })
     }
 }

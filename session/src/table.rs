@@ -324,8 +324,8 @@ impl Table {
     /// not say that there is none: see [`Table::find_staged4`].
     #[inline(always)]
     pub fn staged4(&mut self, n: usize, key: &Key4) -> Option<&mut Entry> {
-        let entry = self.staged.entry_mut(n, &mut self.chunks)?;
-        entry.matches(key.addrs, key.word()).then_some(entry)
+        let key = (key.addrs, key.word());
+        self.staged.entry_mut(n, key, &mut self.chunks)
     }
 
     /// Looks everywhere for the key of the n-th packet, which [`Table::staged4`] did not give. It
@@ -336,7 +336,7 @@ impl Table {
     pub fn find_staged4(&mut self, n: usize, key: &Key4) -> Option<LineNo> {
         let line = self.find4(self.hash4(key), None, key)?;
         // SAFETY: it is a line of our index.
-        unsafe { self.staged.replace(n, line.0) };
+        unsafe { self.staged.replace(n, line.0, &self.chunks) };
         Some(line)
     }
 
