@@ -11,9 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use shunt_dataplane::command::{
-    Command, MailboxPeer, Reply, SessionPage, SessionRecord, mailbox,
-};
+use shunt_dataplane::command::{Command, MailboxPeer, Reply, SessionPage, SessionRecord, mailbox};
 use shunt_dataplane::counters::{DropReason, WorkerCounters};
 use shunt_dataplane::io::{MirrorFrame, MirrorPeer, mirror_queues};
 use shunt_dataplane::share::{SharedPort, share};
@@ -411,7 +409,10 @@ impl Director {
             ..SessionPage::default()
         };
         let control = &mut self.mailboxes[worker];
-        control.commands.push(Command::Sessions(Box::new(page))).unwrap();
+        control
+            .commands
+            .push(Command::Sessions(Box::new(page)))
+            .unwrap();
         self.settle();
         let Reply::Sessions(page) = self.mailboxes[worker].replies.pop().unwrap();
         assert_eq!(page.next, None, "one page takes them all");
@@ -420,7 +421,9 @@ impl Director {
 
     /// The sessions of all workers.
     pub fn list(&mut self) -> Vec<SessionRecord> {
-        (0..self.workers.len()).flat_map(|w| self.list_of(w)).collect()
+        (0..self.workers.len())
+            .flat_map(|w| self.list_of(w))
+            .collect()
     }
 
     /// Live sessions over all workers.
