@@ -6,6 +6,8 @@
     reason = "a module of several test binaries"
 )]
 
+pub mod icmp;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -476,7 +478,8 @@ pub fn udp(src: &str, dst: &str) -> PacketBuilder {
     PacketBuilder::udp(src, dst).macs(port_mac(0), from_mac(src.ip()))
 }
 
-fn from_mac(src: IpAddr) -> [u8; 6] {
+/// MAC of the neighbour that packets from `src` come by.
+pub fn from_mac(src: IpAddr) -> [u8; 6] {
     let on_link = match src {
         IpAddr::V4(a) => a.octets().starts_with(&[172, 16, 1]),
         IpAddr::V6(a) => a.octets().starts_with(&[0xfd, 0, 0, 1]),
