@@ -7,6 +7,7 @@
 )]
 
 pub mod icmp;
+pub mod servers;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
