@@ -273,6 +273,63 @@ fn thresholds_shut_and_open_a_server() {
 }
 
 #[test]
+fn a_full_server_opens_below_its_lower_threshold() {
+    Two::each(
+        Protocol::Tcp,
+        |_| {},
+        |mut two| {
+            two.change(|list| {
+                list.truncate(1);
+                (list[0].upper, list[0].lower) = (4, 2);
+            });
+            let clients: Vec<String> = (1..=4)
+                .map(|n| match two.v6 {
+                    1 => format!("[2001:db8:2::{n}]:6000"),
+                    _ => format!("10.0.2.{n}:6000"),
+                })
+                .collect();
+            let server = two.open(&clients[0]).0;
+            clients[1..].iter().for_each(|c| drop(two.open(c)));
+            let held = |two: &Two| two.d.load.sessions(two.slot(server));
+            for (client, opens) in clients.iter().zip([false, false, true]) {
+                assert!(
+                    !two.d.send(&two.request(client).frame()).is_empty(),
+                    "old ones go on"
+                );
+                two.d
+                    .forward(&tcp(client, VIP[two.v6]).flags(RST).seq(109).frame());
+                two.d.advance(11_500);
+                let before = held(&two);
+                knock(&mut two, before as u8);
+                assert_eq!(
+                    held(&two) > before,
+                    opens,
+                    "{before} of 4, lower threshold 2"
+                );
+            }
+        },
+    );
+}
+
+#[test]
+fn a_limit_that_was_lowered_holds_at_once() {
+    Two::each(
+        Protocol::Udp,
+        |s| s.no_server = NoServer::Reset,
+        |mut two| {
+            (0..6).for_each(|n| drop(knock(&mut two, n)));
+            // Neither is marked as overloaded: that is judged when a session comes.
+            two.change(|list| list.iter_mut().for_each(|s| s.upper = 2));
+            assert_eq!(knock(&mut two, 7), NOTHING);
+            assert_eq!(two.d.drops(), [("server-limit", 1)]);
+            let held = [0, 1].map(|s| two.d.load.sessions(two.slot(s)));
+            assert_eq!(held, [3, 3], "nothing is held for the refused one");
+            assert_eq!(two.d.sessions(), 6);
+        },
+    );
+}
+
+#[test]
 fn a_full_table_refuses_new_sessions_and_keeps_the_old() {
     for protocol in BOTH {
         for mode in Mode::ALL {

@@ -6,12 +6,13 @@
     reason = "a module of several test binaries"
 )]
 
+mod frames;
 pub mod icmp;
 pub mod servers;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use ipnet::IpNet;
 use shunt_dataplane::command::{Command, MailboxPeer, Reply, SessionPage, SessionRecord, mailbox};
@@ -24,21 +25,8 @@ use shunt_service::publish::{self, Publisher};
 use shunt_service::*;
 use shunt_session::{Arena, Shards, Table, TableConfig};
 use shunt_sim::{PortSetup, SimBuf, SimPool, SimPort, SimWire, port};
-use shunt_wire::build::PacketBuilder;
 
-/// MACs of the director's ports, by number.
-pub fn port_mac(port: u8) -> [u8; 6] {
-    [2, 0, 0, 0, 0, port]
-}
-
-/// MAC of a neighbour: its address's last byte.
-pub fn mac_of(addr: IpAddr) -> [u8; 6] {
-    let last = match addr {
-        IpAddr::V4(a) => a.octets()[3],
-        IpAddr::V6(a) => a.octets()[15],
-    };
-    [2, 0, if addr.is_ipv4() { 4 } else { 6 }, 0, 0, last]
-}
+pub use frames::*;
 
 /// What a test sets up.
 pub struct Plan {
@@ -68,6 +56,14 @@ pub struct Plan {
 
 pub fn addr(s: &str) -> IpAddr {
     s.parse().unwrap()
+}
+
+/// The table is made once: it takes a while.
+static SHARDS: LazyLock<Shards> = LazyLock::new(Shards::default);
+
+/// Shard of a client's sessions.
+pub fn shard_of(client: &str) -> u8 {
+    SHARDS.shard(sock(client).ip(), sock(client).port())
 }
 
 pub fn sock(s: &str) -> SocketAddr {
@@ -266,7 +262,7 @@ impl Plan {
                 ports,
                 config,
                 table: Table::new(Arc::clone(&arena), table).unwrap(),
-                shards: Shards::default(),
+                shards: SHARDS.clone(),
                 isn_secret: [3, 4],
                 load: Arc::clone(&load),
                 counters: c,
@@ -465,30 +461,4 @@ impl Director {
     pub fn kernel_frames(&mut self) -> Vec<Vec<u8>> {
         self.mirrored().iter().map(|f| f.buf.to_vec()).collect()
     }
-}
-
-/// A client's TCP segment to a VIP, as the router puts it on the wire.
-pub fn tcp(src: &str, dst: &str) -> PacketBuilder {
-    let (src, dst) = (sock(src), sock(dst));
-    PacketBuilder::tcp(src, dst).macs(port_mac(0), from_mac(src.ip()))
-}
-
-/// A UDP datagram likewise.
-pub fn udp(src: &str, dst: &str) -> PacketBuilder {
-    let (src, dst) = (sock(src), sock(dst));
-    PacketBuilder::udp(src, dst).macs(port_mac(0), from_mac(src.ip()))
-}
-
-/// MAC of the neighbour that packets from `src` come by.
-pub fn from_mac(src: IpAddr) -> [u8; 6] {
-    let on_link = match src {
-        IpAddr::V4(a) => a.octets().starts_with(&[172, 16, 1]),
-        IpAddr::V6(a) => a.octets().starts_with(&[0xfd, 0, 0, 1]),
-    };
-    let router = if src.is_ipv4() {
-        "172.16.1.200"
-    } else {
-        "fd00:1::200"
-    };
-    mac_of(if on_link { src } else { addr(router) })
 }
