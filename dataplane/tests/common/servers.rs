@@ -120,10 +120,9 @@ impl Two {
 
     /// The server that a frame is on its way to, by its MAC.
     pub fn server_of(&self, frame: &[u8]) -> usize {
-        let is = |s: &&str| frame[..6] == mac_of(sock(s).ip());
         SERVERS[self.v6]
             .iter()
-            .position(|s| is(&s))
+            .position(|s| frame[..6] == mac_of(sock(s).ip()))
             .expect("a frame for a server")
     }
 
