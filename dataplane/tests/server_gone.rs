@@ -54,6 +54,17 @@ fn goes_on(two: &mut Two, server: usize, local: &str) {
     }
 }
 
+/// The server's packets are dropped, the session waits for the client's next.
+fn is_unheard(two: &mut Two, server: usize, local: &str) {
+    let Some(reply) = two.reply(server, local) else {
+        return;
+    };
+    let before = two.d.dropped("server-gone");
+    assert_eq!(two.d.send(&reply.frame()), NOTHING, "{:?}", two.mode);
+    assert_eq!(two.d.dropped("server-gone"), before + 1);
+    assert_eq!((two.d.sessions(), two.d.mirrored().len()), (1, 0));
+}
+
 /// A new client gets the other server.
 fn others_get_the_other(two: &mut Two, server: usize) {
     let (got, _) = two.open(OTHER[two.v6]);
@@ -156,13 +167,7 @@ fn reset_tells_the_client_at_its_next_segment() {
         OnRemoved::Reset,
         Unknown::Drop,
         |two, server, local| {
-            if let Some(reply) = two.reply(server, local) {
-                assert_eq!(
-                    two.d.send(&reply.frame()),
-                    NOTHING,
-                    "the server is not heard any more"
-                );
-            }
+            is_unheard(two, server, local);
             assert_eq!(two.d.sessions(), 1);
             let client = CLIENT[two.v6];
             let out = two.d.forward(&two.request(client).frame());
@@ -212,19 +217,31 @@ fn a_server_that_was_away_for_a_moment_resets_nobody() {
 }
 
 #[test]
+fn a_server_that_returns_between_two_packets_is_gone_on_to_at_once() {
+    for policy in [OnRemoved::Reset, OnRemoved::Hold, OnRemoved::Reschedule] {
+        Two::each(
+            Protocol::Tcp,
+            |s| s.on_down = policy,
+            |mut two| {
+                let (server, local) = two.open(CLIENT[two.v6]);
+                two.set_status(server, Status::Down);
+                // Taken up in the same iteration as the packet, before any sweep.
+                two.change_only(|list| list.iter_mut().for_each(|s| s.status = Status::Up));
+                goes_on(&mut two, server, &local);
+                assert_eq!(two.d.dropped_in_all(), 0, "{policy:?} {:?}", two.mode);
+            },
+        );
+    }
+}
+
+#[test]
 fn reschedule_moves_a_connection_where_the_service_takes_up_unknown_ones() {
     gone(
         Protocol::Tcp,
         OnRemoved::Reschedule,
         Unknown::Schedule,
         |two, server, local| {
-            if let Some(reply) = two.reply(server, local) {
-                assert_eq!(
-                    two.d.send(&reply.frame()),
-                    NOTHING,
-                    "the server is not heard any more"
-                );
-            }
+            is_unheard(two, server, local);
             let out = two.d.forward(&two.request(CLIENT[two.v6]).frame());
             assert_eq!(two.server_of(&out), 1 - server, "{:?}", two.mode);
             assert_eq!(two.d.sessions(), 1);
@@ -277,9 +294,7 @@ fn udp_moves_on_unless_it_is_held() {
             policy,
             Unknown::Reset,
             |two, server, local| {
-                if let Some(reply) = two.reply(server, local) {
-                    assert_eq!(two.d.send(&reply.frame()), NOTHING, "{policy:?}");
-                }
+                is_unheard(two, server, local);
                 for _ in 0..2 {
                     let out = two.d.forward(&two.request(CLIENT[two.v6]).frame());
                     assert_eq!(two.server_of(&out), 1 - server, "{policy:?} {:?}", two.mode);

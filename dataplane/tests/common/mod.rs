@@ -430,8 +430,14 @@ impl Director {
         self.counters.iter().map(|c| c.sessions.get()).sum()
     }
 
-    /// Publishes the plan anew.
+    /// Publishes the plan anew, and lets the workers take it up.
     pub fn publish(&mut self, change: impl FnOnce(&mut Plan), generation: u16) {
+        self.publish_only(change, generation);
+        self.settle();
+    }
+
+    /// Publishes the plan anew; no worker has polled since.
+    pub fn publish_only(&mut self, change: impl FnOnce(&mut Plan), generation: u16) {
         change(&mut self.plan);
         let old = self.publisher.current();
         let config = Config {
@@ -444,7 +450,6 @@ impl Director {
             settings: Arc::clone(&old.settings),
         };
         self.publisher.publish(config);
-        self.settle();
     }
 
     /// What went up to the kernel, what is urgent first, as the mirror thread takes it.

@@ -128,19 +128,22 @@ impl Two {
 
     /// Changes the service as control does, and lets the workers' sweeps notice.
     pub fn change(&mut self, f: impl FnOnce(&mut Vec<RealServer>)) {
-        self.d.publish(
-            |plan| {
-                let s = &mut plan.services[0];
-                let mut list = s.servers.as_slice().to_vec();
-                f(&mut list);
-                s.servers = Servers::newest_first(list);
-                let before = s.scheduler.as_ref();
-                let built = build("rr", &Flags::default(), &s.servers, Some(before));
-                s.scheduler = built.unwrap();
-            },
-            1,
-        );
+        self.change_only(f);
         self.d.advance(100);
+    }
+
+    /// Changes the service; no worker has polled since.
+    pub fn change_only(&mut self, f: impl FnOnce(&mut Vec<RealServer>)) {
+        let change = |plan: &mut Plan| {
+            let s = &mut plan.services[0];
+            let mut list = s.servers.as_slice().to_vec();
+            f(&mut list);
+            s.servers = Servers::newest_first(list);
+            let before = s.scheduler.as_ref();
+            let built = build("rr", &Flags::default(), &s.servers, Some(before));
+            s.scheduler = built.unwrap();
+        };
+        self.d.publish_only(change, 1);
     }
 
     /// A health check says that a server is down, or up again.
