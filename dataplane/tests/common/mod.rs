@@ -6,35 +6,27 @@
     reason = "a module of several test binaries"
 )]
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+mod frames;
+pub mod icmp;
+pub mod servers;
 
-use hashbrown::HashMap;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, LazyLock};
+
 use ipnet::IpNet;
-use shunt_dataplane::command::{MailboxPeer, mailbox};
-use shunt_dataplane::counters::WorkerCounters;
-use shunt_dataplane::io::{MirrorPeer, mirror_queues};
+use shunt_dataplane::command::{Command, MailboxPeer, Reply, SessionPage, SessionRecord, mailbox};
+use shunt_dataplane::counters::{DropReason, WorkerCounters};
+use shunt_dataplane::io::{MirrorFrame, MirrorPeer, mirror_queues};
+use shunt_dataplane::share::{SharedPort, share};
 use shunt_dataplane::worker::{Config, Setup, Worker, hand_over_rings};
 use shunt_scheduler::{Flags, Scheduler, build};
 use shunt_service::publish::{self, Publisher};
 use shunt_service::*;
 use shunt_session::{Arena, Shards, Table, TableConfig};
 use shunt_sim::{PortSetup, SimBuf, SimPool, SimPort, SimWire, port};
-use shunt_wire::build::PacketBuilder;
 
-/// MACs of the director's ports, by number.
-pub fn port_mac(port: u8) -> [u8; 6] {
-    [2, 0, 0, 0, 0, port]
-}
-
-/// MAC of a neighbour: its address's last byte.
-pub fn mac_of(addr: IpAddr) -> [u8; 6] {
-    let last = match addr {
-        IpAddr::V4(a) => a.octets()[3],
-        IpAddr::V6(a) => a.octets()[15],
-    };
-    [2, 0, if addr.is_ipv4() { 4 } else { 6 }, 0, 0, last]
-}
+pub use frames::*;
 
 /// What a test sets up.
 pub struct Plan {
@@ -49,10 +41,29 @@ pub struct Plan {
     pub vlan: Option<u16>,
     pub sessions: u32,
     pub setup: PortSetup,
+    /// Queues of each port; workers without one share (`shunt_dataplane::share`). `None`: one for
+    /// each worker.
+    pub queues: Option<usize>,
+    /// Packets a ring between two workers holds.
+    pub hand_over: usize,
+    /// Frames a ring between a worker and the mirror thread holds.
+    pub mirror: usize,
+    /// Instead of the defaults for so many workers.
+    pub settings: Option<Settings>,
+    /// Instead of the network that the fields above describe.
+    pub network: Option<Fib>,
 }
 
 pub fn addr(s: &str) -> IpAddr {
     s.parse().unwrap()
+}
+
+/// The table is made once: it takes a while.
+static SHARDS: LazyLock<Shards> = LazyLock::new(Shards::default);
+
+/// Shard of a client's sessions.
+pub fn shard_of(client: &str) -> u8 {
+    SHARDS.shard(sock(client).ip(), sock(client).port())
 }
 
 pub fn sock(s: &str) -> SocketAddr {
@@ -145,12 +156,23 @@ impl Default for Plan {
             vlan: None,
             sessions: 4096,
             setup: PortSetup::default(),
+            queues: None,
+            hand_over: 256,
+            mirror: 256,
+            settings: None,
+            network: None,
         }
     }
 }
 
 impl Plan {
     pub fn fib(&self, generation: u16) -> Fib {
+        if let Some(network) = &self.network {
+            return Fib {
+                generation,
+                ..network.clone()
+            };
+        }
         let mut fib = Fib {
             generation,
             ..Fib::default()
@@ -194,30 +216,38 @@ impl Plan {
     }
 
     pub fn start(self) -> Director {
+        let settings = self.settings.clone();
         let config = Config {
             generation: 1,
             services: Arc::new(Services::new(self.services.clone(), self.retired.clone())),
             fib: Arc::new(self.fib(1)),
-            settings: Arc::new(Settings::for_workers(self.workers)),
+            settings: Arc::new(settings.unwrap_or_else(|| Settings::for_workers(self.workers))),
         };
-        let (publisher, readers) = publish::channel(config, usize::from(self.workers));
+        let count = usize::from(self.workers);
+        let (publisher, readers) = publish::channel(config, count);
         let load = Arc::new(Load::new(self.workers, 1024));
         let pool = SimPool::new(8192);
-        let mut workers = Vec::new();
-        let mut wires = HashMap::new();
-        let mut mirrors = Vec::new();
-        let mut mailboxes = Vec::new();
-        let mut counters = Vec::new();
-        let arena = Arena::new(self.sessions, u32::from(self.workers)).unwrap();
-        let rings = hand_over_rings(usize::from(self.workers), 256);
-        for (n, (config, hand_over)) in readers.into_iter().zip(rings).enumerate() {
-            let mut ports = Vec::new();
-            for p in 0..self.ports {
-                let (sim, wire) = port(self.setup.clone(), pool.clone());
-                ports.push(sim);
-                wires.insert((n, p), wire);
+        let mut wires = BTreeMap::new();
+        let mut ports: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
+        for p in 0..self.ports {
+            let queues = (0..self.queues.unwrap_or(count))
+                .map(|queue| {
+                    let (sim, wire) = port(self.setup.clone(), pool.clone());
+                    wires.insert((queue, p), wire);
+                    sim
+                })
+                .collect();
+            for (mine, shared) in ports.iter_mut().zip(share(queues, count, &pool)) {
+                mine.push(shared);
             }
-            let (mirror, peer) = mirror_queues(256);
+        }
+        let arena = Arena::new(self.sessions, u32::from(self.workers)).unwrap();
+        let rings = hand_over_rings(count, self.hand_over);
+        let parts = readers.into_iter().zip(rings).zip(ports);
+        let (mut workers, mut mirrors) = (Vec::new(), Vec::new());
+        let (mut mailboxes, mut counters) = (Vec::new(), Vec::new());
+        for (n, ((config, hand_over), ports)) in parts.enumerate() {
+            let (mirror, peer) = mirror_queues(self.mirror);
             mirrors.push(peer);
             let (mailbox, control) = mailbox(8, 64);
             mailboxes.push(control);
@@ -232,7 +262,7 @@ impl Plan {
                 ports,
                 config,
                 table: Table::new(Arc::clone(&arena), table).unwrap(),
-                shards: Shards::default(),
+                shards: SHARDS.clone(),
                 isn_secret: [3, 4],
                 load: Arc::clone(&load),
                 counters: c,
@@ -262,8 +292,9 @@ pub struct Director {
     pub publisher: Publisher<Config>,
     pub load: Arc<Load>,
     pub pool: SimPool,
-    pub workers: Vec<Worker<SimPort>>,
-    pub wires: HashMap<(usize, u8), SimWire>,
+    pub workers: Vec<Worker<SharedPort<SimPort, SimPool>>>,
+    /// By queue and port.
+    pub wires: BTreeMap<(usize, u8), SimWire>,
     pub mirrors: Vec<MirrorPeer<SimBuf>>,
     pub mailboxes: Vec<MailboxPeer>,
     pub counters: Vec<Arc<WorkerCounters>>,
@@ -303,17 +334,28 @@ impl Director {
         out.remove(0)
     }
 
-    /// Polls until no worker has anything to do; conservation is checked after every iteration.
+    /// One iteration of every worker; conservation is checked after each. Returns whether there
+    /// was nothing to do.
+    pub fn poll(&mut self) -> bool {
+        let mut idle = true;
+        for n in 0..self.workers.len() {
+            idle &= self.poll_one(n);
+        }
+        idle
+    }
+
+    /// One iteration of one worker.
+    pub fn poll_one(&mut self, n: usize) -> bool {
+        let idle = self.workers[n].poll(self.now).is_idle();
+        let lost = self.counters[n].unaccounted();
+        assert_eq!(lost, 0, "worker {n}: {:?}", self.drops());
+        idle
+    }
+
+    /// Polls until no worker has anything to do.
     pub fn settle(&mut self) {
         for _ in 0..64 {
-            let mut idle = true;
-            for w in &mut self.workers {
-                idle &= w.poll(self.now).is_idle();
-            }
-            for (n, c) in self.counters.iter().enumerate() {
-                assert_eq!(c.unaccounted(), 0, "worker {n}: {:?}", self.drops());
-            }
-            if idle {
+            if self.poll() {
                 return;
             }
         }
@@ -327,9 +369,7 @@ impl Director {
             let step = (end - self.now.0).min(100_000_000);
             self.now.0 += step;
             for _ in 0..8 {
-                for w in &mut self.workers {
-                    w.poll(self.now);
-                }
+                self.poll();
             }
         }
         self.settle();
@@ -337,7 +377,7 @@ impl Director {
 
     /// Reasons for which packets were dropped, with their counts.
     pub fn drops(&self) -> Vec<(&'static str, u64)> {
-        shunt_dataplane::counters::DropReason::ALL
+        DropReason::ALL
             .iter()
             .map(|r| {
                 (
@@ -356,13 +396,48 @@ impl Director {
             .map_or(0, |(_, n)| *n)
     }
 
+    /// Drops there have been, of whatever reason.
+    pub fn dropped_in_all(&self) -> u64 {
+        self.drops().iter().map(|(_, n)| n).sum()
+    }
+
+    /// The sessions of one worker, as the listing shows them.
+    pub fn list_of(&mut self, worker: usize) -> Vec<SessionRecord> {
+        let page = SessionPage {
+            records: Vec::with_capacity(4096),
+            ..SessionPage::default()
+        };
+        let control = &mut self.mailboxes[worker];
+        control
+            .commands
+            .push(Command::Sessions(Box::new(page)))
+            .unwrap();
+        self.settle();
+        let Reply::Sessions(page) = self.mailboxes[worker].replies.pop().unwrap();
+        assert_eq!(page.next, None, "one page takes them all");
+        page.records
+    }
+
+    /// The sessions of all workers.
+    pub fn list(&mut self) -> Vec<SessionRecord> {
+        (0..self.workers.len())
+            .flat_map(|w| self.list_of(w))
+            .collect()
+    }
+
     /// Live sessions over all workers.
     pub fn sessions(&self) -> u64 {
         self.counters.iter().map(|c| c.sessions.get()).sum()
     }
 
-    /// Publishes the plan anew.
+    /// Publishes the plan anew, and lets the workers take it up.
     pub fn publish(&mut self, change: impl FnOnce(&mut Plan), generation: u16) {
+        self.publish_only(change, generation);
+        self.settle();
+    }
+
+    /// Publishes the plan anew; no worker has polled since.
+    pub fn publish_only(&mut self, change: impl FnOnce(&mut Plan), generation: u16) {
         change(&mut self.plan);
         let old = self.publisher.current();
         let config = Config {
@@ -375,45 +450,20 @@ impl Director {
             settings: Arc::clone(&old.settings),
         };
         self.publisher.publish(config);
-        self.settle();
+    }
+
+    /// What went up to the kernel, what is urgent first, as the mirror thread takes it.
+    pub fn mirrored(&mut self) -> Vec<MirrorFrame<SimBuf>> {
+        let mut out = Vec::new();
+        for m in &mut self.mirrors {
+            out.extend(core::iter::from_fn(|| m.up_urgent.pop().ok()));
+            out.extend(core::iter::from_fn(|| m.up.pop().ok()));
+        }
+        out
     }
 
     /// Frames that went up to the kernel.
     pub fn kernel_frames(&mut self) -> Vec<Vec<u8>> {
-        let mut out = Vec::new();
-        for m in &mut self.mirrors {
-            while let Ok(f) = m.up_urgent.pop() {
-                out.push(f.buf.to_vec());
-            }
-            while let Ok(f) = m.up.pop() {
-                out.push(f.buf.to_vec());
-            }
-        }
-        out
+        self.mirrored().iter().map(|f| f.buf.to_vec()).collect()
     }
-}
-
-/// A client's TCP segment to a VIP, as the router puts it on the wire.
-pub fn tcp(src: &str, dst: &str) -> PacketBuilder {
-    let (src, dst) = (sock(src), sock(dst));
-    PacketBuilder::tcp(src, dst).macs(port_mac(0), from_mac(src.ip()))
-}
-
-/// A UDP datagram likewise.
-pub fn udp(src: &str, dst: &str) -> PacketBuilder {
-    let (src, dst) = (sock(src), sock(dst));
-    PacketBuilder::udp(src, dst).macs(port_mac(0), from_mac(src.ip()))
-}
-
-fn from_mac(src: IpAddr) -> [u8; 6] {
-    let on_link = match src {
-        IpAddr::V4(a) => a.octets().starts_with(&[172, 16, 1]),
-        IpAddr::V6(a) => a.octets().starts_with(&[0xfd, 0, 0, 1]),
-    };
-    let router = if src.is_ipv4() {
-        "172.16.1.200"
-    } else {
-        "fd00:1::200"
-    };
-    mac_of(if on_link { src } else { addr(router) })
 }

@@ -1,0 +1,359 @@
+//! What becomes of the sessions of a server that is down or was removed: each policy, both ways
+//! to go, TCP and UDP, every mode and family.
+
+mod common;
+
+use common::servers::*;
+use common::*;
+use shunt_service::{OnRemoved, Protocol, Status, Unknown};
+use shunt_wire::packet::tcp_flags::{ACK, FIN, RST, SYN};
+
+const NOTHING: [Vec<u8>; 0] = [];
+
+/// Both ways to go, with the policy for it and another for the other way.
+const WAYS: [Status; 2] = [Status::Down, Status::Removed];
+
+/// Directors of each mode and family whose client's server has just gone in each way; with that
+/// server's number and who the client is to it.
+fn gone(
+    protocol: Protocol,
+    policy: OnRemoved,
+    unknown: Unknown,
+    mut f: impl FnMut(&mut Two, usize, &str),
+) {
+    let other = if policy == OnRemoved::Hold {
+        OnRemoved::Reset
+    } else {
+        OnRemoved::Hold
+    };
+    for way in WAYS {
+        let set = |s: &mut shunt_service::Service<_>| {
+            s.unknown = unknown;
+            (s.on_down, s.on_removed) = match way {
+                Status::Down => (policy, other),
+                _ => (other, policy),
+            };
+        };
+        Two::each(protocol, set, |mut two| {
+            let (server, local) = two.open(CLIENT[two.v6]);
+            match way {
+                Status::Down => two.set_status(server, way),
+                _ => two.remove(server),
+            }
+            f(&mut two, server, &local);
+        });
+    }
+}
+
+/// The client's packets go on to its server, and the server's to the client.
+fn goes_on(two: &mut Two, server: usize, local: &str) {
+    let out = two.d.forward(&two.request(CLIENT[two.v6]).frame());
+    assert_eq!(two.server_of(&out), server, "{:?}", two.mode);
+    if let Some(reply) = two.reply(server, local) {
+        two.d.forward(&reply.frame());
+    }
+}
+
+/// The server's packets are dropped, the session waits for the client's next.
+fn is_unheard(two: &mut Two, server: usize, local: &str) {
+    let Some(reply) = two.reply(server, local) else {
+        return;
+    };
+    let before = two.d.dropped("server-gone");
+    assert_eq!(two.d.send(&reply.frame()), NOTHING, "{:?}", two.mode);
+    assert_eq!(two.d.dropped("server-gone"), before + 1);
+    assert_eq!((two.d.sessions(), two.d.mirrored().len()), (1, 0));
+}
+
+/// A new client gets the other server.
+fn others_get_the_other(two: &mut Two, server: usize) {
+    let (got, _) = two.open(OTHER[two.v6]);
+    assert_eq!(got, 1 - server);
+}
+
+#[test]
+fn finish_lets_connections_go_on_to_their_end() {
+    gone(
+        Protocol::Tcp,
+        OnRemoved::Finish,
+        Unknown::Reset,
+        |two, server, local| {
+            for _ in 0..3 {
+                goes_on(two, server, local);
+            }
+            others_get_the_other(two, server);
+            others_get_the_other_still(two, server);
+            goes_on(two, server, local);
+            assert_eq!(two.d.dropped_in_all(), 0);
+            // Its end: the server's session is not counted any more.
+            two.d
+                .forward(&tcp(CLIENT[two.v6], VIP[two.v6]).flags(RST).seq(109).frame());
+            two.d.advance(12_000);
+            assert_eq!(two.d.load.sessions(two.slot(server)), 0);
+        },
+    );
+}
+
+fn others_get_the_other_still(two: &mut Two, server: usize) {
+    let third = ["10.0.0.12:42000", "[2001:db8::12]:42000"][two.v6];
+    let (got, _) = two.open(third);
+    assert_eq!(got, 1 - server);
+}
+
+#[test]
+fn hold_drops_both_ways_until_the_server_returns() {
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        gone(
+            protocol,
+            OnRemoved::Hold,
+            Unknown::Reset,
+            |two, server, local| {
+                let before = two.d.list();
+                for n in 1..4 {
+                    let request = two.request(CLIENT[two.v6]).frame();
+                    assert_eq!(two.d.send(&request), NOTHING, "{:?}", two.mode);
+                    let mut drops = n;
+                    if let Some(reply) = two.reply(server, local) {
+                        assert_eq!(two.d.send(&reply.frame()), NOTHING);
+                        drops *= 2;
+                    }
+                    assert_eq!(two.d.drops(), [("server-gone", drops)]);
+                }
+                assert_eq!(two.d.sessions(), 1);
+                let after = two.d.list();
+                assert_eq!(
+                    after[0].packets_in, before[0].packets_in,
+                    "not counted as forwarded"
+                );
+                others_get_the_other(two, server);
+                if two.d.plan.retired.is_empty() {
+                    two.set_status(server, Status::Up);
+                } else {
+                    two.add_again(server);
+                }
+                goes_on(two, server, local);
+            },
+        );
+    }
+}
+
+#[test]
+fn held_packets_keep_no_session_alive() {
+    gone(
+        Protocol::Udp,
+        OnRemoved::Hold,
+        Unknown::Reset,
+        |two, server, _| {
+            let mut seconds = 0;
+            while two.d.sessions() > 0 && seconds < 320 {
+                let held = two.request(CLIENT[two.v6]).frame();
+                assert_eq!(two.d.send(&held), NOTHING);
+                two.d.advance(10_000);
+                seconds += 10;
+            }
+            assert!(
+                (290..=310).contains(&seconds),
+                "{seconds} s of packets that were not forwarded"
+            );
+            assert_eq!(two.d.load.sessions(two.slot(server)), 0);
+        },
+    );
+}
+
+#[test]
+fn reset_tells_the_client_at_its_next_segment() {
+    gone(
+        Protocol::Tcp,
+        OnRemoved::Reset,
+        Unknown::Drop,
+        |two, server, local| {
+            is_unheard(two, server, local);
+            assert_eq!(two.d.sessions(), 1);
+            let client = CLIENT[two.v6];
+            let out = two.d.forward(&two.request(client).frame());
+            assert_eq!(out, two.reset(client, 501), "{:?}", two.mode);
+            assert_eq!(two.d.sessions(), 0);
+            assert_eq!(two.d.load.sessions(two.slot(server)), 0);
+            assert_eq!(two.d.load.active(two.slot(server)), 0);
+            let drops = if two.mode.sees_replies() { 2 } else { 1 };
+            assert_eq!(two.d.drops(), [("server-gone", drops)]);
+            // The client connects again.
+            let (got, _) = two.open(client);
+            assert_eq!(got, 1 - server);
+        },
+    );
+}
+
+#[test]
+fn a_reset_is_not_answered_with_a_reset() {
+    gone(
+        Protocol::Tcp,
+        OnRemoved::Reset,
+        Unknown::Reset,
+        |two, _, _| {
+            let bye = tcp(CLIENT[two.v6], VIP[two.v6]).flags(RST).seq(101).frame();
+            assert_eq!(two.d.send(&bye), NOTHING, "{:?}", two.mode);
+            assert_eq!(two.d.sessions(), 0);
+        },
+    );
+}
+
+#[test]
+fn a_server_that_was_away_for_a_moment_resets_nobody() {
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        for policy in [OnRemoved::Reset, OnRemoved::Hold, OnRemoved::Reschedule] {
+            gone(protocol, policy, Unknown::Reset, |two, server, local| {
+                if two.d.plan.retired.is_empty() {
+                    two.set_status(server, Status::Up);
+                } else {
+                    two.add_again(server);
+                }
+                goes_on(two, server, local);
+                goes_on(two, server, local);
+                assert_eq!(two.d.dropped_in_all(), 0, "{policy:?}");
+            });
+        }
+    }
+}
+
+#[test]
+fn a_server_that_returns_between_two_packets_is_gone_on_to_at_once() {
+    for policy in [OnRemoved::Reset, OnRemoved::Hold, OnRemoved::Reschedule] {
+        Two::each(
+            Protocol::Tcp,
+            |s| s.on_down = policy,
+            |mut two| {
+                let (server, local) = two.open(CLIENT[two.v6]);
+                two.set_status(server, Status::Down);
+                // Taken up in the same iteration as the packet, before any sweep.
+                two.change_only(|list| list.iter_mut().for_each(|s| s.status = Status::Up));
+                goes_on(&mut two, server, &local);
+                assert_eq!(two.d.dropped_in_all(), 0, "{policy:?} {:?}", two.mode);
+            },
+        );
+    }
+}
+
+#[test]
+fn reschedule_moves_a_connection_where_the_service_takes_up_unknown_ones() {
+    gone(
+        Protocol::Tcp,
+        OnRemoved::Reschedule,
+        Unknown::Schedule,
+        |two, server, local| {
+            is_unheard(two, server, local);
+            let out = two.d.forward(&two.request(CLIENT[two.v6]).frame());
+            assert_eq!(two.server_of(&out), 1 - server, "{:?}", two.mode);
+            assert_eq!(two.d.sessions(), 1);
+            assert_eq!(two.d.load.sessions(two.slot(server)), 0);
+            assert_eq!(two.d.load.sessions(two.slot(1 - server)), 1);
+        },
+    );
+}
+
+#[test]
+fn reschedule_resets_a_connection_that_nobody_else_knows() {
+    gone(
+        Protocol::Tcp,
+        OnRemoved::Reschedule,
+        Unknown::Reset,
+        |two, server, _| {
+            let client = CLIENT[two.v6];
+            let out = two.d.forward(&two.request(client).frame());
+            assert_eq!(out, two.reset(client, 501), "{:?}", two.mode);
+            assert_eq!(two.d.drops(), [("no-session", 1)]);
+            let (got, _) = two.open(client);
+            assert_eq!(got, 1 - server);
+        },
+    );
+}
+
+#[test]
+fn reschedule_moves_a_connection_that_begins() {
+    gone(
+        Protocol::Tcp,
+        OnRemoved::Reschedule,
+        Unknown::Reset,
+        |two, server, _| {
+            let syn = tcp(CLIENT[two.v6], VIP[two.v6])
+                .flags(SYN)
+                .seq(9000)
+                .frame();
+            let out = two.d.forward(&syn);
+            assert_eq!(two.server_of(&out), 1 - server, "{:?}", two.mode);
+            assert_eq!(two.d.sessions(), 1);
+        },
+    );
+}
+
+#[test]
+fn udp_moves_on_unless_it_is_held() {
+    for policy in [OnRemoved::Finish, OnRemoved::Reschedule, OnRemoved::Reset] {
+        gone(
+            Protocol::Udp,
+            policy,
+            Unknown::Reset,
+            |two, server, local| {
+                is_unheard(two, server, local);
+                for _ in 0..2 {
+                    let out = two.d.forward(&two.request(CLIENT[two.v6]).frame());
+                    assert_eq!(two.server_of(&out), 1 - server, "{policy:?} {:?}", two.mode);
+                }
+                assert_eq!(two.d.sessions(), 1);
+                assert_eq!(two.d.load.sessions(two.slot(server)), 0);
+            },
+        );
+    }
+}
+
+#[test]
+fn sessions_of_a_service_that_was_removed_go_on() {
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        Two::each(
+            protocol,
+            |s| s.on_removed = OnRemoved::Reset,
+            |mut two| {
+                let (server, local) = two.open(CLIENT[two.v6]);
+                two.d.publish(
+                    |plan| {
+                        for s in plan.services.remove(0).servers.iter() {
+                            plan.retired.push(shunt_service::RealServer {
+                                status: Status::Removed,
+                                ..s.clone()
+                            });
+                        }
+                    },
+                    1,
+                );
+                two.d.advance(100);
+                goes_on(&mut two, server, &local);
+                // New ones are the kernel's.
+                let new = two.packet(OTHER[two.v6], VIP[two.v6]).flags(SYN).frame();
+                assert_eq!(two.d.send(&new), NOTHING);
+                assert_eq!(two.d.kernel_frames(), [new]);
+            },
+        );
+    }
+}
+
+#[test]
+fn a_whole_burst_of_one_session_meets_each_policy_once() {
+    for (policy, ends) in [
+        (OnRemoved::Reset, 0),
+        (OnRemoved::Hold, 1),
+        (OnRemoved::Finish, 1),
+    ] {
+        gone(Protocol::Tcp, policy, Unknown::Drop, |two, server, _| {
+            let frame = two.request(CLIENT[two.v6]).frame();
+            let fin = tcp(CLIENT[two.v6], VIP[two.v6])
+                .flags(FIN | ACK)
+                .seq(109)
+                .ack(501)
+                .frame();
+            two.d
+                .exchange_on(0, 0, &[frame.clone(), frame.clone(), fin, frame]);
+            assert_eq!(two.d.sessions(), ends, "{policy:?} {:?}", two.mode);
+            assert_eq!(u64::from(two.d.load.sessions(two.slot(server))), ends);
+        });
+    }
+}
