@@ -336,6 +336,8 @@ impl<P: Port> Egress<P> {
         }
         // A VLAN has an interface of its own, or stays as it is for the port's.
         let interface = match own {
+            // What the device has stripped is not in the frame.
+            Some(i) if buf.vlan().is_some() => i,
             Some(i) => match frame::remove_tag(&mut buf) {
                 Ok(()) => i,
                 Err(reason) => return self.discard(buf, reason),

@@ -22,7 +22,7 @@ pub(crate) fn handle<P: Port>(
     egress: &mut Egress<P>,
     flows: &mut Flows,
     cx: &Context<'_>,
-    packet: Packet<P::Buf>,
+    mut packet: Packet<P::Buf>,
 ) {
     let Some(quote) = quoted(packet.buf.data(), &packet.parsed) else {
         return miss::to_kernel(egress, cx, packet);
@@ -36,6 +36,14 @@ pub(crate) fn handle<P: Port>(
     };
     if packet.parsed.ttl <= 1 {
         return egress.discard(packet.buf, DropReason::TtlExceeded);
+    }
+    // What follows the IP packet is Ethernet padding.
+    let padding = packet
+        .buf
+        .len()
+        .saturating_sub(usize::from(packet.parsed.end));
+    if packet.buf.trim_back(padding as u16).is_err() {
+        return egress.discard(packet.buf, DropReason::Truncated);
     }
     if flows.table.entry(line).is_reply() {
         to_client(egress, flows, cx, packet, &quote, line);
@@ -71,6 +79,16 @@ fn to_server<P: Port>(
         return egress.discard(packet.buf, DropReason::ServerGone);
     };
     let parsed = packet.parsed;
+    let length = parsed.end - parsed.l3 + modes::overhead(entry, &parsed);
+    if cx
+        .config
+        .fib
+        .next_hop(server.addr)
+        .is_some_and(|hop| length > hop.mtu)
+    {
+        // An error is not answered with an error.
+        return egress.discard(packet.buf, DropReason::TooBig);
+    }
     let result = match entry.mode() {
         // The server has the VIP: it gets the error as it is.
         Mode::Dr => modes::dr::rewrite(&mut packet.buf, &parsed, false),

@@ -40,8 +40,10 @@ pub(crate) fn handle<P: Port>(
         return egress.discard(packet.buf, DropReason::Truncated);
     };
     let services = &cx.config.services;
-    let service = services.lookup(flow.protocol, flow.dst, flow.dst_port);
-    let Some(service) = service.filter(|_| is_for_us(egress, cx, &packet)) else {
+    if !is_for_us(cx, &packet) {
+        return to_kernel(egress, cx, packet);
+    }
+    let Some(service) = services.lookup(flow.protocol, flow.dst, flow.dst_port) else {
         // Late packets to a local address that the kernel does not have.
         if services
             .address(flow.dst)
@@ -51,6 +53,10 @@ pub(crate) fn handle<P: Port>(
         }
         return to_kernel(egress, cx, packet);
     };
+    // Nobody but us has our addresses.
+    if services.address(flow.src).is_some() {
+        return egress.discard(packet.buf, DropReason::SourceAddress);
+    }
     if flow.protocol == Protocol::Tcp {
         let flags = packet.parsed.tcp_flags & (SYN | ACK | RST);
         if flags & RST != 0 || (flags != SYN && service.unknown != Unknown::Schedule) {
@@ -88,11 +94,7 @@ pub(crate) fn to_kernel<P: Port>(egress: &mut Egress<P>, cx: &Context<'_>, packe
 
 /// The VLAN a packet came in by: in the frame, or stripped by the device; 0 untagged.
 pub(crate) fn vlan<B: PacketBuf>(buf: &B, parsed: u16) -> u16 {
-    if parsed != 0 {
-        parsed
-    } else {
-        buf.vlan().map_or(0, |tci| tci & 0x0fff)
-    }
+    buf.vlan().map_or(parsed, |tci| tci & 0x0fff)
 }
 
 /// ARP, neighbour discovery, BGP (179), BFD (3784, 3785, 4784), OSPF (89) and VRRP (112).
@@ -110,21 +112,21 @@ fn is_urgent(parsed: &shunt_wire::Parsed, frame: &[u8]) -> bool {
     }
 }
 
-/// Whether the frame is addressed to the port, or to a virtual router's MAC (RFC 9568,
-/// section 7.3). Broadcast and other hosts' frames are not load-balanced.
-fn is_for_us<P: Port>(egress: &Egress<P>, cx: &Context<'_>, packet: &Packet<P::Buf>) -> bool {
-    let _ = egress;
+/// Whether the frame is addressed to an interface of the port, or to a virtual router's MAC (RFC
+/// 9568, section 7.3). Broadcast, other hosts' frames and VLANs that are not ours are the kernel's.
+pub(crate) fn is_for_us<B: PacketBuf>(cx: &Context<'_>, packet: &Packet<B>) -> bool {
+    let fib = &cx.config.fib;
+    let vlan = vlan(&packet.buf, packet.parsed.vlan);
     let Some(dst) = packet.buf.data().first_chunk::<6>() else {
         return false;
     };
-    if matches!(dst, [0x00, 0x00, 0x5e, 0x00, 0x01 | 0x02, _]) {
-        return true;
-    }
-    cx.config
-        .fib
-        .interfaces
-        .iter()
-        .any(|i| i.port == packet.port && i.mac == *dst)
+    let Some(interface) = fib
+        .interface(packet.port, vlan)
+        .and_then(|i| fib.interfaces.get(usize::from(i.0)))
+    else {
+        return false;
+    };
+    interface.mac == *dst || matches!(dst, [0x00, 0x00, 0x5e, 0x00, 0x01 | 0x02, _])
 }
 
 /// A fragment: dropped if it is for a VIP (following fragments is not built), else the kernel's.
