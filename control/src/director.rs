@@ -221,7 +221,7 @@ impl Director {
         } = self.snapshot();
         let (fib, settings) = (Arc::clone(fib), Arc::clone(settings));
         let list = services.list().to_vec();
-        let services = Services::new(list, snapshot::retired_servers(&self.state));
+        let services = snapshot::services_of(list, &self.state);
         self.publish(Arc::new(services), fib, settings);
         gone.len()
     }

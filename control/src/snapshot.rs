@@ -193,7 +193,7 @@ pub fn build(
         .filter(|s| !wanted.contains(&s.key));
     changes.services_removed = gone.count() as u32;
     state.ids.forget_services(|key| wanted.contains(key));
-    let services = Services::new(list, retired_servers(&state));
+    let services = services_of(list, &state);
     Ok((state, services, changes))
 }
 
@@ -210,9 +210,10 @@ pub fn key_of(server: &RealServer) -> ServerKey {
     }
 }
 
-/// The removed servers as a snapshot takes them.
-pub fn retired_servers(state: &State) -> Vec<RealServer> {
-    state.retired.values().map(|r| r.server.clone()).collect()
+/// Services as workers read them, with what of removed ones still has sessions.
+pub fn services_of(list: Vec<Service<Scheduler>>, state: &State) -> Services {
+    let servers = state.retired.values().map(|r| r.server.clone()).collect();
+    Services::new(list, servers).with_gone(state.retired.values().map(|r| r.service))
 }
 
 fn real_server(

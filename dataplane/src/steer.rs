@@ -4,7 +4,7 @@
 
 use core::net::IpAddr;
 
-use shunt_service::Protocol;
+use shunt_service::{Mode, Protocol};
 use shunt_session::{Key4, Shards};
 use shunt_wire::icmp_quote::{quoted, tunnelled};
 use shunt_wire::{Kind, Parsed};
@@ -80,14 +80,18 @@ fn shard(
     dst: (IpAddr, u16),
 ) -> Option<u8> {
     let services = &config.services;
-    if services.lookup(protocol, dst.0, dst.1).is_some() {
+    if services.is_request(protocol, dst.0, dst.1) {
         return Some(shards.shard(src.0, src.1));
     }
-    if services.address(dst.0).is_some_and(|role| role.local) {
-        return Some((dst.1 & SHARD_MASK) as u8);
-    }
-    if services.is_reply_source(protocol, src.0, src.1) {
-        return Some(shards.shard(dst.0, dst.1));
-    }
-    None
+    let mode = if services.address(dst.0).is_some_and(|role| role.local) {
+        Mode::FullNat
+    } else {
+        services.reply_source(protocol, src.0, src.1)?
+    };
+    // A local port tells the shard, also where its address left the configuration.
+    Some(if mode == Mode::FullNat {
+        (dst.1 & SHARD_MASK) as u8
+    } else {
+        shards.shard(dst.0, dst.1)
+    })
 }

@@ -300,7 +300,9 @@ fn sessions_of_a_removed_service_still_meet_on_one_worker() {
             .collect();
         m.d.publish(
             |plan| {
-                let servers = plan.services.remove(0).servers;
+                let service = plan.services.remove(0);
+                plan.gone.push(service.key);
+                let servers = service.servers;
                 plan.retired.extend(servers.iter().map(|s| RealServer {
                     status: Status::Removed,
                     ..s.clone()

@@ -9,7 +9,7 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::fib::Fib;
 use crate::id::{ServerSlot, ServiceId};
-use crate::protocol::Protocol;
+use crate::protocol::{Mode, Protocol};
 use crate::service::{RealServer, Service, ServiceKey};
 use crate::settings::Settings;
 
@@ -45,8 +45,12 @@ pub struct Services<S> {
     by_id: HashMap<ServiceId, u32>,
     addresses: HashMap<IpAddr, AddressRole>,
     servers: Vec<Option<RealServer>>,
-    reply_sources: HashSet<(Protocol, IpAddr, u16)>,
-    reply_any_port: HashSet<(Protocol, IpAddr)>,
+    /// Where replies come from that pass the director (port 0: from any port), and in which mode.
+    reply_sources: HashMap<(Protocol, IpAddr, u16), Mode>,
+    /// Whether any of them is for any port.
+    reply_any_port: bool,
+    /// Services that left the configuration while servers of theirs have sessions.
+    gone: HashSet<ServiceKey>,
 }
 
 impl<S> Default for Services<S> {
@@ -63,8 +67,7 @@ impl<S> Services<S> {
         let mut by_id = HashMap::new();
         let mut addresses: HashMap<IpAddr, AddressRole> = HashMap::new();
         let mut servers: Vec<Option<RealServer>> = Vec::new();
-        let mut reply_sources = HashSet::new();
-        let mut reply_any_port = HashSet::new();
+        let mut reply_sources = HashMap::new();
         for (n, service) in (0u32..).zip(&list) {
             exact.insert(service.key, n);
             by_id.insert(service.id, n);
@@ -90,10 +93,12 @@ impl<S> Services<S> {
                         .get(&server.service)
                         .is_none_or(|p| *p == protocol)
                     {
-                        if server.port == 0 {
-                            reply_any_port.insert((protocol, server.addr));
-                        } else {
-                            reply_sources.insert((protocol, server.addr, server.port));
+                        // Behind two services, its replies to local addresses are told by those.
+                        let mode = reply_sources
+                            .entry((protocol, server.addr, server.port))
+                            .or_insert(server.mode);
+                        if server.mode == Mode::Nat {
+                            *mode = Mode::Nat;
                         }
                     }
                 }
@@ -106,9 +111,17 @@ impl<S> Services<S> {
             by_id,
             addresses,
             servers,
+            reply_any_port: reply_sources.keys().any(|(_, _, port)| *port == 0),
             reply_sources,
-            reply_any_port,
+            gone: HashSet::new(),
         }
+    }
+
+    /// Also knows services that left the configuration: `gone` are those of the retired servers.
+    #[must_use]
+    pub fn with_gone(mut self, gone: impl IntoIterator<Item = ServiceKey>) -> Self {
+        self.gone = gone.into_iter().collect();
+        self
     }
 
     /// The service for a destination: the exact port first, then any port.
@@ -122,6 +135,19 @@ impl<S> Services<S> {
         };
         let n = at(port).or_else(|| at(0))?;
         self.list.get(*n as usize)
+    }
+
+    /// Whether packets to this destination are requests: there is a service for it, or there was one
+    /// whose servers still have sessions.
+    pub fn is_request(&self, protocol: Protocol, vip: IpAddr, port: u16) -> bool {
+        let key = |port| ServiceKey {
+            protocol,
+            vip,
+            port,
+        };
+        self.lookup(protocol, vip, port).is_some()
+            || (!self.gone.is_empty()
+                && (self.gone.contains(&key(port)) || self.gone.contains(&key(0))))
     }
 
     /// The service of an id.
@@ -155,9 +181,9 @@ impl<S> Services<S> {
         self.addresses.iter().map(|(a, r)| (*a, *r))
     }
 
-    /// Whether a packet from this source can be a real server's reply (NAT and FULLNAT).
-    pub fn is_reply_source(&self, protocol: Protocol, addr: IpAddr, port: u16) -> bool {
-        self.reply_sources.contains(&(protocol, addr, port))
-            || (!self.reply_any_port.is_empty() && self.reply_any_port.contains(&(protocol, addr)))
+    /// The mode in which packets from this source can be a real server's replies (NAT or FULLNAT).
+    pub fn reply_source(&self, protocol: Protocol, addr: IpAddr, port: u16) -> Option<Mode> {
+        let at = |port| self.reply_sources.get(&(protocol, addr, port)).copied();
+        at(port).or_else(|| at(0).filter(|_| self.reply_any_port))
     }
 }

@@ -34,6 +34,8 @@ pub struct Plan {
     pub ports: u8,
     pub services: Vec<Service<Arc<dyn Scheduler>>>,
     pub retired: Vec<RealServer>,
+    /// Services that are gone, whose servers are among the retired.
+    pub gone: Vec<ServiceKey>,
     /// Neighbours on port 0 that are known.
     pub neighbours: Vec<(u8, IpAddr)>,
     pub routes: Vec<(IpNet, u8, Option<IpAddr>)>,
@@ -135,6 +137,7 @@ impl Default for Plan {
             ports: 1,
             services: Vec::new(),
             retired: Vec::new(),
+            gone: Vec::new(),
             neighbours: [
                 "172.16.1.200",
                 "172.16.1.5",
@@ -215,11 +218,15 @@ impl Plan {
         fib
     }
 
+    fn services(&self) -> Services<Arc<dyn shunt_scheduler::Scheduler>> {
+        Services::new(self.services.clone(), self.retired.clone()).with_gone(self.gone.clone())
+    }
+
     pub fn start(self) -> Director {
         let settings = self.settings.clone();
         let config = Config {
             generation: 1,
-            services: Arc::new(Services::new(self.services.clone(), self.retired.clone())),
+            services: Arc::new(self.services()),
             fib: Arc::new(self.fib(1)),
             settings: Arc::new(settings.unwrap_or_else(|| Settings::for_workers(self.workers))),
         };
@@ -442,10 +449,7 @@ impl Director {
         let old = self.publisher.current();
         let config = Config {
             generation: old.generation + 1,
-            services: Arc::new(Services::new(
-                self.plan.services.clone(),
-                self.plan.retired.clone(),
-            )),
+            services: Arc::new(self.plan.services()),
             fib: Arc::new(self.plan.fib(generation)),
             settings: Arc::clone(&old.settings),
         };
