@@ -221,6 +221,12 @@ static int stop(struct rte_eth_dev *dev) {
     return 0;
 }
 
+/* DPDK starts no port without this function. */
+static int update_link(struct rte_eth_dev *dev, int wait) {
+    (void)dev, (void)wait;
+    return 0;
+}
+
 static int read_stats(struct rte_eth_dev *dev, struct rte_eth_stats *stats) {
     const struct device *d = dev->data->dev_private;
     stats->ipackets = count(&d->rx.packets);
@@ -240,13 +246,14 @@ static int end(struct rte_eth_dev *dev) {
     return 0;
 }
 
-/* Few on purpose: no MTU, MAC, promiscuous mode, link state, interrupts. */
+/* Few on purpose: no MTU, MAC, promiscuous mode, extended counters, interrupts. */
 static const struct eth_dev_ops ops = {
     .dev_configure = configure,
     .dev_start = start,
     .dev_stop = stop,
     .dev_close = end,
     .dev_infos_get = describe,
+    .link_update = update_link,
     .rx_queue_setup = set_up_rx,
     .tx_queue_setup = set_up_tx,
     .rx_queue_release = release_rx,
