@@ -76,7 +76,9 @@ pub(crate) fn command_line(
         }
         args.push(format!("--vdev={vdev}"));
     }
-    if !dpdk_sys::DYNAMIC && let Some(plugin) = plugin(&config.extra) {
+    if !dpdk_sys::DYNAMIC
+        && let Some(plugin) = plugin(&config.extra)
+    {
         return Err(EalError::PluginsNeedDynamic { plugin });
     }
     for plugin in &config.plugins {
