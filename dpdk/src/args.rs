@@ -76,10 +76,10 @@ pub(crate) fn command_line(
         }
         args.push(format!("--vdev={vdev}"));
     }
-    if !dpdk_sys::DYNAMIC && has(&["-d"]) {
-        return Err(EalError::PluginsNeedDynamic {
-            plugin: "-d".into(),
-        });
+    if !dpdk_sys::DYNAMIC
+        && let Some(plugin) = plugin(&config.extra)
+    {
+        return Err(EalError::PluginsNeedDynamic { plugin });
     }
     for plugin in &config.plugins {
         let plugin = plugin.to_string_lossy().into_owned();
@@ -92,6 +92,15 @@ pub(crate) fn command_line(
     args.into_iter()
         .map(|arg| CString::new(arg.clone()).map_err(|_| bad(&arg, "it contains a zero byte")))
         .collect()
+}
+
+/// The first plugin that further arguments name: `-d`, `x.so` or `-dx.so`.
+fn plugin(extra: &[String]) -> Option<String> {
+    let at = extra.iter().position(|a| a.starts_with("-d"))?;
+    match extra.get(at)?.strip_prefix("-d")? {
+        "" => Some(extra.get(at + 1).map_or("-d", String::as_str).to_owned()),
+        glued => Some(glued.to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -173,12 +182,17 @@ mod tests {
             extra: vec!["-d/usr/lib/x.so".into()],
             ..EalConfig::default()
         };
-        for config in [config, glued] {
+        let apart = EalConfig {
+            extra: vec!["--vdev=net_x0".into(), "-d".into(), "/usr/lib/x.so".into()],
+            ..EalConfig::default()
+        };
+        for config in [config, glued, apart] {
             let result = line(&config, false);
             if dpdk_sys::DYNAMIC {
                 assert!(result.unwrap().contains("/usr/lib/x.so"));
             } else {
-                assert!(matches!(result, Err(EalError::PluginsNeedDynamic { .. })));
+                let plugin = "/usr/lib/x.so".into();
+                assert_eq!(result, Err(EalError::PluginsNeedDynamic { plugin }));
             }
         }
     }

@@ -14,9 +14,14 @@ use shunt_dataplane::io::{NoHeadroom, NoTailroom, PacketBuf, RxChecksum, TooShor
 const TX_OFFLOADS: u64 =
     dpdk_sys::RTE_MBUF_F_TX_IPV4 | dpdk_sys::RTE_MBUF_F_TX_IP_CKSUM | dpdk_sys::RTE_MBUF_F_TX_VLAN;
 
-/// What a device says of checksums.
-pub(crate) const RX_CHECKSUM: u64 =
-    dpdk_sys::RTE_MBUF_F_RX_IP_CKSUM_MASK | dpdk_sys::RTE_MBUF_F_RX_L4_CKSUM_MASK;
+/// What is believed of a received packet's flags whoever the driver is: how the packet is freed, and
+/// what stands beside the frame. Not what it says of checksums, nor marks for transmission that it
+/// leaves (net_ring hands over those of whoever sent; the next device would act on them).
+pub(crate) const BELIEVED: u64 = dpdk_sys::RTE_MBUF_F_INDIRECT
+    | dpdk_sys::RTE_MBUF_F_EXTERNAL
+    | dpdk_sys::RTE_MBUF_F_RX_VLAN
+    | dpdk_sys::RTE_MBUF_F_RX_VLAN_STRIPPED
+    | dpdk_sys::RTE_MBUF_F_RX_RSS_HASH;
 
 /// A packet, all its segments, owned. Freed on drop, exactly once.
 ///

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use dpdk_sys::{ethdev, rte_mbuf};
+use dpdk_sys::{ethdev, mbuf, rte_mbuf};
 use shunt_dataplane::io::{Burst, Port, PortCaps};
 
 use crate::attached::Attached;
-use crate::mbuf::RX_CHECKSUM;
+use crate::mbuf::BELIEVED;
 use crate::port::Outcome;
 use crate::{Mbuf, Mempool, PortConfig};
 
@@ -25,7 +25,8 @@ pub struct PortQueue {
     burst: u16,
     receives: bool,
     sends: bool,
-    /// Erase what the device says of received checksums.
+    /// Erase what the device says of received checksums and other work, and do not rely on its
+    /// giving each packet in one segment.
     distrust: bool,
     kernel_sees_rx: bool,
     caps: PortCaps,
@@ -96,7 +97,11 @@ impl Port for PortQueue {
             let got = usize::from(ethdev::rx_burst(self.port, self.index, to, room));
             if self.distrust {
                 for i in 0..got {
-                    (**to.add(i)).ol_flags &= !RX_CHECKSUM;
+                    let packet = *to.add(i);
+                    (*packet).ol_flags &= BELIEVED;
+                    if (*packet).nb_segs != 1 {
+                        one_segment(packet);
+                    }
                 }
             }
             out.set_len(len + got);
@@ -137,5 +142,20 @@ impl Port for PortQueue {
 
     fn kernel_sees_rx(&self) -> bool {
         self.kernel_sees_rx
+    }
+}
+
+/// Moves a packet that a driver gave in several segments, unasked, into its first one, so that
+/// headers are whole and devices that send only single segments can send it. What does not fit
+/// stays as it is.
+///
+/// # Safety
+/// - `packet` is a packet that belongs to the caller.
+#[cold]
+#[inline(never)]
+unsafe fn one_segment(packet: *mut rte_mbuf) {
+    // SAFETY: the packet is the caller's.
+    unsafe {
+        mbuf::linearize(packet);
     }
 }

@@ -243,22 +243,57 @@ fn multi_queue(eal: &shunt_dpdk::Eal, packets: &shunt_dpdk::Mempool) {
     assert_eq!(control.mac(), [2, 0, 0, 0, 0, 9]);
 }
 
-/// A virtual device that says a checksum was verified, which nobody did, is not believed.
+/// A virtual device that says a checksum was verified, which nobody did, is not believed; nor do its
+/// marks for transmission or its segments stay.
 fn lying_device(eal: &shunt_dpdk::Eal, packets: &shunt_dpdk::Mempool) {
     let (_control, mut queue) = port(eal, "net_ring1", packets);
+    let marks = dpdk_sys::RTE_MBUF_F_TX_TCP_SEG
+        | dpdk_sys::RTE_MBUF_F_TX_IP_CKSUM
+        | dpdk_sys::RTE_MBUF_F_TX_TCP_CKSUM
+        | dpdk_sys::RTE_MBUF_F_TX_VLAN;
     let lies = [
         dpdk_sys::RTE_MBUF_F_RX_IP_CKSUM_GOOD | dpdk_sys::RTE_MBUF_F_RX_L4_CKSUM_GOOD,
-        dpdk_sys::RTE_MBUF_F_RX_IP_CKSUM_BAD | dpdk_sys::RTE_MBUF_F_RX_L4_CKSUM_BAD,
+        dpdk_sys::RTE_MBUF_F_RX_IP_CKSUM_BAD | dpdk_sys::RTE_MBUF_F_RX_L4_CKSUM_BAD | marks,
     ];
-    for lie in lies {
-        let mut liar = packet(&mut queue, &frame(1, 60));
-        let raw: *mut *mut dpdk_sys::rte_mbuf = (&raw mut liar).cast();
-        // SAFETY: an `Mbuf` is a pointer to an mbuf of ours. net_ring hands it over as it is.
-        unsafe { (**raw).ol_flags |= lie };
-        assert_ne!(liar.rx_checksum(), RxChecksum::default());
-        let mut burst = Burst::from_iter([liar]);
+    let raw = |packet: &mut Mbuf| -> *mut dpdk_sys::rte_mbuf {
+        let raw: *mut *mut dpdk_sys::rte_mbuf = std::ptr::from_mut(packet).cast();
+        // SAFETY: an `Mbuf` is a pointer to an mbuf.
+        unsafe { *raw }
+    };
+    // net_ring hands over what it was given, as it is.
+    let mut through = |packet: Mbuf| -> Mbuf {
+        let mut burst = Burst::from_iter([packet]);
         assert_eq!(queue.tx_burst(&mut burst), 1);
-        let got = receive(&mut queue, 1, |_| true);
-        assert_eq!(got[0].rx_checksum(), RxChecksum::default());
+        receive(&mut queue, 1, |_| true).remove(0)
+    };
+    let mut pool = packets.clone();
+    let mut one = |len: usize, byte: u8| {
+        let mut one = pool.alloc().unwrap();
+        one.append(len as u16).unwrap().fill(byte);
+        one
+    };
+    for lie in lies {
+        let mut liar = one(60, 1);
+        // SAFETY: the packet is ours.
+        unsafe { (*raw(&mut liar)).ol_flags |= lie };
+        assert_ne!(liar.rx_checksum(), RxChecksum::default());
+        let mut got = through(liar);
+        assert_eq!(got.rx_checksum(), RxChecksum::default());
+        // SAFETY: as above.
+        assert_eq!(unsafe { (*raw(&mut got)).ol_flags }, 0);
+    }
+    for (front, behind, segments) in [(20, 1000, 1), (20, 2028, 1), (20, 2029, 2)] {
+        let mut pieces = one(front, 2);
+        pieces.chain(one(behind, 3)).unwrap();
+        let got = through(pieces);
+        assert_eq!(
+            (got.segments(), got.len()),
+            (segments, front + behind),
+            "a packet of {front} and {behind} bytes"
+        );
+        if segments == 1 {
+            assert!(got.data()[..front].iter().all(|b| *b == 2));
+            assert!(got.data()[front..].iter().all(|b| *b == 3));
+        }
     }
 }

@@ -23,6 +23,13 @@ def check(ctx):
         drops = {reason: count for reason, count in director.shunt("counters")["total"]["drops"].items()
                  if count and reason not in EXPECTED_DROPS}
         equal("drops", drops, {})
+    if ctx.start.is_plugin:
+        with report.check("accounts: the plugin's device was asked for nothing that it cannot do"):
+            device, = director.shunt("interfaces")["ports"]
+            equal("driver", device["driver"], ctx.start.device)
+            counters = device["counters"]
+            expect(counters["rx_packets"] > 0, f"it counts no packet: {counters}")
+            equal("packets that it could not send", counters["tx_errors"], 0)
     for service in ctx.services:
         with report.check(f"{service.name}: is still served"):
             who(ctx.net, service)

@@ -2,9 +2,11 @@
 and nothing left behind: no interface, no socket, no file."""
 
 import pathlib
+import shutil
 import subprocess
 
 import net as network
+from director import plugin_in
 from report import equal, expect
 
 PORT = """
@@ -15,7 +17,7 @@ mirror = "shunt0"
 """
 
 
-def check(net, report, binaries):
+def check(net, report, binaries, plugin):
     net.add("refuse")
     case = _Cases(net, report, pathlib.Path(binaries))
     case.refused("a PCI device that is not there",
@@ -41,6 +43,10 @@ protocol = "tcp"
 vip = "10.0.0.1:80"
 mode = "fullnat"
 """, ["10.0.0.300", "schedulr", "scheduler", "local_addresses"], place=True)
+    case.refused("a plugin driver, by a build that has its drivers linked in", PORT,
+                 ["/opt/net_x.so", "cannot load plugins", "dynamic"],
+                 dpdk='eal = ["-d", "/opt/net_x.so"]')
+    case.plugins(plugin)
     net.ip("refuse", "link", "add", "shunt0", "type", "bridge")
     case.refused("a mirror whose name is taken", PORT, ["shunt0"], links={"shunt0"})
     net.ip("refuse", "link", "del", "shunt0")
@@ -54,6 +60,7 @@ mode = "fullnat"
 class _Cases:
     def __init__(self, net, report, binaries):
         self.net, self.report, self.binaries = net, report, binaries
+        self.shuntd = binaries / "shuntd"
         self.socket = net.dir / "refuse.sock"
         self.config = net.dir / "refuse.toml"
 
@@ -65,7 +72,7 @@ class _Cases:
         """Runs shuntd; returns exit status and what it said."""
         done = subprocess.run(
             ["ip", "netns", "exec", self.net.ns("refuse"),
-             self.binaries / "shuntd", "--config", config],
+             self.shuntd, "--config", config],
             timeout=30, text=True, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         return done.returncode, done.stdout
@@ -83,6 +90,24 @@ class _Cases:
                 expect(f"{self.config.name}:" in said, f"no file and line in the message:\n{said}")
             expect("panicked" not in said, f"a panic is no message:\n{said}")
             self.nothing_left(name, links)
+
+    def plugins(self, directory):
+        """Plugins that cannot be loaded, by a build that loads plugins."""
+        self.shuntd = pathlib.Path(directory) / "shuntd"
+        device = PORT.replace("net_tap0", "net_shunttest0")
+        self.refused("a plugin driver that is not there", PORT, ["/opt/nosuch.so"],
+                     dpdk='eal = ["-d", "/opt/nosuch.so"]')
+        plugin = plugin_in(self.net, directory)
+        insecure = self.net.dir / "insecure"
+        insecure.mkdir()
+        insecure.chmod(0o777)
+        copied = shutil.copy(plugin, insecure)
+        self.refused("a plugin driver in a folder that everybody may write to", device,
+                     [str(insecure), "world-writable"], dpdk=f'eal = ["-d", "{copied}"]')
+        self.refused("a plugin's device without what it needs", device.replace(",iface=dtap0", ""),
+                     ["p0", "net_shunttest0", "iface=NAME is missing"],
+                     dpdk=f'eal = ["-d", "{plugin}"]')
+        self.shuntd = self.binaries / "shuntd"
 
     def nothing_left(self, name, links):
         left = {link["ifname"] for link in self.net.ip_json("refuse", "link", "show")}

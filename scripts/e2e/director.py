@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 
 import net as network
@@ -13,13 +14,16 @@ from report import Failed
 
 
 class Director:
-    """shuntd in the node d, for one start."""
+    """shuntd in the node d, for one start. `plugin` is the directory of a shuntd that loads plugin
+    drivers, and of the plugin; None: the device's driver is linked in."""
 
-    def __init__(self, net, start, binaries):
+    def __init__(self, net, start, binaries, plugin=None):
         self.net = net
         self.start = start
         self.back = BACK if start.networks == 2 else FRONT
         self.binaries = pathlib.Path(binaries)
+        self.shuntd = pathlib.Path(plugin or binaries) / "shuntd"
+        self.plugin = plugin and plugin_in(net, plugin)
         self.socket = net.dir / "shunt.sock"
         self.config = net.dir / "shunt.toml"
         self.process = None
@@ -41,7 +45,19 @@ class Director:
             return "worker"
         return "kernel"
 
+    def _eal(self):
+        """Further arguments of EAL: devices that it makes before shuntd asks for them by name."""
+        if self.plugin:
+            return ["-d", str(self.plugin),
+                    "--vdev=net_shunttest0,iface=dtap0,most=5,split=20,lie=1"]
+        if self.start.device == "net_tap" and self.start.arms == 2:
+            return ["--vdev=net_tap1,iface=dtap1"]
+        return []
+
     def _device(self, port):
+        made = f"{self.start.device}{port}"
+        if any(argument.startswith(f"--vdev={made},") for argument in self._eal()):
+            return made
         if self.start.device == "net_tap":
             return f"net_tap{port},iface=dtap{port}"
         if self.start.device == "net_af_packet":
@@ -53,7 +69,7 @@ class Director:
         start = self.start
         tables = {
             "daemon": {"socket": str(self.socket), "name": self.net.prefix},
-            "dpdk": {"memory": "256M"},
+            "dpdk": {"memory": "256M", "eal": self._eal()},
             "workers": {"cores": [1, 0][:start.workers], "control_core": 0},
             "limits": {"sessions": 16384, "servers": 256},
         }
@@ -91,12 +107,12 @@ class Director:
             self._vhost_backend()
         self.config.write_text(self.toml())
         self.process = self.net.spawn(
-            "d", "shuntd", self.binaries / "shuntd", "--config", self.config)
+            "d", "shuntd", self.shuntd, "--config", self.config)
         settled = network.wait_for(lambda: self.answers() or not self.process.running(), 30, 0.1)
         if not settled or not self.process.running():
             self.process.stop()
             raise Failed("\n".join(["shuntd did not come up:", *self.process.tail()]))
-        if self.start.device == "net_tap":
+        if self.start.device in ("net_tap", "net_shunttest"):
             for port in range(self.start.arms):
                 self.net.patch("d", f"dtap{port}", f"wire{port}")
         self._kernel_side()
@@ -170,6 +186,12 @@ class Director:
             return self.shunt("status") is not None
         except (OSError, subprocess.SubprocessError, ValueError):
             return False
+
+
+def plugin_in(net, directory):
+    """The plugin, copied to where only root may write: EAL loads none from elsewhere, and who knows
+    where this repository is."""
+    return pathlib.Path(shutil.copy(pathlib.Path(directory) / "net_shunttest.so", net.dir))
 
 
 def _keys(table):

@@ -11,7 +11,7 @@ SERVERS = ("s1", "s2", "s3")
 class Start:
     """One start of shuntd, with all services."""
 
-    device: str  # net_tap, net_af_packet or virtio_user
+    device: str  # net_tap, net_af_packet, virtio_user or net_shunttest (a plugin, plugin/)
     arms: int
     workers: int
     vlan: bool
@@ -22,6 +22,11 @@ class Start:
         arms = ("one", "two")[self.arms - 1]
         vlan = " vlan" if self.vlan else ""
         return f"{self.device} {arms}-arm {self.workers}w{vlan}"
+
+    @property
+    def is_plugin(self):
+        """Whether the device's driver is a plugin, which a statically linked shuntd cannot load."""
+        return self.device == "net_shunttest"
 
     @property
     def networks(self):
@@ -41,6 +46,8 @@ STARTS = (
     Start("net_af_packet", arms=2, workers=1, vlan=True),
     Start("net_af_packet", arms=2, workers=2, vlan=False),
     Start("virtio_user", arms=1, workers=1, vlan=False, modes=("dr", "fullnat")),
+    # A driver that Shunt does not know, with fewer queues than workers.
+    Start("net_shunttest", arms=1, workers=2, vlan=False),
 )
 
 

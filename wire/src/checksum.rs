@@ -96,7 +96,7 @@ impl Delta {
     pub const fn apply_both(self, other: Self, field: u16) -> u16 {
         let sum = !field as u32 + self.0 as u32 + other.0 as u32;
         // As in `fold`: the sum of the word and its swapped halves, which has the carry in.
-        !((sum + sum.rotate_left(16)) >> 16) as u16
+        !(sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
     }
 
     /// As [`Delta::apply`], where a 32-bit word is replaced as well; both as loaded raw.
@@ -291,6 +291,26 @@ mod tests {
                 Delta::TTL_DOWN.apply(0x1234),
                 "{ttl}"
             );
+        }
+    }
+
+    #[test]
+    fn both_at_once_is_one_after_the_other() {
+        let deltas = [Delta::ZERO, Delta::TTL_DOWN, Delta::TTL_DOWN.inverse()];
+        let deltas = deltas
+            .into_iter()
+            .chain([1, 2, 0x8000, 0xfffe, 0xffff].map(Delta));
+        for (a, b) in deltas
+            .clone()
+            .flat_map(|a| deltas.clone().map(move |b| (a, b)))
+        {
+            for field in 0..=u16::MAX {
+                assert_eq!(
+                    a.apply_both(b, field),
+                    b.apply(a.apply(field)),
+                    "{a:?} {b:?} {field:#x}"
+                );
+            }
         }
     }
 
