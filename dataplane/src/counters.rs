@@ -168,6 +168,8 @@ tallies! {
     sessions_created,
     /// Sessions that ended.
     sessions_closed,
+    /// Of those, half-open ones that gave way to a new session in a full table.
+    sessions_evicted,
     /// Live sessions (a gauge).
     sessions,
     /// Events that the queue to control had no room for.

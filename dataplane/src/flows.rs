@@ -105,6 +105,16 @@ impl Flows {
         egress.counters.sessions.set(self.table.len() as u64);
     }
 
+    /// Ends a half-open session to make room, if there is one at hand.
+    pub(crate) fn evict<P: Port>(&mut self, egress: &mut Egress<P>, cx: &Context<'_>) -> bool {
+        let Some(line) = self.table.half_open_session() else {
+            return false;
+        };
+        self.close(egress, cx, line);
+        egress.counters.sessions_evicted.add(1);
+        true
+    }
+
     /// A session's state has changed, and with it perhaps its timeout.
     pub(crate) fn look_again(&mut self, cx: &Context<'_>, line: LineNo) {
         let (service, protocol, state) = self.table.timeout_key(line);

@@ -181,7 +181,11 @@ fn open<P: Port>(
         if !flows.load.open(flows.id, server.slot, server.upper) {
             refusal = DropReason::ServerLimit;
         } else {
-            match make(flows, cx, service, server, flow, packet) {
+            let mut made = make(flows, cx, service, server, flow, packet);
+            if made == Err(DropReason::TableFull) && flows.evict(egress, cx) {
+                made = make(flows, cx, service, server, flow, packet);
+            }
+            match made {
                 Ok(line) => {
                     egress.counters.sessions_created.add(1);
                     egress.counters.sessions.set(flows.table.len() as u64);

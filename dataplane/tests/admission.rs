@@ -351,6 +351,10 @@ fn a_full_table_refuses_new_sessions_and_keeps_the_old() {
             // The arena is dealt out in chunks: more than asked for, never without end.
             while d.dropped("table-full") == 0 && n < 20_000 {
                 d.send(&first(n).frame());
+                // A handshake that has not ended would give way.
+                if protocol == Protocol::Tcp && d.dropped("table-full") == 0 {
+                    d.send(&first(n).flags(ACK).frame());
+                }
                 n += 1;
             }
             let kept = u64::from(n) - 1;
@@ -367,9 +371,56 @@ fn a_full_table_refuses_new_sessions_and_keeps_the_old() {
             for old in [0, n / 2, n - 2] {
                 assert_eq!(d.send(&first(old).frame()).len(), 1, "{mode:?}");
             }
-            d.advance(302_000);
+            // Longer than any timeout.
+            d.advance(902_000);
             assert_eq!(d.sessions(), 0);
             assert_eq!(d.send(&first(30_000).frame()).len(), 1);
         }
+    }
+}
+
+/// A flood of SYNs fills the table; clients that come later still get in, and nobody who is
+/// established pays for it.
+#[test]
+fn half_open_sessions_give_way_in_a_full_table() {
+    for mode in Mode::ALL {
+        let plan = Plan {
+            services: vec![service(1, Protocol::Tcp, VIP[0], mode, &SERVERS[0], "rr")],
+            sessions: 64,
+            ..Plan::default()
+        };
+        let mut d = plan.start();
+        let syn = |n: u32| {
+            let client = format!("10.1.{}.{}:7000", n >> 8, n & 255);
+            tcp(&client, VIP[0]).flags(SYN)
+        };
+        let established = 20;
+        for n in 0..established {
+            d.forward(&syn(n).frame());
+            d.forward(&syn(n).flags(ACK).frame());
+        }
+        let mut n = established;
+        while d.evicted() == 0 && n < 20_000 {
+            d.send(&syn(n).frame());
+            n += 1;
+        }
+        let full = d.sessions();
+        for late in n..n + 500 {
+            assert_eq!(d.send(&syn(late).frame()).len(), 1, "{mode:?}");
+        }
+        assert_eq!((d.sessions(), d.drops()), (full, Vec::new()), "{mode:?}");
+        assert_eq!(d.evicted(), 501);
+        for n in 0..established {
+            d.forward(&syn(n).flags(ACK).frame());
+        }
+        let held: u32 = [0, 1]
+            .map(|s| d.load.sessions(ServerSlot(16 + s)))
+            .iter()
+            .sum();
+        assert_eq!(
+            u64::from(held),
+            full,
+            "those that went are held against nobody"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! The session table of one worker: arena chunks, free lists, index; create, find, list. The sweep is
 //! in `sweep`.
 
+mod evict;
 mod sweep;
 
 use core::fmt;
@@ -167,6 +168,10 @@ pub struct Table {
     sweep: (usize, u32),
     /// Places that it judges whether they are due or not.
     judge: u32,
+    /// TCP sessions whose handshake is not complete.
+    half_open: usize,
+    /// Where the search for one of them goes on: chunk and session.
+    evict: (usize, u32),
     refused: u64,
 }
 
@@ -199,6 +204,8 @@ impl Table {
             generation: 0,
             sweep: (0, 0),
             judge: 0,
+            half_open: 0,
+            evict: (0, 0),
             refused: 0,
         })
     }
@@ -473,7 +480,9 @@ impl Table {
 
     /// Sets the TCP state of a session.
     pub(crate) fn set_state(&mut self, line: LineNo, state: TcpState) {
+        self.count_half_open(line, false);
         self.on_both(line, |e| e.set_state(state));
+        self.count_half_open(line, true);
     }
 
     /// Nothing is known of the windows of a paired session any more.
@@ -574,6 +583,7 @@ impl Table {
         }
         // Whoever knows its timeout gives it another time; who does not, the sweep asks.
         *self.chunks.due_mut(line) = Due::now(now_ms);
+        self.count_half_open(line, true);
         self.sessions += 1;
         Ok(line)
     }
@@ -680,6 +690,7 @@ impl Table {
         if self.entry(line).generation() == 0 {
             return view;
         }
+        self.count_half_open(line, false);
         let peer = self.peer(line);
         let hashes = [line, peer].map(|l| self.hash(&self.key(l)));
         self.entry_mut(line).clear();

@@ -286,6 +286,12 @@ impl Model {
     fn check(&self) {
         assert_eq!(self.table.len(), self.sessions.len());
         assert_eq!(self.table.is_empty(), self.sessions.is_empty());
+        // No handshake ever ends here.
+        let tcp = self
+            .sessions
+            .iter()
+            .filter(|k| k.new.protocol == Protocol::Tcp);
+        assert_eq!(self.table.half_open(), tcp.count());
         for (key, (line, reply)) in &self.keys {
             let expected = if *reply {
                 self.table.peer(*line)

@@ -432,6 +432,11 @@ impl Director {
             .collect()
     }
 
+    /// Half-open sessions that gave way to new ones.
+    pub fn evicted(&self) -> u64 {
+        self.counters.iter().map(|c| c.sessions_evicted.get()).sum()
+    }
+
     /// Live sessions over all workers.
     pub fn sessions(&self) -> u64 {
         self.counters.iter().map(|c| c.sessions.get()).sum()
