@@ -17,7 +17,7 @@ use shunt_service::{
     Protocol, RealServer, Route, ServerId, ServerSlot, Servers, Service, ServiceId, ServiceKey,
     Services, Settings, Snapshot, Status, Ticks, Timeouts, TtlPolicy, Unknown, Weight, WorkerId,
 };
-use shunt_session::{Arena, Shards, Table, TableConfig};
+use shunt_session::{Arena, LocalPorts, Shards, Table, TableConfig};
 
 use crate::port::{BenchBuf, BenchPort, Wire, bench_port};
 
@@ -141,6 +141,7 @@ impl Lab {
             ports: vec![port],
             config: readers.remove(0),
             table: Table::new(arena, table).expect("a session table"),
+            local_ports: LocalPorts::new(),
             shards: Shards::default(),
             isn_secret: [1, 2],
             load: Arc::new(Load::new(1, SERVERS.into())),

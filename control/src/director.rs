@@ -3,12 +3,16 @@
 //! kernel, and leaves as one publication. Nothing here waits, does I/O or reads a clock.
 
 use core::net::IpAddr;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use shunt_service::load::Totals;
 use shunt_service::publish::{self, Publisher, Reader};
-use shunt_service::{Fib, Load, RealServer, ServerId, Service, ServiceKey, Settings, Ticks};
+use shunt_service::{
+    Fib, Load, RealServer, ServerId, ServerSlot, Service, ServiceId, ServiceKey, Settings, Ticks,
+};
+use shunt_session::IdTable;
+use tracing::warn;
 
 use crate::config::{self, Config};
 use crate::snapshot::{
@@ -32,6 +36,8 @@ pub struct Director {
     state: State,
     load: Arc<Load>,
     publisher: Publisher<Snapshot>,
+    /// Where the identities are kept for the next process.
+    kept: Option<IdTable>,
 }
 
 impl Director {
@@ -41,9 +47,32 @@ impl Director {
     /// # Errors
     /// [`CannotBuild`].
     pub fn new(config: Config, now: Ticks) -> Result<(Self, Vec<Reader<Snapshot>>), CannotBuild> {
+        Self::set_up(config, None, now)
+    }
+
+    /// As [`Director::new`], going on with the identities that an earlier process gave: what of
+    /// them the configuration does not have any more is removed, as by a reload. They are kept
+    /// there from now on. Once the sessions are adopted, [`Director::judge`] is to be called.
+    ///
+    /// # Errors
+    /// [`CannotBuild`].
+    pub fn resume(
+        config: Config,
+        kept: IdTable,
+        now: Ticks,
+    ) -> Result<(Self, Vec<Reader<Snapshot>>), CannotBuild> {
+        Self::set_up(config, Some(kept), now)
+    }
+
+    fn set_up(
+        config: Config,
+        kept: Option<IdTable>,
+        now: Ticks,
+    ) -> Result<(Self, Vec<Reader<Snapshot>>), CannotBuild> {
         let workers = config.workers.cores.len() as u16;
         let load = Load::new(workers, config.limits.servers);
-        let state = State::new(config.limits.servers);
+        let known = kept.iter().flat_map(IdTable::list).copied();
+        let state = State::resume(config.limits.servers, known, &config.services, now);
         let none = Services::default();
         let before = InForce {
             state: &state,
@@ -58,15 +87,44 @@ impl Director {
             settings: Arc::new(settings(&config)),
         };
         let (publisher, readers) = publish::channel(first, usize::from(workers));
-        Ok((
-            Self {
-                config,
-                state,
-                load: Arc::new(load),
-                publisher,
-            },
-            readers,
-        ))
+        let mut director = Self {
+            config,
+            state,
+            load: Arc::new(load),
+            publisher,
+            kept,
+        };
+        director.keep();
+        Ok((director, readers))
+    }
+
+    /// Brings the kept identities up to date: before sessions can refer to a new one, and after
+    /// the last that did to an old one.
+    fn keep(&mut self) {
+        let Some(kept) = &mut self.kept else {
+            return;
+        };
+        let lost = kept.set(self.state.ids.list());
+        if lost > 0 {
+            warn!(
+                lost,
+                "no room in the session file for all services and servers: sessions of some will not \
+                 outlive the process; start again to make the file larger"
+            );
+        }
+    }
+
+    /// The slot of each server that sessions may refer to, removed ones included.
+    pub fn slots(&self) -> HashMap<(ServiceId, ServerId), ServerSlot> {
+        let servers = self.snapshot().services.servers();
+        servers.map(|s| ((s.service, s.id), s.slot)).collect()
+    }
+
+    /// Judges anew which servers have all the sessions that they may have.
+    pub fn judge(&self) {
+        for server in self.snapshot().services.servers() {
+            self.load.judge(server.slot, server.upper);
+        }
     }
 
     /// The configuration in force: the file's, with the changes of the API.
@@ -134,6 +192,7 @@ impl Director {
         let version = self.publisher.version() + 1;
         let (state, services, changes) = snapshot::build(before, next, &self.load, version, now)?;
         self.state = state;
+        self.keep();
         let fib = Arc::clone(&self.snapshot().fib);
         let services = Arc::new(services);
         self.publish(Arc::clone(&services), fib, settings);
@@ -223,6 +282,7 @@ impl Director {
         let list = services.list().to_vec();
         let services = snapshot::services_of(list, &self.state);
         self.publish(Arc::new(services), fib, settings);
+        self.keep();
         gone.len()
     }
 
@@ -280,6 +340,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
             old.limits.sessions != new.limits.sessions,
         ),
         ("[limits] servers", old.limits.servers != new.limits.servers),
+        ("[sessions]", old.sessions != new.sessions),
         ("[[port]]", old.ports != new.ports),
     ]
     .into_iter()

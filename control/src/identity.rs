@@ -1,12 +1,14 @@
 //! Who is who over reloads: the ids of services, and the ids and slots of their servers. An id is
 //! given once and never again; a slot is given to the next server once nobody refers to it. What
-//! comes back while sessions still refer to it is the same as before.
+//! comes back while sessions still refer to it is the same as before, in the next process too: the
+//! session file keeps the ids ([`shunt_session::IdTable`]).
 
 use core::net::SocketAddr;
 use std::collections::{BTreeSet, HashMap};
 
 use shunt_service::load::Totals;
 use shunt_service::{Mode, ServerId, ServerSlot, ServiceId, ServiceKey};
+use shunt_session::Identity;
 
 /// What makes a server the same server. The mode belongs to it: sessions go on in the mode they
 /// began with, so that a server whose mode changes is another one to them.
@@ -60,6 +62,48 @@ impl Identities {
             slots_used: 0,
             capacity,
         }
+    }
+
+    /// A table that goes on with what an earlier process gave: of services all, of servers those
+    /// that `known` brings, as far as there are slots. Servers of services that are not among them
+    /// are left out. Ids go on behind all of them.
+    pub fn resume(
+        capacity: u32,
+        services: &[(ServiceKey, ServiceId)],
+        known: &[(ServerKey, ServerId)],
+    ) -> Self {
+        let mut ids = Self::new(capacity);
+        ids.services = services.iter().copied().collect();
+        ids.last_service = services.iter().map(|(_, id)| id.0).max().unwrap_or(0);
+        ids.last_server = known.iter().map(|(_, id)| id.0).max().unwrap_or(0);
+        let there: BTreeSet<ServiceId> = ids.services.values().copied().collect();
+        for (key, id) in known.iter().filter(|(key, _)| there.contains(&key.service)) {
+            if ids.slots_used == capacity {
+                break;
+            }
+            let given = Given {
+                id: *id,
+                slot: ServerSlot(ids.slots_used),
+                baseline: Totals::default(),
+            };
+            if ids.servers.insert(*key, given).is_none() {
+                ids.slots_used += 1;
+            }
+        }
+        ids
+    }
+
+    /// All that have an id, as a session file keeps them.
+    pub fn list(&self) -> impl Iterator<Item = Identity> {
+        let services = self.services.iter();
+        let services = services.map(|(key, id)| Identity::Service { key: *key, id: *id });
+        let servers = self.servers.iter().map(|(key, given)| Identity::Server {
+            service: key.service,
+            address: key.address,
+            mode: key.mode,
+            id: given.id,
+        });
+        services.chain(servers)
     }
 
     /// The id of a service, a new one if it has none. Ids count from 1.

@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use shunt_scheduler::{BuildError, Flags};
 use shunt_service::{
-    Load, RealServer, ServerId, Servers, Service, ServiceId, ServiceKey, Status, Ticks,
+    Load, Mode, RealServer, ServerId, Servers, Service, ServiceId, ServiceKey, Status, Ticks,
+    Weight,
 };
+use shunt_session::Identity;
 
 use crate::config;
 use crate::config::Announce;
@@ -56,6 +58,84 @@ impl State {
         Self {
             ids: Identities::new(capacity),
             retired: BTreeMap::new(),
+            down: HashSet::new(),
+        }
+    }
+
+    /// With `capacity` server slots, and with what an earlier process had given: all of it is
+    /// taken for removed until [`build`] finds it in the configuration. Where there are not enough
+    /// slots, those come first that `configured` has.
+    pub fn resume(
+        capacity: u32,
+        known: impl IntoIterator<Item = Identity>,
+        configured: &[config::Service],
+        now: Ticks,
+    ) -> Self {
+        let (mut services, mut servers) = (Vec::new(), Vec::new());
+        for identity in known {
+            match identity {
+                Identity::Service { key, id } => services.push((key, id)),
+                Identity::Server {
+                    service,
+                    address,
+                    mode,
+                    id,
+                } => {
+                    let key = ServerKey {
+                        service,
+                        address,
+                        mode,
+                    };
+                    servers.push((key, id));
+                }
+            }
+        }
+        let key_of: HashMap<ServiceId, ServiceKey> =
+            services.iter().map(|(key, id)| (*id, *key)).collect();
+        let wanted: HashSet<(ServiceKey, SocketAddr, Mode)> = configured
+            .iter()
+            .flat_map(|s| s.servers.iter().map(|r| (s.key, r.address, r.mode)))
+            .collect();
+        let (mut known, mut removed): (Vec<_>, Vec<_>) =
+            servers.into_iter().partition(|(key, _)| {
+                key_of
+                    .get(&key.service)
+                    .is_some_and(|s| wanted.contains(&(*s, key.address, key.mode)))
+            });
+        // The newest of the removed, and room for all that is new.
+        removed.sort_unstable_by_key(|(_, id)| core::cmp::Reverse(*id));
+        removed.truncate((capacity as usize).saturating_sub(wanted.len()));
+        known.extend(removed);
+        let ids = Identities::resume(capacity, &services, &known);
+        let mut retired = BTreeMap::new();
+        for (key, _) in known {
+            let (Some(given), Some(service)) = (ids.given(&key), key_of.get(&key.service)) else {
+                continue;
+            };
+            let server = RealServer {
+                id: given.id,
+                slot: given.slot,
+                service: key.service,
+                addr: key.address.ip(),
+                port: key.address.port(),
+                mode: key.mode,
+                weight: Weight::ZERO,
+                upper: 0,
+                lower: 0,
+                status: Status::Removed,
+            };
+            let left = Retired {
+                server,
+                key,
+                service: *service,
+                since: now,
+                gone_from: 0,
+            };
+            retired.insert(given.id, left);
+        }
+        Self {
+            ids,
+            retired,
             down: HashSet::new(),
         }
     }

@@ -13,6 +13,7 @@ use shunt_service::publish::Reader;
 use shunt_service::{
     FlowKey, Mode, Protocol, ServerId, ServerSlot, ServiceKey, Status, Ticks, Weight, WorkerId,
 };
+use shunt_session::{Arena, IdTable, Identity};
 
 const W: WorkerId = WorkerId(0);
 const NOW: Ticks = Ticks(0);
@@ -111,6 +112,74 @@ fn a_server_whose_mode_changes_is_another_one_in_the_same_place() {
     let services = &director.snapshot().services;
     let old = services.server(nat.1).expect("it has a session");
     assert_eq!((old.mode, old.status), (Mode::Nat, Status::Removed));
+}
+
+/// The next process: what is in force is the file's, and what it does not have any more is removed.
+#[test]
+fn identities_outlive_the_process() {
+    let resume = |arena: &Arc<Arena>, servers: &[&str], more: &str| {
+        let file = parse(&(service(80, "rr", servers) + more));
+        let (director, _) = Director::resume(file, IdTable::open(arena), NOW).expect("it fits");
+        director
+    };
+    let [a, b, c, d] = [1, 2, 3, 4].map(server);
+    let arena = Arena::new(1024, 1).expect("address space");
+    let director = resume(&arena, &[&a, &b, &c], &service(81, "rr", &[&a]));
+    let before = ids(&director, 0);
+    let service_id = director.snapshot().services.list()[0].id;
+    drop(director);
+
+    let arena = Arena::reopen(arena).expect("nobody has it");
+    let mut director = resume(&arena, &[&d, &c, &a], "");
+    let after = ids(&director, 0);
+    let services = &director.snapshot().services;
+    assert_eq!(services.list()[0].id, service_id);
+    assert_eq!(after[&1].0, before[&1].0);
+    assert_eq!(after[&3].0, before[&3].0);
+    assert!(before.values().all(|(id, _)| *id != after[&4].0), "new");
+    let slot = director.slots()[&(service_id, before[&2].0)];
+    let removed = services.server(slot).expect("sessions may refer to it");
+    assert_eq!(
+        (removed.id, removed.status),
+        (before[&2].0, Status::Removed)
+    );
+
+    // One session is left of it; of the other service's server there is none.
+    director.load().adopt(W, slot, true);
+    assert_eq!(director.retired().count(), 2);
+    assert_eq!(director.tick(), 1);
+    assert_eq!(director.tick(), 0);
+    director.load().close(W, slot, true, 0, 0);
+    assert_eq!(director.tick(), 1);
+    drop(director);
+    let arena = Arena::reopen(arena).expect("nobody has it");
+    let mut kept: Vec<u32> = IdTable::open(&arena)
+        .list()
+        .filter_map(|identity| match identity {
+            Identity::Server { id, .. } => Some(id.0),
+            Identity::Service { .. } => None,
+        })
+        .collect();
+    kept.sort_unstable();
+    let mut expected: Vec<u32> = after.values().map(|(id, _)| id.0).collect();
+    expected.sort_unstable();
+    assert_eq!(kept, expected);
+}
+
+/// The file's servers come before those that are gone.
+#[test]
+fn removed_servers_of_an_earlier_process_leave_room_for_the_files() {
+    let file = |first: u8| {
+        let servers: Vec<_> = (first..first + 9).map(server).collect();
+        let servers: Vec<_> = servers.iter().map(String::as_str).collect();
+        parse(&service(80, "rr", &servers))
+    };
+    let arena = Arena::new(1024, 1).expect("address space");
+    drop(Director::resume(file(1), IdTable::open(&arena), NOW).expect("it fits"));
+    let arena = Arena::reopen(arena).expect("nobody has it");
+    let (director, _) = Director::resume(file(101), IdTable::open(&arena), NOW).expect("it fits");
+    assert_eq!(order(&director, 0).len(), 9);
+    assert_eq!(director.retired().count(), 3, "12 slots");
 }
 
 #[test]

@@ -58,6 +58,7 @@ fn every_key_is_told() {
         "[dpdk]",
         "[workers]",
         "[limits]",
+        "[sessions]",
         "[mirror]",
         "[fullnat]",
         "[[port]]",

@@ -3,10 +3,12 @@
 mod namespace;
 
 use std::os::fd::AsFd;
+use std::process::Command;
 
 use namespace::inside;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::thread::CapabilitySet;
+use shunt_control::tap::holder::{self, Holder};
 use shunt_control::tap::{Error, Tap, TapConfig};
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0x10, 1];
@@ -230,5 +232,52 @@ fn is_something_to_wait_for() {
         let _: rustix::fd::BorrowedFd<'_> = tap.as_fd();
         // The kernel sends something of its own soon: multicast listener reports, solicitations.
         read(&tap, |_| true);
+    });
+}
+
+/// What [`Holder::reach`] starts.
+#[test]
+#[ignore = "a part of another"]
+fn holds() {
+    if std::env::var_os("SHUNT_HOLD").is_some() {
+        let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
+        holder::hold(socket.into()).unwrap();
+    }
+}
+
+/// Over the death of a director and the next one's start the carrier stays.
+#[test]
+fn a_holder_keeps_the_carrier() {
+    inside(|ns| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = holder::path(&folder.path().join("socket"));
+        let reach = || {
+            let mut program = Command::new(std::env::current_exe().unwrap());
+            program
+                .args(["--exact", "holds", "--ignored"])
+                .env("SHUNT_HOLD", "1");
+            Holder::reach(&path, program).unwrap()
+        };
+        let up = || ns.ip("-o link show smt9").contains("LOWER_UP");
+        let mut tap = Tap::open(&config("smt9")).unwrap();
+        tap.remove_on_drop(false);
+        let mut first = reach();
+        assert!(!first.found());
+        first.keep([&tap]).unwrap();
+        // A director that is killed says nothing.
+        drop((tap, first));
+        assert!(up());
+
+        let mut tap = Tap::open(&config("smt9")).unwrap();
+        assert!(!tap.created() && up());
+        let mut second = reach();
+        assert!(second.found());
+        second.keep([&tap]).unwrap();
+        second.release().unwrap();
+        assert!(up(), "it is the director's");
+        tap.remove_on_drop(false);
+        drop(tap);
+        assert!(!up(), "nobody holds it");
+        Tap::open(&config("smt9")).unwrap().remove().unwrap();
     });
 }

@@ -34,6 +34,7 @@ impl Flows {
     pub(crate) fn new(
         id: WorkerId,
         table: Table,
+        ports: LocalPorts,
         shards: Shards,
         isn_secret: [u64; 2],
         load: Arc<Load>,
@@ -42,7 +43,7 @@ impl Flows {
             id,
             table,
             shards,
-            ports: LocalPorts::new(),
+            ports,
             isn_secret,
             load,
             local_turn: 0,

@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 use shunt_scheduler::Scheduler;
 use shunt_service::publish::Reader;
 use shunt_service::{Load, PortId, ServerCounters, Settings, Snapshot, Ticks, WorkerId};
-use shunt_session::{Shards, Table};
+use shunt_session::{LocalPorts, Shards, Table};
 use shunt_wire::Parsed;
 
 use crate::command::{Command, Mailbox, Reply};
@@ -34,9 +34,11 @@ pub struct Setup<P: Port> {
     pub config: Reader<Config>,
     /// Its session table.
     pub table: Table,
+    /// Its local ports: those that the table's sessions hold are taken.
+    pub local_ports: LocalPorts,
     /// Shards of sessions; the same in every worker.
     pub shards: Shards,
-    /// Key of initial sequence numbers in FULLNAT, fresh at every start.
+    /// Key of initial sequence numbers in FULLNAT; it lives as long as the sessions.
     pub isn_secret: [u64; 2],
     /// Live load of the servers.
     pub load: Arc<Load>,
@@ -137,12 +139,14 @@ impl<P: Port> Worker<P> {
         let mut egress = Egress::new(setup.ports, setup.counters, setup.mirror, setup.mailbox, to);
         egress.set_rates(&config.settings);
         egress.counters.generation.set(config.generation);
+        egress.counters.sessions.set(setup.table.len() as u64);
         Self {
             mine: setup.load.lines(setup.id).unwrap_or_default(),
             egress,
             flows: Flows::new(
                 setup.id,
                 setup.table,
+                setup.local_ports,
                 setup.shards,
                 setup.isn_secret,
                 setup.load,

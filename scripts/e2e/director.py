@@ -1,8 +1,10 @@
 """The director under test: its configuration, its process, its kernel side."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
+import signal
 import subprocess
 
 import net as network
@@ -26,6 +28,7 @@ class Director:
         self.plugin = plugin and plugin_in(net, plugin)
         self.socket = net.dir / "shunt.sock"
         self.config = net.dir / "shunt.toml"
+        self.sessions = pathlib.Path("/dev/shm") / f"{net.prefix}.sessions"
         self.process = None
         self.vhost = None
 
@@ -51,7 +54,7 @@ class Director:
             return ["-d", str(self.plugin),
                     "--vdev=net_shunttest0,iface=dtap0,most=5,split=20,lie=1"]
         if self.start.device == "net_tap" and self.start.arms == 2:
-            return ["--vdev=net_tap1,iface=dtap1"]
+            return ["--vdev=net_tap1,iface=dtap1,mac=fixed"]
         return []
 
     def _device(self, port):
@@ -59,7 +62,8 @@ class Director:
         if any(argument.startswith(f"--vdev={made},") for argument in self._eal()):
             return made
         if self.start.device == "net_tap":
-            return f"net_tap{port},iface=dtap{port}"
+            # One that stays, as a NIC has: neighbours know the director by it after a restart.
+            return f"net_tap{port},iface=dtap{port},mac=fixed"
         if self.start.device == "net_af_packet":
             return f"net_af_packet{port},iface=wire{port},qpairs={self.start.workers}"
         return f"net_virtio_user{port},path={self.net.dir}/vhost{port}.sock"
@@ -72,6 +76,7 @@ class Director:
             "dpdk": {"memory": "256M", "eal": self._eal()},
             "workers": {"cores": [1, 0][:start.workers], "control_core": 0},
             "limits": {"sessions": 16384, "servers": 256},
+            "sessions": {"file": str(self.sessions)},
         }
         lines = []
         for name, table in tables.items():
@@ -105,17 +110,33 @@ class Director:
         """Starts shuntd and everything around it; returns when the API answers."""
         if self.start.device == "virtio_user":
             self._vhost_backend()
-        self.config.write_text(self.toml())
+        self.sessions.unlink(missing_ok=True)
+        self._run(self.toml())
+        self._kernel_side()
+
+    def _run(self, toml, *options):
+        self.config.write_text(toml)
         self.process = self.net.spawn(
-            "d", "shuntd", self.shuntd, "--config", self.config)
-        settled = network.wait_for(lambda: self.answers() or not self.process.running(), 30, 0.1)
+            "d", "shuntd", self.shuntd, "--config", self.config, *options)
+        settled = network.wait_for(lambda: self.answers() or not self.process.running(), 30, 0.02)
         if not settled or not self.process.running():
             self.process.stop()
             raise Failed("\n".join(["shuntd did not come up:", *self.process.tail()]))
         if self.start.device in ("net_tap", "net_shunttest"):
             for port in range(self.start.arms):
                 self.net.patch("d", f"dtap{port}", f"wire{port}")
-        self._kernel_side()
+
+    def kill(self):
+        """kill -9; what is left is the kernel's side and the session file."""
+        status = self.process.stop(signal.SIGKILL)
+        if status != -signal.SIGKILL:
+            raise Failed(f"shuntd was not killed, its exit status is {status}")
+
+    def again(self, *options, workers=None, **changes):
+        """Starts shuntd anew after `kill`, perhaps with another number of workers or other servers."""
+        if workers:
+            self.start = dataclasses.replace(self.start, workers=workers)
+        self._run(self.toml(**changes), *options)
 
     def _vhost_backend(self):
         """testpmd as the vhost-user backend, in the host: between virtio-user and the cable."""
@@ -161,6 +182,7 @@ class Director:
     def end(self):
         """Stops shuntd as an init system would; returns its exit status."""
         status = self.process.stop()
+        self.sessions.unlink(missing_ok=True)
         if self.vhost:
             self.vhost.stop()
         return status

@@ -173,8 +173,11 @@ class Net:
         return str(program)
 
     def patch(self, node, a, b):
-        """Every frame that comes in by one interface goes out by the other, past the stack."""
+        """Every frame that comes in by one interface goes out by the other, past the stack. What was
+        patched before, when an interface of that name was another one, is not any more."""
         run("ip", "netns", "exec", self.ns(node), "nft", f"""
+            table netdev {a} {{ }}
+            delete table netdev {a}
             table netdev {a} {{
                 chain out {{ type filter hook ingress device {a} priority 0; fwd to {b}; }}
                 chain back {{ type filter hook ingress device {b} priority 0; fwd to {a}; }}

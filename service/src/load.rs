@@ -187,6 +187,24 @@ impl Load {
         true
     }
 
+    /// Counts a session that an earlier process made: it is there, whatever the limit says.
+    /// [`Load::judge`] is to be called once all are.
+    pub fn adopt(&self, worker: WorkerId, slot: ServerSlot, active: bool) {
+        if let (Some(shared), Some(counters)) =
+            (self.shared.get(slot.index()), self.counters(worker, slot))
+        {
+            shared.sessions.fetch_add(1, Relaxed);
+            bump32(
+                if active {
+                    &counters.active
+                } else {
+                    &counters.inactive
+                },
+                1,
+            );
+        }
+    }
+
     /// Undoes [`Load::open`] for a session that could not be made after all.
     pub fn undo_open(&self, worker: WorkerId, slot: ServerSlot, upper: u32, lower: u32) {
         if let Some(counters) = self.counters(worker, slot) {

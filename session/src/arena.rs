@@ -1,24 +1,28 @@
-//! Memory for sessions: one contiguous mapping, cut into chunks that tables take for good. A chunk
-//! holds sessions of one size: their lines first, then their cold parts, then when each is to be
-//! looked at again. Numbers, not pointers,
-//! name what is inside, so that the mapping can lie anywhere (and, in a later version, in a file).
+//! Memory for sessions: one contiguous mapping, a head (`head`) and chunks behind it. A chunk
+//! belongs to one table for good and holds sessions of one size, their lines first, then their cold
+//! parts, then when each is to be looked at again; or it holds identities. Numbers, not pointers,
+//! name what is inside, so that the mapping can lie anywhere, and in a file that the next process
+//! goes on with.
 #![allow(unsafe_code, reason = "session arena, see ARCHITECTURE section 1")]
 
 use core::fmt;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, Ordering};
-use std::sync::Arc;
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::cold::Cold;
 use crate::due::Due;
+use crate::head::{CHUNKS_MOST, HEAD_BYTES, Head, KINDS_OFFSET};
+use crate::memory::Memory;
 
 /// Bytes of a line.
 pub(crate) const LINE: usize = 64;
 
 /// Lines of a chunk, as a power of two: 512 KiB.
 pub(crate) const CHUNK_SHIFT: u32 = 13;
-const CHUNK_LINES: usize = 1 << CHUNK_SHIFT;
-const CHUNK_BYTES: usize = CHUNK_LINES * LINE;
+pub(crate) const CHUNK_LINES: usize = 1 << CHUNK_SHIFT;
+pub(crate) const CHUNK_BYTES: usize = CHUNK_LINES * LINE;
 
 /// Size classes of sessions: lines of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,13 +98,47 @@ const _: () = {
     }
 };
 
+/// What a chunk holds. The number is what the head says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Nothing.
+    Unused,
+    /// Sessions.
+    Sessions(Class),
+    /// Identities.
+    Ids,
+}
+
+impl Kind {
+    const IDS: u8 = 5;
+
+    const fn number(self) -> u8 {
+        match self {
+            Self::Unused => 0,
+            Self::Sessions(class) => 1 + class as u8,
+            Self::Ids => Self::IDS,
+        }
+    }
+
+    const fn from_number(n: u8) -> Option<Self> {
+        match n {
+            0 => Some(Self::Unused),
+            Self::IDS => Some(Self::Ids),
+            n => match Class::from_number(n - 1) {
+                Some(class) => Some(Self::Sessions(class)),
+                None => None,
+            },
+        }
+    }
+}
+
 /// Why there is no arena.
 #[derive(Debug)]
 pub enum ArenaError {
     /// More sessions than line numbers.
     TooLarge,
     /// The operating system refused.
-    NoMemory(std::io::Error),
+    NoMemory(io::Error),
 }
 
 impl fmt::Display for ArenaError {
@@ -122,87 +160,192 @@ impl std::error::Error for ArenaError {}
 /// The mapping. Tables share it; each chunk belongs to one table for good.
 #[derive(Debug)]
 pub struct Arena {
-    base: NonNull<u8>,
+    memory: Memory,
     chunks: u32,
+    /// Chunks below this one are taken, or were when the arena was opened.
     next: AtomicU32,
+    /// Chunks below this one have memory: see [`Arena::provide`].
+    ready: AtomicU32,
+    /// What an earlier process left, until somebody claims it. Locked at start alone.
+    left: Mutex<Left>,
 }
 
-// SAFETY: an `Arena` gives out chunks, each to one `Chunks` alone; the memory itself is only
-// touched through that.
-unsafe impl Send for Arena {}
-// SAFETY: as above; the only shared state is atomic.
-unsafe impl Sync for Arena {}
+/// Chunks that are in use although nobody in this process has taken them.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    pub(crate) sessions: Vec<(u32, Class)>,
+    pub(crate) ids: Vec<u32>,
+}
 
 impl Arena {
-    /// An arena with room for `sessions` of every kind for each of `tables` tables: chunks stay
-    /// with their kind, and a table must not be full for one because it once was for another.
-    /// Address space is reserved; memory is used as sessions come.
+    /// An arena in memory of this process, with room for `sessions` of every kind for each of
+    /// `tables` tables: chunks stay with their kind, and a table must not be full for one because
+    /// it once was for another. Address space is reserved; memory is used as sessions come.
     ///
     /// # Errors
     /// [`ArenaError`].
     pub fn new(sessions: u32, tables: u32) -> Result<Arc<Self>, ArenaError> {
-        let per_table: u32 = Class::ALL
-            .iter()
-            .map(|c| sessions.div_ceil(c.per_chunk()))
-            .sum();
-        let chunks = u64::from(per_table) * u64::from(tables);
-        let chunks = u32::try_from(chunks).map_err(|_| ArenaError::TooLarge)?;
-        if u64::from(chunks) << CHUNK_SHIFT > u64::from(u32::MAX) {
-            return Err(ArenaError::TooLarge);
-        }
-        let base = map(chunks as usize * CHUNK_BYTES).map_err(ArenaError::NoMemory)?;
-        Ok(Arc::new(Self {
-            base,
+        let chunks = chunks_for(sessions, tables, IDS_ANONYMOUS).ok_or(ArenaError::TooLarge)?;
+        let memory = Memory::anonymous(bytes(chunks)).map_err(ArenaError::NoMemory)?;
+        Ok(Arc::new(Self::over(memory, chunks, chunks)))
+    }
+
+    /// The chunks of `memory`, which must hold a head and `chunks` of them; those below `ready`
+    /// have memory.
+    pub(crate) fn over(memory: Memory, chunks: u32, ready: u32) -> Self {
+        assert!(bytes(chunks) <= memory.bytes(), "chunks within the mapping");
+        let mut arena = Self {
+            memory,
             chunks,
             next: AtomicU32::new(0),
-        }))
+            ready: AtomicU32::new(ready),
+            left: Mutex::default(),
+        };
+        arena.left = Mutex::new(arena.look());
+        arena
+    }
+
+    /// The arena as another process would find it; `None` while a table or anybody else uses it.
+    /// For tests of what comes back.
+    pub fn reopen(this: Arc<Self>) -> Option<Arc<Self>> {
+        let mut arena = Arc::into_inner(this)?;
+        arena.next = AtomicU32::new(0);
+        arena.left = Mutex::new(arena.look());
+        Some(Arc::new(arena))
+    }
+
+    /// What is in use.
+    fn look(&self) -> Left {
+        let mut left = Left::default();
+        for chunk in 0..self.chunks {
+            match self.kind(chunk) {
+                Some(Kind::Sessions(class)) => left.sessions.push((chunk, class)),
+                Some(Kind::Ids) => left.ids.push(chunk),
+                Some(Kind::Unused) | None => {}
+            }
+        }
+        left
+    }
+
+    /// The chunks of sessions or of identities that an earlier process left: for whoever asks
+    /// first, and then never again.
+    pub(crate) fn claim<T: Default>(&self, which: impl FnOnce(&mut Left) -> &mut T) -> T {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        core::mem::take(which(&mut left))
+    }
+
+    /// Number of chunks.
+    pub fn chunks(&self) -> u32 {
+        self.chunks
+    }
+
+    /// Bytes that the arena takes at most.
+    pub fn bytes(&self) -> usize {
+        bytes(self.chunks)
+    }
+
+    /// Sees to it that the next `ahead` chunks have memory; tables take no others. A chunk that
+    /// has is never lost to others again. For one thread of control, now and then.
+    ///
+    /// # Errors
+    /// From the file system; what was provided before stays.
+    pub fn provide(&self, ahead: u32) -> io::Result<()> {
+        let ready = self.ready.load(Ordering::Relaxed);
+        // Those in use when the arena was opened are none of the next ones.
+        let unused = |chunk: &u32| self.kind(*chunk) == Some(Kind::Unused);
+        let next = self.next.load(Ordering::Relaxed)..self.chunks;
+        let wanted = match ahead.checked_sub(1) {
+            None => return Ok(()),
+            Some(n) => next.filter(unused).nth(n as usize),
+        };
+        let wanted = wanted.map_or(self.chunks, |last| last + 1);
+        if wanted > ready {
+            let from = offset(ready);
+            self.memory.provide(from, offset(wanted) - from)?;
+            // Whoever sees the number may touch the memory.
+            self.ready.store(wanted, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Notes that the owner lives, milliseconds since the machine started.
+    pub fn alive(&self, now_ms: u64) {
+        self.head().alive_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// The head.
+    pub(crate) fn head(&self) -> &Head {
+        // SAFETY: the memory begins with a head (`over` has checked the length) at the start of a
+        // page, any bytes are a valid one, and what changes of it is atomic.
+        unsafe { self.memory.base().cast().as_ref() }
+    }
+
+    /// The head, to write.
+    pub(crate) fn head_mut(&mut self) -> &mut Head {
+        // SAFETY: as for `head`; `&mut self` makes it the only reference.
+        unsafe { self.memory.base().cast().as_mut() }
+    }
+
+    /// Where the head says what kind a chunk is of.
+    fn kind_cell(&self, chunk: u32) -> &AtomicU8 {
+        assert!(chunk < self.chunks);
+        // SAFETY: `chunk` is below `CHUNKS_MOST`, so that the byte lies within the head; it is only
+        // ever used as an atomic.
+        unsafe {
+            self.memory
+                .base()
+                .add(KINDS_OFFSET + chunk as usize)
+                .cast()
+                .as_ref()
+        }
+    }
+
+    /// Kind of a chunk; `None` if the head names none that there is.
+    pub(crate) fn kind(&self, chunk: u32) -> Option<Kind> {
+        Kind::from_number(self.kind_cell(chunk).load(Ordering::Relaxed))
+    }
+
+    /// Takes an unused chunk.
+    fn take(&self, kind: Kind) -> Option<u32> {
+        loop {
+            let ready = self.ready.load(Ordering::Acquire);
+            let taken = self
+                .next
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                    (n < ready).then_some(n + 1)
+                });
+            let chunk = taken.ok()?;
+            // Those in use when the arena was opened are passed over, each once.
+            let cell = self.kind_cell(chunk);
+            if cell.load(Ordering::Relaxed) == Kind::Unused.number() {
+                cell.store(kind.number(), Ordering::Release);
+                return Some(chunk);
+            }
+        }
     }
 }
 
-impl Drop for Arena {
-    fn drop(&mut self) {
-        unmap(self.base, self.chunks as usize * CHUNK_BYTES);
-    }
+/// Chunks that identities may take in an arena without a file, where they are of no use.
+const IDS_ANONYMOUS: u32 = 1;
+
+/// Chunks for `sessions` of every kind for each of `tables` tables, and for identities.
+pub(crate) fn chunks_for(sessions: u32, tables: u32, ids: u32) -> Option<u32> {
+    let per_table: u64 = Class::ALL
+        .iter()
+        .map(|c| u64::from(sessions.div_ceil(c.per_chunk())))
+        .sum();
+    let chunks = per_table * u64::from(tables) + u64::from(ids);
+    u32::try_from(chunks).ok().filter(|c| *c < CHUNKS_MOST)
 }
 
-#[cfg(not(miri))]
-fn map(bytes: usize) -> std::io::Result<NonNull<u8>> {
-    use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
-    // SAFETY: a fresh private mapping at an address of the kernel's choice aliases nothing.
-    let base = unsafe {
-        mmap_anonymous(
-            core::ptr::null_mut(),
-            bytes,
-            ProtFlags::READ | ProtFlags::WRITE,
-            MapFlags::PRIVATE | MapFlags::NORESERVE,
-        )
-    }?;
-    // SAFETY: the range is the mapping just made; the advice changes no contents. Where the kernel
-    // has no transparent huge pages ordinary ones do.
-    let _ = unsafe { madvise(base, bytes, Advice::LinuxHugepage) };
-    NonNull::new(base.cast()).ok_or_else(|| std::io::Error::from(std::io::ErrorKind::OutOfMemory))
+/// Bytes of a head and `chunks` chunks.
+pub(crate) const fn bytes(chunks: u32) -> usize {
+    offset(chunks)
 }
 
-#[cfg(not(miri))]
-fn unmap(base: NonNull<u8>, bytes: usize) {
-    // SAFETY: the mapping was made by `map` with this length, and nobody uses it any more: tables
-    // hold the `Arc` that has just been dropped.
-    let _ = unsafe { rustix::mm::munmap(base.as_ptr().cast(), bytes) };
-}
-
-#[cfg(miri)]
-fn map(bytes: usize) -> std::io::Result<NonNull<u8>> {
-    let layout = std::alloc::Layout::from_size_align(bytes, 4096).unwrap();
-    // SAFETY: `bytes` is not 0.
-    let base = unsafe { std::alloc::alloc_zeroed(layout) };
-    NonNull::new(base).ok_or_else(|| std::io::Error::from(std::io::ErrorKind::OutOfMemory))
-}
-
-#[cfg(miri)]
-fn unmap(base: NonNull<u8>, bytes: usize) {
-    let layout = std::alloc::Layout::from_size_align(bytes, 4096).unwrap();
-    // SAFETY: allocated by `map` with this layout.
-    unsafe { std::alloc::dealloc(base.as_ptr(), layout) };
+/// Where a chunk starts.
+pub(crate) const fn offset(chunk: u32) -> usize {
+    HEAD_BYTES + chunk as usize * CHUNK_BYTES
 }
 
 /// Number of a line in its arena. Made by a table for its own lines alone.
@@ -211,9 +354,8 @@ pub struct LineNo(pub(crate) u32);
 
 /// No chunk of ours.
 const FOREIGN: u8 = u8::MAX;
-
-// SAFETY: `base` is the arena's, which may be sent; see there.
-unsafe impl Send for Chunks {}
+/// Ours, of identities.
+const IDS: u8 = Class::ALL.len() as u8;
 
 /// The chunks of one table: who holds this may touch their memory, and nobody else does.
 #[derive(Debug)]
@@ -227,12 +369,24 @@ pub(crate) struct Chunks {
     owned: Vec<u32>,
 }
 
+// SAFETY: `base` points into the arena that this value keeps alive and that is `Send` and `Sync`.
+unsafe impl Send for Chunks {}
+// SAFETY: as above; `&Chunks` gives `&` references to lines alone.
+unsafe impl Sync for Chunks {}
+
+/// A line of nothing.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Blank([u8; LINE]);
+
 impl Chunks {
     pub(crate) fn new(arena: Arc<Arena>) -> Self {
         let classes = vec![FOREIGN; arena.chunks as usize].into_boxed_slice();
         let owned = Vec::with_capacity(arena.chunks as usize);
+        // SAFETY: the mapping begins with a head of this size.
+        let base = unsafe { arena.memory.base().add(HEAD_BYTES) };
         Self {
-            base: arena.base,
+            base,
             arena,
             classes,
             owned,
@@ -241,21 +395,91 @@ impl Chunks {
 
     /// Takes another chunk for `class`; `None` if the arena has no more. Returns its first line.
     pub(crate) fn take(&mut self, class: Class) -> Option<u32> {
-        let taken = self
-            .arena
-            .next
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
-                (n < self.arena.chunks).then_some(n + 1)
-            });
-        let chunk = taken.ok()?;
-        *self.classes.get_mut(chunk as usize)? = class as u8;
-        self.owned.push(chunk);
+        let chunk = self.arena.take(Kind::Sessions(class))?;
+        self.own(chunk, class as u8);
         Some(chunk << CHUNK_SHIFT)
+    }
+
+    /// Takes another chunk for identities, wiped.
+    pub(crate) fn take_ids(&mut self) -> Option<u32> {
+        let chunk = self.arena.take(Kind::Ids)?;
+        self.own(chunk, IDS);
+        self.wipe(chunk);
+        Some(chunk << CHUNK_SHIFT)
+    }
+
+    fn own(&mut self, chunk: u32, number: u8) {
+        if let Some(class) = self.classes.get_mut(chunk as usize) {
+            *class = number;
+            self.owned.push(chunk);
+        }
+    }
+
+    /// What an earlier process left of sessions becomes ours, if nobody had it before.
+    pub(crate) fn claim_sessions(&mut self) {
+        for (chunk, class) in self.arena.claim(|left| &mut left.sessions) {
+            self.own(chunk, class as u8);
+        }
+    }
+
+    /// What an earlier process left of identities becomes ours, if nobody had it before.
+    pub(crate) fn claim_ids(&mut self) {
+        for chunk in self.arena.claim(|left| &mut left.ids) {
+            self.own(chunk, IDS);
+        }
+    }
+
+    /// Takes over a chunk of another's, by its first line.
+    ///
+    /// # Panics
+    /// If the chunk is not of the other, or the other of another arena.
+    pub(crate) fn take_over(&mut self, from: &mut Self, first: u32, class: Class) {
+        assert!(Arc::ptr_eq(&self.arena, &from.arena), "one arena");
+        from.disown(first >> CHUNK_SHIFT);
+        self.own(first >> CHUNK_SHIFT, class as u8);
+    }
+
+    /// Gives a chunk of ours back, by its first line: for anything, wiped.
+    pub(crate) fn give_back(&mut self, first: u32) {
+        let chunk = first >> CHUNK_SHIFT;
+        self.wipe(chunk);
+        self.disown(chunk);
+        let unused = Kind::Unused.number();
+        self.arena.kind_cell(chunk).store(unused, Ordering::Release);
+    }
+
+    /// The list of our chunks keeps its number: who gives any away is about to give all.
+    ///
+    /// # Panics
+    /// If the chunk is not ours.
+    fn disown(&mut self, chunk: u32) {
+        match self.classes.get_mut(chunk as usize) {
+            Some(class) if *class != FOREIGN => *class = FOREIGN,
+            _ => foreign(),
+        }
+    }
+
+    /// Old bytes may look like anything in a chunk of another kind.
+    fn wipe(&mut self, chunk: u32) {
+        let first = chunk << CHUNK_SHIFT;
+        for line in first..first + CHUNK_LINES as u32 {
+            *self.line_mut(LineNo(line)) = Blank([0; LINE]);
+        }
     }
 
     /// Chunks there can be at most.
     pub(crate) fn capacity(&self) -> usize {
         self.classes.len()
+    }
+
+    /// Number of chunks.
+    pub(crate) fn len(&self) -> usize {
+        self.owned.len()
+    }
+
+    /// First lines of our chunks.
+    pub(crate) fn first_lines(&self) -> impl DoubleEndedIterator<Item = u32> + use<> {
+        self.owned.clone().into_iter().map(|c| c << CHUNK_SHIFT)
     }
 
     /// First line and class of our n-th chunk.
@@ -289,9 +513,8 @@ impl Chunks {
         const { assert!(size_of::<T>() == LINE && align_of::<T>() <= LINE) };
         self.check(line);
         // SAFETY: the chunk is ours, so the address lies in the mapping and no other table touches
-        // it; `&self` keeps `line_mut` away. The mapping starts zeroed, and `Entry`, `Addresses6`
-        // (the types used here) are valid for every bit pattern; both only ever hold what was
-        // written as such or zeroes.
+        // it; `&self` keeps `line_mut` away. `Entry`, `Addresses6`, `Record` and `Blank` (the types
+        // used here) are valid for every bit pattern, whoever wrote it.
         unsafe { self.base.add(line.0 as usize * LINE).cast::<T>().as_ref() }
     }
 

@@ -1,5 +1,7 @@
 //! What a data segment does not need: identities, initial sequence numbers, folded counters.
 
+use core::mem::offset_of;
+
 use shunt_service::{ServerId, ServiceId};
 
 /// The cold part of a session, 48 bytes.
@@ -10,7 +12,7 @@ pub struct Cold {
     pub(crate) check: u32,
     pub(crate) service: u32,
     pub(crate) server: u32,
-    /// When it was made, seconds of the worker's clock.
+    /// When it was made, seconds of the workers' clock.
     pub created: u32,
     /// Initial sequence number of the client, as the client sent it.
     pub isn_client: u32,
@@ -24,6 +26,18 @@ pub struct Cold {
 const _: () = assert!(size_of::<Cold>() == 48);
 
 impl Cold {
+    /// Where each field stands: part of what a session file's layout is known by.
+    pub(crate) const LAYOUT: &[usize] = &[
+        offset_of!(Cold, check),
+        offset_of!(Cold, service),
+        offset_of!(Cold, server),
+        offset_of!(Cold, created),
+        offset_of!(Cold, isn_client),
+        offset_of!(Cold, isn_server),
+        offset_of!(Cold, packets),
+        offset_of!(Cold, bytes),
+    ];
+
     pub(crate) fn new(service: ServiceId, server: ServerId, created: u32) -> Self {
         Self {
             service: service.0,

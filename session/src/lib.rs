@@ -7,11 +7,16 @@
 #![deny(unsafe_code)]
 
 mod arena;
+mod check;
 mod cold;
 mod due;
 mod entry;
+pub mod file;
+mod head;
+mod ids;
 mod index;
 mod key;
+mod memory;
 pub mod ports;
 mod prefetch;
 pub mod shard;
@@ -22,10 +27,12 @@ pub mod tcp;
 pub use arena::{Arena, ArenaError, LineNo};
 pub use cold::Cold;
 pub use entry::{Addresses6, Entry, Flags, Way};
+pub use ids::{IdTable, Identity, NoRoomForId};
 pub use key::{Hash, Key, Key4, Key6};
 pub use ports::{LocalPort, LocalPorts};
 pub use shard::Shards;
 pub use table::{
-    Closed, Direction, InsertError, NewSession, NoSessions, SessionView, Table, TableConfig,
+    AdoptConfig, Adopted, Census, Closed, Direction, InsertError, NewSession, NoSessions,
+    SessionView, Table, TableConfig, adopt,
 };
 pub use tcp::{Segment, Transition, on_segment};

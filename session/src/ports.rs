@@ -39,13 +39,19 @@ struct Freed {
     last_seq: Option<u32>,
 }
 
+type Bits = [u64; PER_SHARD.div_ceil(64) as usize];
+
 /// Ports of one shard.
 #[derive(Debug, Default)]
 struct Shard {
-    /// Ports handed out for the first time so far.
+    /// Ports, counted from `start` and around, that the search for one that was never handed out
+    /// has passed.
     fresh: u16,
+    start: u16,
     /// A bit for each port that is taken, in numeric order.
-    taken: [u64; PER_SHARD.div_ceil(64) as usize],
+    taken: Bits,
+    /// A bit for each port that is taken or was: it is taken now, or waits in `freed`.
+    known: Bits,
     freed: VecDeque<Freed>,
 }
 
@@ -55,16 +61,34 @@ impl Shard {
         (n / 64, 1 << (n % 64))
     }
 
-    fn is_taken(&self, port: u16) -> bool {
+    fn is_in(bits: &Bits, port: u16) -> bool {
         let (word, bit) = Self::bit(port);
-        self.taken.get(word).is_some_and(|w| w & bit != 0)
+        bits.get(word).is_some_and(|w| w & bit != 0)
+    }
+
+    fn is_taken(&self, port: u16) -> bool {
+        Self::is_in(&self.taken, port)
     }
 
     fn set_taken(&mut self, port: u16, on: bool) {
         let (word, bit) = Self::bit(port);
-        if let Some(w) = self.taken.get_mut(word) {
-            *w = if on { *w | bit } else { *w & !bit };
+        if let (Some(taken), Some(known)) = (self.taken.get_mut(word), self.known.get_mut(word)) {
+            *taken = if on { *taken | bit } else { *taken & !bit };
+            *known |= bit;
         }
+    }
+
+    /// The next port that was never handed out.
+    fn next_fresh(&mut self, shard: u8) -> Option<u16> {
+        while self.fresh < PER_SHARD {
+            let n = (self.start + self.fresh) % PER_SHARD;
+            let port = FIRST + n * SHARDS as u16 + u16::from(shard);
+            self.fresh += 1;
+            if !Self::is_in(&self.known, port) {
+                return Some(port);
+            }
+        }
+        None
     }
 }
 
@@ -95,18 +119,10 @@ impl LocalPorts {
         shard: u8,
         now_ms: u32,
     ) -> Option<LocalPort> {
-        let pool = self
-            .pools
-            .entry((local, server.0, server.1))
-            .or_insert_with(|| Pool {
-                shards: Box::new([const { None }; SHARDS]),
-                taken: 0,
-            });
+        let pool = self.pool(local, server);
         let place = pool.shards.get_mut(usize::from(shard))?;
         let ports = place.get_or_insert_with(Shard::default);
-        let taken = if ports.fresh < PER_SHARD {
-            let port = FIRST + ports.fresh * SHARDS as u16 + u16::from(shard);
-            ports.fresh += 1;
+        let taken = if let Some(port) = ports.next_fresh(shard) {
             LocalPort { port, exceed: None }
         } else {
             // The first that need not rest: one that must does not hold up those behind it.
@@ -122,6 +138,32 @@ impl LocalPorts {
         ports.set_taken(taken.port, true);
         pool.taken += 1;
         Some(taken)
+    }
+
+    fn pool(&mut self, local: IpAddr, server: (IpAddr, u16)) -> &mut Pool {
+        self.pools
+            .entry((local, server.0, server.1))
+            .or_insert_with(|| Pool {
+                shards: Box::new([const { None }; SHARDS]),
+                taken: 0,
+            })
+    }
+
+    /// Takes the port of a session that an earlier process made; to be called before any is taken.
+    /// Which ports were given back lately is not known: those behind the highest that is taken,
+    /// which that process would have come to last, are handed out first.
+    pub fn adopt(&mut self, local: IpAddr, server: (IpAddr, u16), port: u16) {
+        let pool = self.pool(local, server);
+        let Some(place) = pool.shards.get_mut(usize::from(port) % SHARDS) else {
+            return;
+        };
+        let ports = place.get_or_insert_with(Shard::default);
+        if port >= FIRST && !ports.is_taken(port) {
+            ports.set_taken(port, true);
+            let n = (port - FIRST) / SHARDS as u16;
+            ports.start = ports.start.max((n + 1) % PER_SHARD);
+            pool.taken += 1;
+        }
     }
 
     /// Gives a port back after its session ended. `last_seq` is the highest client sequence number
@@ -236,6 +278,29 @@ mod tests {
             ports.take(local, other, 127, 0).is_some(),
             "so has another server"
         );
+    }
+
+    #[test]
+    fn adopted_ports_are_taken_and_come_back() {
+        let (local, server) = ends();
+        let mut ports = LocalPorts::new();
+        let adopted = [5_u16, 6, 90].map(|n| FIRST + n * 128 + 7);
+        for port in [adopted[0], adopted[2], adopted[1], adopted[2], 3] {
+            ports.adopt(local, server, port);
+        }
+        assert_eq!(ports.taken(local, server), 3);
+        let first = ports.take(local, server, 7, 0).unwrap().port;
+        assert_eq!(first, adopted[2] + 128, "behind the highest");
+        ports.release(local, server, adopted[0], 1000, Some(5));
+        let mut rest: HashSet<u16> = [first].into_iter().collect();
+        for _ in 0..PER_SHARD - 4 {
+            let p = ports.take(local, server, 7, 1000).unwrap();
+            assert!(p.exceed.is_none() && rest.insert(p.port));
+        }
+        assert!(!adopted.iter().any(|p| rest.contains(p)));
+        let last = ports.take(local, server, 7, 1000).unwrap();
+        assert_eq!((last.port, last.exceed), (adopted[0], Some(5)));
+        assert_eq!(ports.take(local, server, 7, 1000), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The session table of one worker: arena chunks, free lists, index; create, find, list. The sweep is
-//! in `sweep`.
+//! in `sweep`; `adopt` makes tables of what an earlier process left.
 
+mod adopt;
 mod evict;
 mod sweep;
 
@@ -18,6 +19,8 @@ use crate::entry::{Addresses6, Entry, Flags, Immutable};
 use crate::index::Index;
 use crate::key::{self, Hash, Key, Key4, Key6, address_hash};
 use crate::staged::Staged;
+
+pub use self::adopt::{AdoptConfig, Adopted, Census, adopt};
 
 /// How a table is made.
 #[derive(Clone, Copy, Debug)]
@@ -575,8 +578,7 @@ impl Table {
         if let Some(reply) = &new.reply {
             self.write(LineNo(line.0 ^ 1), new, reply, true, now_ms);
         }
-        let check = self.check(line);
-        self.cold_mut(line).check = check;
+        self.cold_mut(line).check = adopt::sum(&self.chunks, class, line);
         self.entry(line).commit(generation);
         if new.reply.is_some() {
             self.entry(LineNo(line.0 ^ 1)).commit(generation);
@@ -638,48 +640,6 @@ impl Table {
             adjacency,
             now_ms,
         );
-    }
-
-    /// Sum over what never changes of a session: to be checked when a table is adopted. Of an IPv6
-    /// entry the addresses stand for the hash, which has another secret after a restart.
-    fn check(&self, line: LineNo) -> u32 {
-        let mut sum = 0xcbf2_9ce4_u32;
-        let mut mix = |word: u32| sum = (sum.rotate_left(5) ^ word).wrapping_mul(0x0100_0193);
-        let peer = self.peer(line);
-        for l in [line, peer] {
-            let e = self.entry(l);
-            for (addr, port) in self.key_ends(l) {
-                match addr {
-                    IpAddr::V4(a) => mix(a.to_bits()),
-                    IpAddr::V6(a) => {
-                        a.octets()
-                            .as_chunks::<4>()
-                            .0
-                            .iter()
-                            .for_each(|c| mix(u32::from_be_bytes(*c)));
-                    }
-                }
-                mix(u32::from(port));
-            }
-            for end in [self.new_src(l), self.new_dst(l)] {
-                match end.ip() {
-                    IpAddr::V4(a) => mix(a.to_bits()),
-                    IpAddr::V6(a) => {
-                        a.octets()
-                            .as_chunks::<4>()
-                            .0
-                            .iter()
-                            .for_each(|c| mix(u32::from_be_bytes(*c)));
-                    }
-                }
-                mix(u32::from(end.port()));
-            }
-            mix(u32::from(e.mode() as u8) << 8 | u32::from(e.is_reply()));
-        }
-        let cold = self.cold(line);
-        mix(cold.service);
-        mix(cold.server);
-        sum
     }
 
     /// Ends a session, by either entry. One that has ended already is described once more, and

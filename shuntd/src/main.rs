@@ -1,22 +1,27 @@
 //! `shuntd`, the director's daemon: reads the configuration, sets DPDK up, starts the workers and
 //! the mirror thread, and runs control until it is told to stop.
 //!
-//! This is the one place that knows every room. `start` builds, `ports` sets devices up, `threads`
-//! runs workers and mirror, `idle` decides how they wait.
+//! This is the one place that knows every room. `start` builds, `sessions` brings back what an
+//! earlier process left, `ports` sets devices up, `threads` runs workers and mirror, `clock` tells
+//! them the time, `idle` decides how they wait.
 
 #![forbid(unsafe_code)]
 
+mod clock;
 mod idle;
 mod ports;
+mod sessions;
 mod start;
 mod threads;
 
 use std::io::IsTerminal;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use shunt_control::config::{self, Machine};
+use shunt_control::tap::holder;
 use tracing_subscriber::EnvFilter;
 
 /// A layer-4 load balancer on DPDK.
@@ -37,9 +42,29 @@ struct Arguments {
     /// Check the configuration and end.
     #[arg(long)]
     check: bool,
+    /// Begin without the sessions that an earlier director left, whatever state their file is in.
+    #[arg(long)]
+    discard_sessions: bool,
+    /// Hold mirrors for a director; it starts this itself, with a socket as standard input.
+    #[arg(long, hide = true)]
+    hold_mirrors: bool,
     /// What is logged: error, warn, info, debug, trace, or directives like `shunt_control=debug`.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     log: String,
+}
+
+fn hold_mirrors() -> ExitCode {
+    let held = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .and_then(|socket| holder::hold(socket.into()));
+    match held {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("shuntd: cannot hold mirrors: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Exit code for a configuration with mistakes.
@@ -47,6 +72,9 @@ const BAD_CONFIGURATION: u8 = 3;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.hold_mirrors {
+        return hold_mirrors();
+    }
     let filter = match EnvFilter::try_new(&arguments.log) {
         Ok(filter) => filter,
         Err(error) => {
@@ -83,7 +111,12 @@ fn main() -> ExitCode {
         println!("{}: no mistakes", arguments.config.display());
         return ExitCode::SUCCESS;
     }
-    match start::run(config, arguments.config, machine) {
+    match start::run(
+        config,
+        arguments.config,
+        machine,
+        arguments.discard_sessions,
+    ) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("shuntd: {error}");

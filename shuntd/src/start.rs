@@ -1,12 +1,13 @@
-//! The start, in an order in which each step can fail and leave nothing behind: socket, EAL, packet
-//! memory, ports, session tables, mirrors, control's follower, threads. Then control runs, and the
-//! way back is taken step by step.
+//! The start, in an order in which each step can fail and leave nothing behind: socket, session
+//! file, holder, EAL, packet memory, ports, mirrors, session tables, control's follower, threads.
+//! Then control runs, and the way back is taken step by step.
 
 use std::io;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::thread::Builder;
 
 use shunt_control::api::{Socket, SocketError};
 use shunt_control::config::{Config, Hugepages, Idle, Machine, Mirror};
@@ -14,18 +15,23 @@ use shunt_control::director::Director;
 use shunt_control::kernel;
 use shunt_control::mirror::{MirrorCounters, MirrorInterface};
 use shunt_control::runtime::{self, Control, WorkerHandle, mirror_specs, statics};
-use shunt_control::snapshot::CannotBuild;
+use shunt_control::snapshot::{CannotBuild, Snapshot};
+use shunt_control::tap::holder::{self, Holder};
 use shunt_control::tap::{self, Tap, TapConfig};
 use shunt_dataplane::command::mailbox;
 use shunt_dataplane::counters::WorkerCounters;
 use shunt_dataplane::io::mirror_queues;
 use shunt_dataplane::worker::{Setup, hand_over_rings};
 use shunt_dpdk::{DeviceError, Eal, EalConfig, EalError, LogLevel, MempoolConfig, PoolError};
+use shunt_service::publish::Reader;
 use shunt_service::{Ticks, WorkerId};
-use shunt_session::{Arena, ArenaError, NoSessions, Shards, Table, TableConfig};
+use shunt_session::file::FileError;
+use shunt_session::{ArenaError, IdTable, LocalPorts, NoSessions, Shards, Table};
 use tracing::{debug, error, info, warn};
 
+use crate::clock::Clock;
 use crate::ports::{self, DESCRIPTORS, RunningPort};
+use crate::sessions::{self, Sessions};
 use crate::threads::Threads;
 
 /// Why the daemon does not run.
@@ -42,7 +48,11 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Arena(#[from] ArenaError),
     #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
     Table(#[from] NoSessions),
+    #[error("cannot tell which boot of the machine this is: {0}")]
+    Boot(io::Error),
     #[error(transparent)]
     Tap(#[from] tap::Error),
     #[error(transparent)]
@@ -73,9 +83,26 @@ const CACHE: u32 = 256;
 /// Memory of DPDK's own, MiB.
 const DPDK_OWN_MIB: u32 = 48;
 
-/// Runs the daemon until it is told to stop. `machine` is as it was before any thread was pinned.
-pub(crate) fn run(config: Config, file: PathBuf, machine: Machine) -> Result<(), StartError> {
+/// Runs the daemon until it is told to stop. `machine` is as it was before any thread was pinned;
+/// `discard` is to begin without the sessions of an earlier process.
+pub(crate) fn run(
+    config: Config,
+    file: PathBuf,
+    machine: Machine,
+    discard: bool,
+) -> Result<(), StartError> {
     let socket = Socket::bind(&config.daemon.socket)?;
+    let clock = Clock::new();
+    let sessions = sessions::open(&config, &clock, discard)?;
+    // While DPDK starts, which mostly waits for the kernel.
+    let adopting = {
+        let config = config.clone();
+        let thread = Builder::new().name("adopt".to_owned());
+        thread.spawn(move || Restored::new(config, sessions))
+    };
+    let adopting = adopting.map_err(StartError::Thread)?;
+    // Before DPDK opens anything: the holder must hold nothing but the mirrors.
+    let mut holder = reach_holder(&config);
     let workers = config.workers.cores.len();
     let pool_config = pool_config(&config);
     // What DPDK logs as errors while it looks for what a device can do mostly are none; where a step
@@ -109,19 +136,20 @@ pub(crate) fn run(config: Config, file: PathBuf, machine: Machine) -> Result<(),
     let macs: Vec<_> = controls.iter().map(shunt_dpdk::PortControl::mac).collect();
     let taps = open_taps(&config, &macs)?;
 
-    let started = Instant::now();
-    let (director, readers) = Director::new(config.clone(), Ticks(0))?;
-    // A worker may get more than its share of the shards' sessions: an eighth on top.
-    let share = config.limits.sessions.div_ceil(workers as u32);
-    let sessions = share.saturating_add(if workers > 1 { share / 8 } else { 0 });
-    let arena = Arena::new(sessions, workers as u32)?;
-    let shards = Shards::default();
-    let isn_secret = secret()?;
+    let Restored {
+        mut sessions,
+        director,
+        readers,
+        shards,
+        tables,
+    } = adopting.join().map_err(|_| StartError::ThreadDied)??;
+    let isn_secret = sessions.keys.isn_secret;
     let mut handles = Vec::new();
     let mut peers = Vec::new();
     let mut setups = Vec::new();
     let rings = hand_over_rings(workers, HAND_OVER_DEPTH);
-    for (((n, ports), config), hand_over) in (0u16..).zip(queues).zip(readers).zip(rings) {
+    let parts = queues.into_iter().zip(readers).zip(rings).zip(tables);
+    for (n, (((ports, config), hand_over), (table, local_ports))) in (0u16..).zip(parts) {
         let (mirror, peer) = mirror_queues(MIRROR_DEPTH);
         let (mailbox, control) = mailbox(COMMANDS, EVENTS);
         let counters = Arc::new(WorkerCounters::default());
@@ -130,15 +158,12 @@ pub(crate) fn run(config: Config, file: PathBuf, machine: Machine) -> Result<(),
             counters: Arc::clone(&counters),
             mailbox: control,
         });
-        let table = TableConfig {
-            sessions,
-            secret: secret()?,
-        };
         setups.push(Setup {
             id: WorkerId(n),
             ports,
             config,
-            table: Table::new(Arc::clone(&arena), table)?,
+            table,
+            local_ports,
             shards: shards.clone(),
             isn_secret,
             load: Arc::clone(director.load()),
@@ -156,6 +181,9 @@ pub(crate) fn run(config: Config, file: PathBuf, machine: Machine) -> Result<(),
     let entered = runtime.enter();
     let (follower, fibs) = kernel::start(mirror_specs(&config, &macs), statics(&config))?;
     drop(entered);
+    if let Some(holder) = &mut holder {
+        keep(holder, &taps);
+    }
     let mut threads = Threads::default();
     let mirror_counters = Arc::new(MirrorCounters::default());
     let core = usize::from(config.workers.control_core);
@@ -169,7 +197,7 @@ pub(crate) fn run(config: Config, file: PathBuf, machine: Machine) -> Result<(),
     )?;
     let adaptive = config.workers.idle == Idle::Adaptive;
     for (setup, core) in setups.into_iter().zip(&config.workers.cores) {
-        threads.worker(&eal, usize::from(*core), adaptive, started, setup)?;
+        threads.worker(&eal, usize::from(*core), adaptive, clock, setup)?;
     }
     quietly.store(false, Relaxed);
     info!(workers, services = config.services.len(), "shunt is up");
@@ -186,7 +214,8 @@ pub(crate) fn run(config: Config, file: PathBuf, machine: Machine) -> Result<(),
     };
     let watched = async {
         while !threads.one_died() {
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            sessions.look_after(&clock);
+            tokio::time::sleep(sessions::PERIOD).await;
         }
     };
     let outcome = runtime.block_on(runtime::run(control, socket, watched));
@@ -194,6 +223,9 @@ pub(crate) fn run(config: Config, file: PathBuf, machine: Machine) -> Result<(),
     let died = threads.one_died();
     for mut interface in threads.stop() {
         interface.tap.remove_on_drop(true);
+    }
+    if let Some(Err(error)) = holder.map(Holder::release) {
+        debug!(%error, "the holder of the mirrors does not answer");
     }
     for (name, n) in mirror_counters.fields().filter(|(_, n)| *n > 0) {
         debug!(counter = name, n, "mirror");
@@ -205,6 +237,58 @@ pub(crate) fn run(config: Config, file: PathBuf, machine: Machine) -> Result<(),
     }
     info!("shunt is down");
     Ok(())
+}
+
+/// What an earlier process left, as this one's configuration has it.
+struct Restored {
+    sessions: Sessions,
+    director: Director,
+    /// What each worker reads.
+    readers: Vec<Reader<Snapshot>>,
+    shards: Shards,
+    /// Each worker's.
+    tables: Vec<(Table, LocalPorts)>,
+}
+
+impl Restored {
+    fn new(config: Config, sessions: Sessions) -> Result<Self, StartError> {
+        let ids = IdTable::open(sessions.arena());
+        let (director, readers) = Director::resume(config, ids, Ticks(0))?;
+        let shards = Shards::new(&sessions.keys.shard);
+        let tables = sessions.adopt(&director, &shards)?;
+        Ok(Self {
+            sessions,
+            director,
+            readers,
+            shards,
+            tables,
+        })
+    }
+}
+
+/// The process that holds the mirrors over our death, if there is a mirror of ours.
+fn reach_holder(config: &Config) -> Option<Holder> {
+    let is_tap = |mirror: &Mirror| matches!(mirror, Mirror::Tap(_));
+    if !config.interfaces().iter().any(|i| is_tap(&i.mirror)) {
+        return None;
+    }
+    let reached = std::env::current_exe().and_then(|program| {
+        let mut program = Command::new(program);
+        program.arg("--hold-mirrors");
+        Holder::reach(&holder::path(&config.daemon.socket), program)
+    });
+    reached.map_err(|error| no_holder(&error)).ok()
+}
+
+fn keep(holder: &mut Holder, taps: &[MirrorInterface]) {
+    match holder.keep(taps.iter().map(|interface| &interface.tap)) {
+        Ok(()) => debug!(found = holder.found(), "mirrors are held"),
+        Err(error) => no_holder(&error),
+    }
+}
+
+fn no_holder(error: &io::Error) {
+    warn!(%error, "no holder for the mirrors: they lose their carrier if this process is killed");
 }
 
 /// A mirror TAP for each interface that has one.
@@ -286,7 +370,7 @@ fn log_line(level: LogLevel, line: &str, quietly: bool) {
 }
 
 /// Fresh secret words.
-fn secret() -> Result<[u64; 2], StartError> {
+pub(crate) fn secret() -> Result<[u64; 2], StartError> {
     use std::io::Read;
     let mut bytes = [0; 16];
     std::fs::File::open("/dev/urandom")

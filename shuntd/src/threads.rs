@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::thread::{Builder, JoinHandle};
-use std::time::Instant;
 
 use shunt_control::mirror::{self, MirrorCounters, MirrorInterface};
 use shunt_dataplane::io::MirrorPeer;
 use shunt_dataplane::worker::{Setup, Worker};
 use shunt_dpdk::{Eal, EalError, Mbuf, Mempool};
-use shunt_service::Ticks;
 
+use crate::clock::Clock;
 use crate::idle::Backoff;
 use crate::ports::WorkerPort;
 use crate::start::StartError;
@@ -32,7 +31,7 @@ impl Threads {
         eal: &Eal,
         core: usize,
         adaptive: bool,
-        started: Instant,
+        clock: Clock,
         setup: Setup<WorkerPort>,
     ) -> Result<(), StartError> {
         let (stop, eal) = (Arc::clone(&self.stop), eal.clone());
@@ -48,8 +47,7 @@ impl Threads {
             let mut worker = Worker::new(setup);
             let mut backoff = Backoff::new(adaptive);
             while !stop.load(Relaxed) {
-                let elapsed = started.elapsed().as_nanos();
-                let polled = worker.poll(Ticks(u64::try_from(elapsed).unwrap_or(u64::MAX)));
+                let polled = worker.poll(clock.now());
                 backoff.after(polled.is_idle());
             }
             // Packets go back to their pools before the thread's caches are flushed.

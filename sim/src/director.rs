@@ -16,7 +16,7 @@ use shunt_service::{
     RealServer, Route, ServerId, ServerSlot, Servers, Service, ServiceId, ServiceKey, Services,
     Settings, Snapshot, Status, Ticks, TtlPolicy, Unknown, Weight, WorkerId,
 };
-use shunt_session::{Arena, Shards, Table, TableConfig};
+use shunt_session::{Arena, LocalPorts, Shards, Table, TableConfig};
 
 use crate::buf::{SimBuf, SimPool};
 use crate::dice::Dice;
@@ -125,6 +125,7 @@ impl Director {
                 ports: queues.iter_mut().map(|q| q.remove(0)).collect(),
                 config,
                 table,
+                local_ports: LocalPorts::new(),
                 shards: Shards::default(),
                 isn_secret,
                 load: Arc::clone(&load),

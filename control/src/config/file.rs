@@ -1,5 +1,5 @@
-//! The sections of the file that hold plain settings: daemon, dpdk, workers, limits, mirror,
-//! fullnat, timeouts.
+//! The sections of the file that hold plain settings: daemon, dpdk, workers, limits, sessions,
+//! mirror, fullnat, timeouts.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,9 @@ use shunt_service::{TcpState, Timeouts};
 
 use super::Machine;
 use super::mistake::Mistake;
-use super::model::{Daemon, Dpdk, FullNat, Hugepages, Idle, Limits, MirrorLimits, Workers};
+use super::model::{
+    Daemon, Dpdk, FullNat, Hugepages, Idle, Limits, MirrorLimits, Sessions, Workers,
+};
 use super::node::{Node, Place};
 use super::read::{Mistakes, Table, Wrong};
 use super::words;
@@ -202,6 +204,34 @@ pub(super) fn limits(table: Option<Table<'_>>) -> Limits {
     }
     table.finish();
     limits
+}
+
+/// `name` is the instance's.
+pub(super) fn sessions(table: Option<Table<'_>>, name: &str) -> Sessions {
+    let mut sessions = Sessions {
+        file: Some(format!("/dev/shm/{name}.sessions").into()),
+    };
+    let Some(mut table) = table else {
+        return sessions;
+    };
+    if let Some(file) = table.get("file", session_file) {
+        sessions.file = file;
+    }
+    table.finish();
+    sessions
+}
+
+/// An absolute path, or `"none"`.
+fn session_file(node: &Node) -> Result<Option<PathBuf>, Wrong> {
+    let path = words::plain(node)?;
+    match path.as_str() {
+        "none" => Ok(None),
+        path if path.starts_with('/') && !path.ends_with('/') => Ok(Some(path.into())),
+        _ => Err(Wrong::new(
+            "no absolute path of a file",
+            "one: \"/dev/shm/shunt.sessions\", or \"none\"",
+        )),
+    }
 }
 
 pub(super) fn mirror(table: Option<Table<'_>>) -> MirrorLimits {

@@ -31,7 +31,7 @@ use self::read::{Mistakes, Table};
 pub use mistake::{Invalid, Mistake};
 pub use model::{
     Announce, Config, Daemon, Dpdk, FullNat, Hugepages, Idle, Interface, Limits, Mirror,
-    MirrorLimits, Neighbour, Port, Route, Server, Service, Workers,
+    MirrorLimits, Neighbour, Port, Route, Server, Service, Sessions, Workers,
 };
 pub use node::Place;
 pub use write::{server_to_json, service_to_json};
@@ -149,6 +149,7 @@ fn read(root: &node::Node, machine: &Machine, mistakes: &Mistakes) -> Option<Con
     let dpdk = file::dpdk(section("dpdk", "[dpdk]"));
     let workers = file::workers(section("workers", "[workers]"), machine);
     let limits = file::limits(section("limits", "[limits]"));
+    let sessions = file::sessions(section("sessions", "[sessions]"), &daemon.name);
     let mirror = file::mirror(section("mirror", "[mirror]"));
     let fullnat = file::fullnat(section("fullnat", "[fullnat]"));
     let timeouts = file::timeouts(section("timeouts", "[timeouts]"), &Default::default());
@@ -176,6 +177,7 @@ fn read(root: &node::Node, machine: &Machine, mistakes: &Mistakes) -> Option<Con
         dpdk,
         workers,
         limits,
+        sessions,
         mirror,
         fullnat,
         ports,

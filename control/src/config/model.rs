@@ -23,6 +23,8 @@ pub struct Config {
     pub workers: Workers,
     /// `[limits]`
     pub limits: Limits,
+    /// `[sessions]`
+    pub sessions: Sessions,
     /// `[mirror]`
     pub mirror: MirrorLimits,
     /// `[fullnat]`
@@ -99,6 +101,13 @@ pub struct Limits {
     pub servers: u32,
     /// Resets and ICMP errors that one worker originates a second at most.
     pub answers_per_second: u32,
+}
+
+/// Where sessions are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sessions {
+    /// The file that they outlive the process in; `None`: they end with it.
+    pub file: Option<PathBuf>,
 }
 
 /// What goes up to the kernel.

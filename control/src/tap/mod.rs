@@ -4,12 +4,13 @@
 //! A TAP is an Ethernet interface whose wire is a file descriptor: what the kernel sends comes
 //! out of a read, what we write the kernel receives (Documentation/networking/tuntap.rst). Ours
 //! has no header in front of the frame, all offloads off, so that no frame comes with a checksum
-//! still to be filled in, and several queues allowed, so that a second process can hold a
-//! (detached) queue and the carrier stays over a restart.
+//! still to be filled in, and several queues allowed, so that a second process ([`holder`]) can
+//! hold a (detached) queue and the carrier stays over a restart.
 //!
 //! `ioctl` holds the only `unsafe` of this crate; `link` sets MAC, MTU and state over netlink.
 //! What goes through the device is [`crate::mirror`]'s business.
 
+pub mod holder;
 mod ioctl;
 mod link;
 

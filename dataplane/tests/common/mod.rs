@@ -23,7 +23,7 @@ use shunt_dataplane::worker::{Config, Setup, Worker, hand_over_rings};
 use shunt_scheduler::{Flags, Scheduler, build};
 use shunt_service::publish::{self, Publisher};
 use shunt_service::*;
-use shunt_session::{Arena, Shards, Table, TableConfig};
+use shunt_session::{Arena, LocalPorts, Shards, Table, TableConfig};
 use shunt_sim::{PortSetup, SimBuf, SimPool, SimPort, SimWire, port};
 
 pub use frames::*;
@@ -269,6 +269,7 @@ impl Plan {
                 ports,
                 config,
                 table: Table::new(Arc::clone(&arena), table).unwrap(),
+                local_ports: LocalPorts::new(),
                 shards: SHARDS.clone(),
                 isn_secret: [3, 4],
                 load: Arc::clone(&load),

@@ -1,0 +1,207 @@
+//! The sessions of an earlier process: the file that they lie in, what is told of it, and their
+//! way into the tables of this one's workers.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use shunt_control::config::Config;
+use shunt_control::director::Director;
+use shunt_session::file::{self, Fault, FileConfig, FileError, Keys, Origin, Stale};
+use shunt_session::shard::DEFAULT_KEY;
+use shunt_session::{
+    AdoptConfig, Arena, Census, LocalPorts, NoSessions, Shards, Table, TableConfig, adopt,
+};
+use tracing::{error, info, warn};
+
+use crate::clock::Clock;
+use crate::start::{StartError, secret};
+
+/// Chunks that have memory before workers need them: 64 MiB, or some hundred thousand sessions.
+const AHEAD: u32 = 128;
+/// How often that is looked after.
+pub(crate) const PERIOD: Duration = Duration::from_millis(10);
+/// A process that was killed lets go of its file within this.
+const DYING: Duration = Duration::from_secs(3);
+/// Identities beside the servers: services and what was removed.
+const MORE_IDENTITIES: u32 = 8192;
+
+/// Where sessions are.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    arena: Arc<Arena>,
+    pub(crate) keys: Keys,
+    /// Most sessions of a worker.
+    most: u32,
+    /// Whether it was told that there is no more memory.
+    told: bool,
+}
+
+/// Opens the session file that the configuration names, or takes memory of this process.
+pub(crate) fn open(config: &Config, clock: &Clock, discard: bool) -> Result<Sessions, StartError> {
+    let workers = config.workers.cores.len() as u32;
+    // A worker may get more than its share of the shards' sessions: an eighth on top.
+    let share = config.limits.sessions.div_ceil(workers);
+    let most = share.saturating_add(if workers > 1 { share / 8 } else { 0 });
+    let keys = Keys {
+        shard: DEFAULT_KEY,
+        isn_secret: secret()?,
+    };
+    let Some(path) = &config.sessions.file else {
+        return Ok(Sessions {
+            arena: Arena::new(most, workers)?,
+            keys,
+            most,
+            told: false,
+        });
+    };
+    let wanted = FileConfig {
+        path,
+        sessions: most,
+        tables: workers,
+        identities: config.limits.servers.saturating_add(MORE_IDENTITIES),
+        boot: boot()?,
+        now_ms: clock.millis(),
+        discard,
+        keys,
+    };
+    let opened = wait_for(&wanted)?;
+    tell(path, opened.origin);
+    if !opened.in_memory {
+        warn!(
+            file = %path.display(),
+            "the session file is not in memory (tmpfs, hugetlbfs): the system will write it to its \
+             disk all the time"
+        );
+    }
+    opened.arena.provide(AHEAD).map_err(|error| FileError {
+        path: path.clone(),
+        fault: Fault::System("get memory for it", error),
+    })?;
+    Ok(Sessions {
+        arena: opened.arena,
+        keys: opened.keys,
+        most,
+        told: false,
+    })
+}
+
+fn wait_for(wanted: &FileConfig<'_>) -> Result<file::Opened, FileError> {
+    let begin = Instant::now();
+    loop {
+        match file::open(wanted) {
+            Err(FileError {
+                fault: Fault::Owned { .. },
+                ..
+            }) if begin.elapsed() < DYING => sleep(PERIOD),
+            done => return done,
+        }
+    }
+}
+
+fn tell(path: &Path, origin: Origin) {
+    let file = path.display();
+    match origin {
+        Origin::New => info!(%file, "session file made"),
+        Origin::Discarded => warn!(%file, "all sessions thrown away, as asked"),
+        Origin::Stale(Stale::Boot) => {
+            info!(%file, "the sessions were made before the machine started: they are over");
+        }
+        Origin::Stale(Stale::Old) => {
+            info!(%file, "nobody had the sessions for weeks: they are over");
+        }
+        Origin::Left { away_ms } => info!(%file, away_ms, "sessions found"),
+    }
+}
+
+/// The kernel's boot id.
+fn boot() -> Result<[u8; 16], StartError> {
+    const FILE: &str = "/proc/sys/kernel/random/boot_id";
+    let text = std::fs::read_to_string(FILE).map_err(StartError::Boot)?;
+    let digits: Vec<u32> = text.chars().filter_map(|c| c.to_digit(16)).collect();
+    let mut boot = [0; 16];
+    for (byte, pair) in boot.iter_mut().zip(digits.chunks(2)) {
+        *byte = pair.iter().fold(0, |sum, digit| sum << 4 | *digit as u8);
+    }
+    Ok(boot)
+}
+
+impl Sessions {
+    /// The memory they lie in.
+    pub(crate) fn arena(&self) -> &Arc<Arena> {
+        &self.arena
+    }
+
+    /// A table for each worker, with the sessions that go on.
+    pub(crate) fn adopt(
+        &self,
+        director: &Director,
+        shards: &Shards,
+    ) -> Result<Vec<(Table, LocalPorts)>, StartError> {
+        let begin = Instant::now();
+        let tables = (0..director.load().workers())
+            .map(|_| {
+                Ok(TableConfig {
+                    sessions: self.most,
+                    secret: secret()?,
+                })
+            })
+            .collect::<Result<Vec<_>, StartError>>()?;
+        let slots = director.slots();
+        let config = AdoptConfig {
+            tables: &tables,
+            shards,
+            map: &director.snapshot().settings.shard_map,
+            load: director.load(),
+        };
+        let adopted = adopt(&self.arena, config, |service, server| {
+            slots.get(&(service, server)).copied()
+        })
+        .map_err(|NoSessions| StartError::Table(NoSessions))?;
+        director.judge();
+        report(&adopted.census, begin.elapsed());
+        Ok(adopted.tables)
+    }
+
+    /// Sees to it that tables can grow, and that the next process knows how long nobody was there.
+    pub(crate) fn look_after(&mut self, clock: &Clock) {
+        self.arena.alive(clock.millis());
+        match self.arena.provide(AHEAD) {
+            Ok(()) => self.told = false,
+            Err(_) if self.told => {}
+            Err(error) => {
+                self.told = true;
+                error!(
+                    %error,
+                    "no more memory for the session file: new sessions are refused once what there \
+                     is is full; make room where it is"
+                );
+            }
+        }
+    }
+}
+
+fn report(census: &Census, took: Duration) {
+    let Census {
+        adopted,
+        moved,
+        unfinished,
+        damaged,
+        unknown,
+        doubled,
+        no_room,
+    } = *census;
+    if adopted > 0 {
+        info!(adopted, moved, took_ms = took.as_millis(), "sessions go on");
+    }
+    if unfinished + doubled > 0 {
+        info!(
+            unfinished,
+            doubled, "sessions that were half made or half ended are gone"
+        );
+    }
+    if damaged + unknown + no_room > 0 {
+        warn!(damaged, unknown, no_room, "sessions were lost");
+    }
+}
