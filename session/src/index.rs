@@ -3,7 +3,12 @@
 //! tag; the home bucket counts those it sent away, so that a miss reads one line as a rule and
 //! never more than two.
 
+use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
+use std::io;
+
 use crate::key::Hash;
+use crate::memory::Memory;
 
 /// Entries of a bucket.
 const WAYS: usize = 8;
@@ -28,9 +33,61 @@ struct Bucket {
 
 const _: () = assert!(size_of::<Bucket>() == 64 && align_of::<Bucket>() == 64);
 
+/// The buckets, on large pages where the system has them: each lookup goes to another page, and
+/// how many of them the processor remembers is what a lookup in a large table costs.
+#[derive(Debug)]
+struct Buckets {
+    first: NonNull<Bucket>,
+    len: usize,
+    _memory: Memory,
+}
+
+#[allow(unsafe_code, reason = "mmap, see ARCHITECTURE section 1")]
+mod buckets {
+    use super::{Bucket, Buckets, Deref, DerefMut, Memory, io};
+
+    // SAFETY: the memory is this value's alone.
+    unsafe impl Send for Buckets {}
+    // SAFETY: as above; `&Buckets` gives `&` references to buckets alone.
+    unsafe impl Sync for Buckets {}
+
+    impl Buckets {
+        /// Empty ones, all of them in memory: a session that comes shall not wait for a page.
+        pub(super) fn new(len: usize) -> io::Result<Self> {
+            let memory = Memory::anonymous(len * size_of::<Bucket>())?;
+            let mut buckets = Self {
+                first: memory.base().cast(),
+                len,
+                _memory: memory,
+            };
+            buckets.fill(Bucket::default());
+            Ok(buckets)
+        }
+    }
+
+    impl Deref for Buckets {
+        type Target = [Bucket];
+
+        #[inline(always)]
+        fn deref(&self) -> &[Bucket] {
+            // SAFETY: the memory, which lives as long as this value, begins with `len` buckets and is
+            // aligned to a page; it started zeroed, and zeroes are an empty bucket.
+            unsafe { core::slice::from_raw_parts(self.first.as_ptr(), self.len) }
+        }
+    }
+
+    impl DerefMut for Buckets {
+        #[inline(always)]
+        fn deref_mut(&mut self) -> &mut [Bucket] {
+            // SAFETY: as above; `&mut self` makes it the only reference.
+            unsafe { core::slice::from_raw_parts_mut(self.first.as_ptr(), self.len) }
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Index {
-    buckets: Box<[Bucket]>,
+    buckets: Buckets,
     /// Longest chain of moves so far.
     longest: usize,
 }
@@ -70,13 +127,16 @@ fn equal(tags: &[u16; WAYS], tag: u16) -> u32 {
 
 impl Index {
     /// An index for `keys` keys at 85 % load.
-    pub(crate) fn new(keys: usize) -> Self {
+    ///
+    /// # Errors
+    /// From the operating system, without the memory.
+    pub(crate) fn new(keys: usize) -> io::Result<Self> {
         // Even, see `other`. In an index of few buckets keys gather by chance more than 15 % over.
         let buckets = (keys * 100).div_ceil(WAYS * 85).next_multiple_of(2).max(16);
-        Self {
-            buckets: vec![Bucket::default(); buckets].into_boxed_slice(),
+        Ok(Self {
+            buckets: Buckets::new(buckets)?,
             longest: 0,
-        }
+        })
     }
 
     #[cfg(test)]
@@ -303,9 +363,9 @@ mod tests {
             size in 1_usize..60,
             ops in prop::collection::vec((any::<bool>(), 0_u64..200), 0..400),
         ) {
-            let mut index = Index::new(size);
+            let mut index = Index::new(size).unwrap();
             let mut model = HashMap::new();
-            let buckets = Index::new(size);
+            let buckets = Index::new(size).unwrap();
             // Few home buckets and tags.
             let spread = |k: u64| {
                 let mixed = k.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -355,8 +415,8 @@ mod tests {
             [0x4528_21e6_38d0_1377, 0xbe54_66cf_34e9_0c6c],
         ];
         for (pattern, secret) in (0..5).flat_map(|p| secrets.map(|s| (p, s))) {
-            let mut index = Index::new(KEYS as usize);
-            let places = Index::new(KEYS as usize);
+            let mut index = Index::new(KEYS as usize).unwrap();
+            let places = Index::new(KEYS as usize).unwrap();
             let hash = |n| places.place(crate::key::hash4(secret, &client(pattern, n)));
             for n in 0..KEYS {
                 let inserted = index.insert(hash(n), n as u32);

@@ -31,17 +31,28 @@ pub struct TableConfig {
     pub secret: [u64; 2],
 }
 
-/// A table of no sessions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoSessions;
+/// Why there is no table.
+#[derive(Debug)]
+pub enum TableError {
+    /// It shall hold no session.
+    NoSessions,
+    /// The operating system has no memory for its index.
+    NoMemory(std::io::Error),
+}
 
-impl fmt::Display for NoSessions {
+impl fmt::Display for TableError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a session table needs room for at least one session")
+        match self {
+            Self::NoSessions => f.write_str("a session table needs room for at least one session"),
+            Self::NoMemory(e) => write!(
+                f,
+                "no memory for the index of the session table: {e}; lower [limits] sessions"
+            ),
+        }
     }
 }
 
-impl std::error::Error for NoSessions {}
+impl std::error::Error for TableError {}
 
 /// Why a session was not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,10 +193,10 @@ impl Table {
     /// An empty table over an arena that others may share.
     ///
     /// # Errors
-    /// [`NoSessions`].
-    pub fn new(arena: Arc<Arena>, config: TableConfig) -> Result<Self, NoSessions> {
+    /// [`TableError`].
+    pub fn new(arena: Arc<Arena>, config: TableConfig) -> Result<Self, TableError> {
         if config.sessions == 0 {
-            return Err(NoSessions);
+            return Err(TableError::NoSessions);
         }
         let chunks = Chunks::new(arena);
         Ok(Self {
@@ -199,7 +210,7 @@ impl Table {
                 ..Free::default()
             }),
             // Sessions with two keys are the rule to plan for.
-            index: Index::new(config.sessions as usize * 2),
+            index: Index::new(config.sessions as usize * 2).map_err(TableError::NoMemory)?,
             staged: Staged::new(),
             secret: config.secret,
             sessions: 0,

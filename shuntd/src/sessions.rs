@@ -11,7 +11,7 @@ use shunt_control::director::Director;
 use shunt_session::file::{self, Fault, FileConfig, FileError, Keys, Origin, Stale};
 use shunt_session::shard::DEFAULT_KEY;
 use shunt_session::{
-    AdoptConfig, Arena, Census, LocalPorts, NoSessions, Shards, Table, TableConfig, adopt,
+    AdoptConfig, Arena, Census, LocalPorts, Shards, Table, TableConfig, TableError, adopt,
 };
 use tracing::{error, info, warn};
 
@@ -158,7 +158,7 @@ impl Sessions {
         let adopted = adopt(&self.arena, config, |service, server| {
             slots.get(&(service, server)).copied()
         })
-        .map_err(|NoSessions| StartError::Table(NoSessions))?;
+        .map_err(StartError::Table)?;
         director.judge();
         report(&adopted.census, begin.elapsed());
         Ok(adopted.tables)

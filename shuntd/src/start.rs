@@ -26,7 +26,7 @@ use shunt_dpdk::{DeviceError, Eal, EalConfig, EalError, LogLevel, MempoolConfig,
 use shunt_service::publish::Reader;
 use shunt_service::{Ticks, WorkerId};
 use shunt_session::file::FileError;
-use shunt_session::{ArenaError, IdTable, LocalPorts, NoSessions, Shards, Table};
+use shunt_session::{ArenaError, IdTable, LocalPorts, Shards, Table, TableError};
 use tracing::{debug, error, info, warn};
 
 use crate::clock::Clock;
@@ -50,7 +50,7 @@ pub(crate) enum StartError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
-    Table(#[from] NoSessions),
+    Table(#[from] TableError),
     #[error("cannot tell which boot of the machine this is: {0}")]
     Boot(io::Error),
     #[error(transparent)]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use shunt_service::settings::SHARDS;
 use shunt_service::{Load, Mode, Protocol, ServerId, ServerSlot, ServiceId, WorkerId};
 
-use super::{NoSessions, Table, TableConfig};
+use super::{Table, TableConfig, TableError};
 use crate::arena::{Arena, Chunks, Class, LineNo};
 use crate::check;
 use crate::cold::Cold;
@@ -78,12 +78,12 @@ enum Found {
 /// `slot` tells the slot of a server if both it and its service are known.
 ///
 /// # Errors
-/// [`NoSessions`], if a table shall have room for none.
+/// [`TableError`].
 pub fn adopt(
     arena: &Arc<Arena>,
     config: AdoptConfig<'_>,
     slot: impl Fn(ServiceId, ServerId) -> Option<ServerSlot>,
-) -> Result<Adopted, NoSessions> {
+) -> Result<Adopted, TableError> {
     let workers = config.tables.len();
     let mut census = Census::default();
     let mut all = Chunks::new(Arc::clone(arena));
@@ -215,7 +215,7 @@ impl Adopting {
         sessions: usize,
         places: &[usize; Class::ALL.len()],
         worker: usize,
-    ) -> Result<Self, NoSessions> {
+    ) -> Result<Self, TableError> {
         // What is there goes on, also where the limit is lower now.
         let most = config.sessions;
         let room = u32::try_from(sessions).unwrap_or(u32::MAX).max(most);
