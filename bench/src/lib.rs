@@ -7,6 +7,7 @@
 pub mod director;
 pub mod flows;
 pub mod lab;
+pub mod memory;
 pub mod picks;
 pub mod port;
 pub mod rows;

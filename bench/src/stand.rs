@@ -189,8 +189,18 @@ impl<P: shunt_dataplane::io::Port> Stand<P> {
         // What a real worker's loop does between two iterations.
         black_box(Instant::now());
         self.worker.poll(self.now);
-        let cycles = (tsc_end() - begin).saturating_sub(self.feeder.feed().writing);
+        let cycles = (tsc_end() - begin).saturating_sub(self.feeder.take_writing());
         self.now.0 += (cycles as f64 * self.nanoseconds) as u64;
+        cycles
+    }
+
+    /// As [`Stand::step`]; `out` gets what was sent. The copying is not in the cycles.
+    pub fn step_keeping(&mut self, out: &mut Frames) -> u64 {
+        self.feeder.feed().sent.clear();
+        self.feeder.keep(true);
+        let cycles = self.step();
+        self.feeder.keep(false);
+        core::mem::swap(&mut self.feeder.feed().sent, out);
         cycles
     }
 
@@ -215,11 +225,7 @@ impl<P: shunt_dataplane::io::Port> Rig for Stand<P> {
                 });
             }
         });
-        self.feeder.feed().sent.clear();
-        self.feeder.keep(true);
-        self.step();
-        self.feeder.keep(false);
-        core::mem::swap(&mut self.feeder.feed().sent, out);
+        self.step_keeping(out);
     }
 
     fn drops(&self) -> String {

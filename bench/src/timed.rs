@@ -17,7 +17,7 @@ pub struct Feed {
     pub frames: Frames,
     /// What was sent, while it is kept.
     pub sent: Frames,
-    /// TSC cycles that the last receive spent on writing.
+    /// TSC cycles spent on writing and keeping frames, since somebody took them.
     pub writing: u64,
 }
 
@@ -33,6 +33,11 @@ impl Feeder {
     /// What goes in and comes out.
     pub fn feed(&self) -> MutexGuard<'_, Feed> {
         self.feed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// TSC cycles spent on writing and keeping frames since the last call.
+    pub fn take_writing(&self) -> u64 {
+        core::mem::take(&mut self.feed().writing)
     }
 
     /// Keep what is sent, or not.
@@ -84,13 +89,14 @@ impl<P: Port> Port for TimedPort<P> {
         }
         feed.frames.clear();
         let received = out.len() - before;
-        feed.writing = tsc_begin() - stopped;
+        feed.writing += tsc_begin() - stopped;
         received
     }
 
     #[inline]
     fn tx_burst(&mut self, pkts: &mut Burst<P::Buf>) -> usize {
         if self.feeder.keep.load(Relaxed) {
+            let stopped = tsc_end();
             let mut feed = self.feeder.feed();
             for buf in pkts.iter() {
                 let data = buf.data();
@@ -99,6 +105,7 @@ impl<P: Port> Port for TimedPort<P> {
                     data.len()
                 });
             }
+            feed.writing += tsc_begin() - stopped;
         }
         self.inner.tx_burst(pkts)
     }

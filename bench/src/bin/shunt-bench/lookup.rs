@@ -2,7 +2,6 @@
 //! l3fwd does with the latter: parse, bulk lookup, new MAC addresses, TTL, over `net_null`.
 
 use std::error::Error;
-use std::hint::black_box;
 
 use shunt_bench::director::{MAC, Scene};
 use shunt_bench::flows::{Kind, MOST, Traffic, client};
@@ -298,7 +297,7 @@ fn forward(
     }
     port.tx_burst(&mut burst);
     burst.clear();
-    let cycles = tsc_end() - begin - black_box(feeder.feed().writing);
+    let cycles = tsc_end() - begin - feeder.take_writing();
     if missing > 0 {
         return Err(format!("{missing} packets without a next hop"));
     }

@@ -2,8 +2,11 @@
 //! session table against `rte_hash`, new sessions, memory, the longest iteration, a flood, two
 //! workers. `scripts/bench` runs them; each can be run alone.
 
+mod iteration;
 mod lookup;
 mod pipeline;
+mod sessions;
+mod workers;
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -11,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use shunt_bench::rows::Rows;
-use shunt_bench::stand::Setup;
+use shunt_bench::stand::{Bench, MEMORY_MIB, Setup};
 
 /// Measures a director without a second process.
 #[derive(Debug, Parser)]
@@ -33,6 +36,41 @@ enum What {
     Pipeline(pipeline::Arguments),
     /// The session table, and l3fwd's exact match, which `rte_hash` serves (P5).
     Lookup(lookup::Arguments),
+    /// A new session (P6).
+    Open {
+        /// Established sessions.
+        #[arg(long, default_value_t = 1_000_000)]
+        live: u32,
+    },
+    /// Connections a second (P7).
+    Connections,
+    /// Memory a session (P8).
+    Memory {
+        /// Sessions that the table is made for, and filled with.
+        #[arg(long, default_value_t = 1_000_000)]
+        sessions: u32,
+    },
+    /// The longest iteration (P9).
+    Iteration {
+        /// Established sessions.
+        #[arg(long, default_value_t = 1_000_000)]
+        live: u32,
+        /// How long.
+        #[arg(long, default_value_t = 10)]
+        seconds: u32,
+    },
+    /// A flood of new keys (P10).
+    Flood {
+        /// Established sessions.
+        #[arg(long, default_value_t = 1_000_000)]
+        live: u32,
+    },
+    /// Two workers against one; the second is on the core of everything else.
+    Workers {
+        /// Sessions of each.
+        #[arg(long, default_value_t = 100_000)]
+        flows: u32,
+    },
 }
 
 /// Forwarding modes, as the command line has them.
@@ -78,8 +116,28 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let rows = Rows::new(arguments.rows.clone());
+    let setup = &arguments.setup;
+    // Those two decide on DPDK's memory themselves.
     match &arguments.what {
-        What::Pipeline(a) => pipeline::run(&arguments.setup, a, &rows),
-        What::Lookup(a) => lookup::run(&arguments.setup, a, &rows),
+        What::Pipeline(a) => return pipeline::run(setup, a, &rows),
+        What::Lookup(a) => return lookup::run(setup, a, &rows),
+        _ => {}
+    }
+    let bench = Bench::new(setup, MEMORY_MIB)?;
+    let on_core = |work: &(dyn Fn() -> Result<(), Box<dyn Error>> + Sync)| {
+        bench.on_core(setup.core, || work().map_err(|e| e.to_string()))
+    };
+    match arguments.what {
+        What::Open { live } => on_core(&|| sessions::open(&bench, live, &rows)),
+        What::Connections => on_core(&|| sessions::connections(&bench, &rows)),
+        What::Memory { sessions } => on_core(&|| sessions::memory(&bench, sessions, &rows)),
+        What::Flood { live } => on_core(&|| sessions::flood(&bench, live, &rows)),
+        What::Iteration { live, seconds } => {
+            iteration::run(&bench, setup.core, live, seconds, &rows)
+        }
+        What::Workers { flows } => {
+            workers::run(&bench, [setup.core, setup.main_core], flows, &rows)
+        }
+        What::Pipeline(_) | What::Lookup(_) => Ok(()),
     }
 }

@@ -1,0 +1,176 @@
+//! P9: the longest iteration of a worker while everything goes on at once: established sessions'
+//! packets, new sessions (the table grows), expiry, a new configuration every 20 ms, statistics
+//! and pages of the session listing asked for all the time.
+
+use std::error::Error;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{UsageWho, getrusage};
+use shunt_bench::director::{Scene, drops};
+use shunt_bench::flows::{Kind, MOST, establish};
+use shunt_bench::picks::{Picks, Spread};
+use shunt_bench::rows::{Row, Rows};
+use shunt_bench::stand::Bench;
+use shunt_bench::stats::Batches;
+use shunt_dataplane::command::{Command, MailboxPeer, Reply, SessionPage};
+use shunt_dataplane::worker::Config;
+use shunt_service::publish::Publisher;
+use shunt_service::{Load, Mode, Protocol, ServerSlot, TcpState};
+
+use crate::flows_word;
+use crate::sessions::{Rigged, rig};
+
+/// Between two configurations.
+const SWAP: Duration = Duration::from_millis(20);
+/// Real servers; each configuration has them all made anew.
+const SERVERS: u32 = 1000;
+/// New sessions in each burst.
+const FRESH: usize = 8;
+
+/// What control did meanwhile.
+#[derive(Default)]
+struct Done {
+    configurations: u32,
+    pages: u32,
+    sums: u64,
+}
+
+pub(crate) fn run(
+    bench: &Bench,
+    core: usize,
+    live: u32,
+    seconds: u32,
+    rows: &Rows,
+) -> Result<(), Box<dyn Error>> {
+    let mut scene = Scene::new(Mode::FullNat, false, Protocol::Tcp, live * 8 + 4_000_000);
+    scene.servers = SERVERS;
+    // Half-open ones end after a second: as many end as begin.
+    for state in [TcpState::SynSent, TcpState::SynRecv] {
+        scene.timeouts.tcp[state as usize] = 1000;
+    }
+    let mut r = rig(bench, scene)?;
+    let stop = AtomicBool::new(false);
+    let mut mailbox = r.director.mailboxes.remove(0);
+    let Rigged {
+        director,
+        stand,
+        traffic,
+        ..
+    } = &mut r;
+    let (publisher, load) = (&mut director.publisher, &*director.load);
+    let (scene, fib) = (&director.scene, &director.fib);
+    let config = |generation| scene.config(1, generation, fib);
+    std::thread::scope(|scope| {
+        let control = scope.spawn(|| control(publisher, config, &mut mailbox, load, &stop));
+        let measured = bench.on_core(core, || {
+            establish(stand, traffic, 0..live, None);
+            let mut picks = Picks::new(Spread::Uniform, live);
+            let (mut fresh, mut left_out) = (live, 0_u32);
+            let mut times = Batches::default();
+            let begin = Instant::now();
+            let closed = stand.counters().sessions_closed.get();
+            while begin.elapsed() < Duration::from_secs(seconds.into()) {
+                stand.prepare(|frames| {
+                    for n in 0..MOST {
+                        if n < FRESH {
+                            frames.push(|to| traffic.request(Kind::Open, fresh, to));
+                            // Clients come again after 16 million others.
+                            fresh = live + (fresh + 1 - live) % (1 << 24);
+                        } else {
+                            frames.push(|to| traffic.request(Kind::Data, picks.next(), to));
+                        }
+                    }
+                });
+                let (switches, before) = (switches()?, cpu_time());
+                stand.step();
+                let time = cpu_time() - before;
+                if self::switches()? == switches {
+                    times.push(time.as_secs_f64() * 1e6);
+                } else {
+                    left_out += 1;
+                }
+            }
+            let expired = stand.counters().sessions_closed.get() - closed;
+            if stand.counters().dropped_total() > 0 {
+                return Err(format!("packets were lost, {}", drops(stand.counters())));
+            }
+            Ok((times, left_out, expired, stand.counters().sessions.get()))
+        });
+        stop.store(true, Relaxed);
+        let done = control.join().map_err(|_| "control panicked")?;
+        let (times, left_out, expired, sessions) = measured?;
+        rows.add(&Row {
+            id: "P9".to_owned(),
+            name: format!(
+                "longest iteration: {} sessions, expiry, growth, new configurations of {SERVERS} servers, statistics",
+                flows_word(live)
+            ),
+            value: times.quantile(1.0),
+            unit: "us of CPU time",
+            reference: format!(
+                "median {:.2} 99.9 % {:.2} 99.99 % {:.2} of {} iterations, {left_out} with an involuntary switch left out; \
+                 {expired} sessions expired, {sessions} live, {} configurations, {} pages of sessions",
+                times.median(),
+                times.quantile(0.999),
+                times.quantile(0.9999),
+                times.len(),
+                done.configurations,
+                done.pages
+            ),
+        })
+    })
+}
+
+/// Involuntary context switches of this thread so far.
+fn switches() -> Result<i64, String> {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD).map_err(|e| e.to_string())?;
+    Ok(usage.involuntary_context_switches())
+}
+
+/// CPU time of this thread.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        time.tv_nsec.unsigned_abs() as u32,
+    )
+}
+
+/// What control does: configurations, statistics, listings.
+fn control(
+    publisher: &mut Publisher<Config>,
+    config: impl Fn(u32) -> Config,
+    mailbox: &mut MailboxPeer,
+    load: &Load,
+    stop: &AtomicBool,
+) -> Done {
+    let mut done = Done::default();
+    let mut page = Some(Box::new(SessionPage {
+        records: Vec::with_capacity(256),
+        ..SessionPage::default()
+    }));
+    while !stop.load(Relaxed) {
+        let begin = Instant::now();
+        publisher.publish(config(2 + done.configurations));
+        done.configurations += 1;
+        while begin.elapsed() < SWAP && !stop.load(Relaxed) {
+            if let Some(page) = page.take() {
+                // There is room: one page is under way at a time.
+                let _ = mailbox.commands.push(Command::Sessions(page));
+            }
+            if let Ok(Reply::Sessions(mut back)) = mailbox.replies.pop() {
+                back.cursor = back.next.unwrap_or(0);
+                back.records.clear();
+                page = Some(back);
+                done.pages += 1;
+            }
+            let totals = (0..SERVERS).map(|n| load.totals(ServerSlot(n)));
+            done.sums = totals
+                .map(|t| t.packets_in)
+                .fold(done.sums, u64::wrapping_add);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    done
+}
