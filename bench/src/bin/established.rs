@@ -43,6 +43,12 @@ struct Arguments {
     /// Packets from the client, or from the server.
     #[arg(long, default_value = "request")]
     direction: Direction,
+    /// First packets of new sessions rather than those of established ones.
+    #[arg(long)]
+    open: bool,
+    /// Once the sessions are established say so, and go on at a line of input.
+    #[arg(long)]
+    wait: bool,
     /// UDP rather than TCP.
     #[arg(long)]
     udp: bool,
@@ -76,7 +82,8 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let protocol = if a.udp { Protocol::Udp } else { Protocol::Tcp };
-    let room = a.flows.saturating_mul(5) / 4 + 64;
+    // New ones, too, and never fuller than an index is made for.
+    let room = a.flows.saturating_mul(5) / 4 + 64 + a.bursts * RX_BURST as u32;
     let mut lab = Lab::new(Scene {
         servers: a.servers,
         others: a.services,
@@ -92,7 +99,16 @@ fn main() -> ExitCode {
         replies.then_some(&mut known),
     );
 
+    if a.wait {
+        println!("established");
+        if let Err(error) = std::io::stdin().read_line(&mut String::new()) {
+            eprintln!("no line of input: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+
     let before = lab.counters().forwarded.get();
+    let mut fresh = a.flows;
     let mut frame = [0; 256];
     let mut length = 0;
     let mut bufs: Vec<BenchBuf> = (0..RX_BURST).map(|_| BenchBuf::new()).collect();
@@ -105,6 +121,10 @@ fn main() -> ExitCode {
                 .wrapping_add(1_442_695_040_888_963_407);
             let flow = ((next >> 33) % u64::from(a.flows)) as u32;
             length = match known.get(flow as usize) {
+                _ if a.open => {
+                    fresh += 1;
+                    traffic.request(Kind::Open, fresh, &mut frame)
+                }
                 Some(k) => traffic.reply(Kind::Data, flow, *k, &mut frame),
                 None => traffic.request(Kind::Data, flow, &mut frame),
             };

@@ -46,6 +46,12 @@ enum What {
     Connections,
     /// Memory a session (P8).
     Memory {
+        /// Forwarding mode.
+        #[arg(long, default_value = "fullnat")]
+        mode: ModeName,
+        /// IPv6 rather than IPv4.
+        #[arg(long)]
+        ipv6: bool,
         /// Sessions that the table is made for, and filled with.
         #[arg(long, default_value_t = 1_000_000)]
         sessions: u32,
@@ -130,7 +136,11 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     match arguments.what {
         What::Open { live } => on_core(&|| sessions::open(&bench, live, &rows)),
         What::Connections => on_core(&|| sessions::connections(&bench, &rows)),
-        What::Memory { sessions } => on_core(&|| sessions::memory(&bench, sessions, &rows)),
+        What::Memory {
+            mode,
+            ipv6,
+            sessions,
+        } => on_core(&|| sessions::memory(&bench, mode.mode(), ipv6, sessions, &rows)),
         What::Flood { live } => on_core(&|| sessions::flood(&bench, live, &rows)),
         What::Iteration { live, seconds } => {
             iteration::run(&bench, setup.core, live, seconds, &rows)

@@ -170,7 +170,7 @@ pub(crate) fn run(
     let both: Vec<f64> = two.workers.iter().map(|w| w.cycles.p10()).collect();
     let average = both.iter().sum::<f64>() / both.len() as f64;
     rows.add(&Row {
-        id: "workers".to_owned(),
+        id: "G.workers".to_owned(),
         name: format!(
             "two workers' throughput against one's, FULLNAT, {} flows each, best decile",
             flows_word(flows)
