@@ -9,6 +9,7 @@ pub mod flows;
 pub mod lab;
 pub mod memory;
 pub mod picks;
+pub mod pktgen;
 pub mod port;
 pub mod rows;
 pub mod stand;
