@@ -14,6 +14,9 @@ use super::replier::{Answer, Replier, set};
 const TURN: u64 = 32;
 /// How long a SYN or FIN may stay without an answer.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Handshakes at a time, where flows are only opened, and how often each is tried.
+const OPENING: usize = 256;
+const TRIES: usize = 3;
 /// What has not come back after this long will not.
 const DRAIN: Duration = Duration::from_millis(300);
 /// Bytes of a frame, at most.
@@ -221,31 +224,26 @@ impl Engine {
     /// Opens all flows; an error says how many did not.
     ///
     /// # Errors
-    /// If some stay without an answer, after three tries each.
+    /// If some stay without an answer.
     pub fn open(&mut self, flows: u32, protocol: Protocol) -> Result<(), String> {
         if protocol == Protocol::Udp {
             return Ok(());
         }
-        let left = |this: &Self| -> Vec<u32> {
-            let open = |n: &u32| this.clients.as_ref().is_some_and(|c| c.is_open(*n));
-            (0..flows).filter(|n| !open(n)).collect()
-        };
-        for _ in 0..3 {
-            for some in left(self).chunks(TURN as usize) {
+        let left = |this: &Self, some: &[u32]| some.iter().any(|n| !this.is_open(*n));
+        let mut closed: Vec<u32> = (0..flows).collect();
+        for _ in 0..TRIES {
+            for some in closed.chunks(OPENING) {
                 for &n in some {
                     self.send(|c, now, to| c.syn(n, now, to));
                 }
-                // A turn or two for each burst: servers' answers are on their way.
-                while self.turn() > 0 {}
-            }
-            let end = Instant::now() + PATIENCE;
-            while Instant::now() < end && !left(self).is_empty() {
-                for _ in 0..1000 {
+                let end = Instant::now() + PATIENCE;
+                while left(self, some) && Instant::now() < end {
                     self.turn();
                 }
             }
+            closed.retain(|n| !self.is_open(*n));
         }
-        match left(self).len() {
+        match closed.len() {
             0 => Ok(()),
             n => Err(format!("{n} of {flows} connections were not answered")),
         }

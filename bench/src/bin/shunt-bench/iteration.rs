@@ -6,13 +6,12 @@ use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{UsageWho, getrusage};
 use shunt_bench::director::{Scene, drops};
 use shunt_bench::flows::{Kind, MOST, establish};
 use shunt_bench::picks::{Picks, Spread};
 use shunt_bench::rows::{Row, Rows};
 use shunt_bench::stand::Bench;
-use shunt_bench::stats::Batches;
+use shunt_bench::stats::{Batches, switches};
 use shunt_dataplane::command::{Command, MailboxPeer, Reply, SessionPage};
 use shunt_dataplane::worker::Config;
 use shunt_service::publish::Publisher;
@@ -66,7 +65,7 @@ pub(crate) fn run(
         let measured = bench.on_core(core, || {
             establish(stand, traffic, 0..live, None);
             let mut picks = Picks::new(Spread::Uniform, live);
-            let (mut fresh, mut left_out) = (live, 0_u32);
+            let mut fresh = live;
             let mut times = Batches::default();
             let begin = Instant::now();
             let closed = stand.counters().sessions_closed.get();
@@ -82,24 +81,24 @@ pub(crate) fn run(
                         }
                     }
                 });
-                let (switches, before) = (switches()?, cpu_time());
+                let (before_switches, before) = (switches(), cpu_time());
                 stand.step();
                 let time = cpu_time() - before;
-                if self::switches()? == switches {
+                if switches() == before_switches {
                     times.push(time.as_secs_f64() * 1e6);
                 } else {
-                    left_out += 1;
+                    times.leave_out();
                 }
             }
             let expired = stand.counters().sessions_closed.get() - closed;
             if stand.counters().dropped_total() > 0 {
                 return Err(format!("packets were lost, {}", drops(stand.counters())));
             }
-            Ok((times, left_out, expired, stand.counters().sessions.get()))
+            Ok((times, expired, stand.counters().sessions.get()))
         });
         stop.store(true, Relaxed);
         let done = control.join().map_err(|_| "control panicked")?;
-        let (times, left_out, expired, sessions) = measured?;
+        let (times, expired, sessions) = measured?;
         rows.add(&Row {
             id: "P9".to_owned(),
             name: format!(
@@ -109,23 +108,18 @@ pub(crate) fn run(
             value: times.quantile(1.0),
             unit: "us of CPU time",
             reference: format!(
-                "median {:.2} 99.9 % {:.2} 99.99 % {:.2} of {} iterations, {left_out} with an involuntary switch left out; \
+                "median {:.2} 99.9 % {:.2} 99.99 % {:.2} of {} iterations, {} with an involuntary switch left out; \
                  {expired} sessions expired, {sessions} live, {} configurations, {} pages of sessions",
                 times.median(),
                 times.quantile(0.999),
                 times.quantile(0.9999),
                 times.len(),
+                times.left_out(),
                 done.configurations,
                 done.pages
             ),
         })
     })
-}
-
-/// Involuntary context switches of this thread so far.
-fn switches() -> Result<i64, String> {
-    let usage = getrusage(UsageWho::RUSAGE_THREAD).map_err(|e| e.to_string())?;
-    Ok(usage.involuntary_context_switches())
 }
 
 /// CPU time of this thread.

@@ -173,8 +173,8 @@ fn tables(bench: &Bench, keys: u32, batches: u32) -> Result<(Batches, Batches), 
         }
         // A B B A; each batch its own keys, so that neither finds what the other has fetched: the
         // tables lie apart.
-        let mut one = || ours.push(our_lookups(&mut table, &keys4) as f64 / lookups);
-        let mut other = || theirs.push(their_lookups(&reference, &raw) as f64 / lookups);
+        let mut one = || ours.take(1, || our_lookups(&mut table, &keys4) as f64 / lookups);
+        let mut other = || theirs.take(1, || their_lookups(&reference, &raw) as f64 / lookups);
         if batch % 2 == 0 {
             one();
             other();
