@@ -221,7 +221,7 @@ impl Scene {
 /// The n-th address of a block: IPv4 counted up from `v4`, IPv6 in the network `v6::/64`.
 fn pick(ipv6: bool, v4: [u8; 4], v6: u64, n: u32) -> IpAddr {
     if ipv6 {
-        Ipv6Addr::from_bits(u128::from(v6) << 64 | u128::from(n) + 1).into()
+        Ipv6Addr::from_bits((u128::from(v6) << 64) | (u128::from(n) + 1)).into()
     } else {
         Ipv4Addr::from_bits(u32::from_be_bytes(v4) + n).into()
     }

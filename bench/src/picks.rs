@@ -47,7 +47,7 @@ impl Picks {
 
     /// The next.
     #[inline]
-    pub fn next(&mut self) -> u32 {
+    pub fn pick(&mut self) -> u32 {
         match &self.zipf {
             None => self.rng.random_range(0..self.flows) as u32,
             Some(zipf) => {
@@ -69,7 +69,7 @@ mod tests {
         for spread in [Spread::Uniform, Spread::Zipf] {
             let mut picks = Picks::new(spread, 1000);
             let mut count = vec![0_u32; 1000];
-            (0..100_000).for_each(|_| count[picks.next() as usize] += 1);
+            (0..100_000).for_each(|_| count[picks.pick() as usize] += 1);
             count.sort_unstable();
             let most = count[999];
             match spread {

@@ -15,8 +15,8 @@ const TURN: u64 = 32;
 /// How long a SYN or FIN may stay without an answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Handshakes at a time, where flows are only opened, and how often each is tried.
-const OPENING: usize = 256;
-const TRIES: usize = 3;
+const OPENING: usize = 64;
+const TRIES: usize = 5;
 /// What has not come back after this long will not.
 const DRAIN: Duration = Duration::from_millis(300);
 /// Bytes of a frame, at most.
@@ -168,7 +168,7 @@ impl Engine {
             None => Answer::NotOurs,
         };
         let stamp = match answer {
-            Answer::NotOurs => return self.to_client(buf.data(), now),
+            Answer::NotOurs => return self.for_client(buf.data(), now),
             Answer::Silent(stamp) | Answer::Send(stamp) => stamp,
         };
         if let (Some(stamp), Some(clients)) = (stamp, &mut self.clients) {
@@ -183,13 +183,13 @@ impl Engine {
             .as_ref()
             .is_some_and(|r| r.gateway == Some(r.mac));
         if own && self.clients.is_some() && is_ip(buf.data()) {
-            self.to_client(buf.data(), now);
+            self.for_client(buf.data(), now);
         } else {
             self.push(port, buf);
         }
     }
 
-    fn to_client(&mut self, frame: &[u8], now: u64) {
+    fn for_client(&mut self, frame: &[u8], now: u64) {
         let next = self.clients.as_mut().and_then(|c| c.receive(frame, now));
         match next {
             None => self.strange += 1,

@@ -77,7 +77,7 @@ pub(crate) fn run(
                             // Clients come again after 16 million others.
                             fresh = live + (fresh + 1 - live) % (1 << 24);
                         } else {
-                            frames.push(|to| traffic.request(Kind::Data, picks.next(), to));
+                            frames.push(|to| traffic.request(Kind::Data, picks.pick(), to));
                         }
                     }
                 });

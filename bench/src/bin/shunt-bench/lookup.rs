@@ -168,7 +168,7 @@ fn tables(bench: &Bench, keys: u32, batches: u32) -> Result<(Batches, Batches), 
     let lookups = (BURSTS * MOST) as f64;
     for batch in 0..batches {
         for (key4, raw) in keys4.iter_mut().zip(&mut raw) {
-            *key4 = key_of(picks.next()).1;
+            *key4 = key_of(picks.pick()).1;
             *raw = reference_key(key4);
         }
         // A B B A; each batch its own keys, so that neither finds what the other has fetched: the
@@ -250,7 +250,7 @@ fn l3fwd(bench: &Bench, flows: u32, batches: u32) -> Result<Batches, Box<dyn Err
         for _ in 0..BURSTS {
             let mut feed = feeder.feed();
             for _ in 0..MOST {
-                let n = picks.next();
+                let n = picks.pick();
                 feed.frames.push(|to| traffic.request(Kind::Data, n, to));
             }
             drop(feed);

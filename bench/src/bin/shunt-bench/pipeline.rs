@@ -143,7 +143,7 @@ fn measure(
     let mut picks = Picks::new(case.spread, case.flows);
     let mut write = |frames: &mut Frames| {
         for n in 0..MOST {
-            let flow = picks.next();
+            let flow = picks.pick();
             let reply = match case.direction {
                 Direction::Request => false,
                 Direction::Reply => true,

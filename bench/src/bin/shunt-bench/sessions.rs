@@ -242,7 +242,7 @@ pub(crate) fn flood(bench: &Bench, live: u32, rows: &Rows) -> Result<(), Box<dyn
                             frames.push(|to| r.traffic.request(Kind::Open, fresh, to));
                             fresh += 1;
                         } else {
-                            frames.push(|to| r.traffic.request(Kind::Data, picks.next(), to));
+                            frames.push(|to| r.traffic.request(Kind::Data, picks.pick(), to));
                         }
                     }
                 });

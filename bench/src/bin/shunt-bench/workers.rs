@@ -101,7 +101,7 @@ impl One {
             for _ in 0..BURSTS {
                 stand.prepare(|frames| {
                     for _ in 0..MOST {
-                        let client = clients[picks.next() as usize];
+                        let client = clients[picks.pick() as usize];
                         frames.push(|to| traffic.request(Kind::Data, client, to));
                     }
                 });
