@@ -167,6 +167,10 @@ pub(crate) fn run(
             round(bench, &[core], &mut one)?;
         }
     }
+    // What of the difference is the choice of the worker, and what the other one's presence.
+    let both_at_once = core::mem::take(&mut two.workers[0].cycles);
+    round(bench, &cores[..1], &mut two)?;
+    let one_of_two = core::mem::replace(&mut two.workers[0].cycles, both_at_once).p10();
     let alone = one.workers[0].cycles.p10();
     let both: Vec<f64> = two.workers.iter().map(|w| w.cycles.p10()).collect();
     let average = both.iter().sum::<f64>() / both.len() as f64;
@@ -179,7 +183,7 @@ pub(crate) fn run(
         value: 2.0 * alone / average,
         unit: "times",
         reference: format!(
-            "one {alone:.1} TSC cycles a packet (median {:.1}), two {:.1} and {:.1} (medians {:.1}, {:.1}); {} batches left out",
+            "one {alone:.1} TSC cycles a packet (median {:.1}), two {:.1} and {:.1} (medians {:.1}, {:.1}), one of two while the other rests {one_of_two:.1}; {} batches left out",
             one.workers[0].cycles.median(),
             both[0],
             both[1],
