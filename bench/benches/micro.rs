@@ -12,7 +12,6 @@ use shunt_scheduler::{Flags, State, build};
 use shunt_service::{FlowKey, Load, Mode, Protocol};
 use shunt_session::{Arena, Key, Table, TableConfig};
 use shunt_wire::checksum;
-use shunt_wire::plain::Frame4;
 
 /// A data segment of a client.
 fn frame(ipv6: bool) -> Vec<u8> {
@@ -36,14 +35,7 @@ fn key(ipv6: bool) -> FlowKey {
 }
 
 fn parsing(c: &mut Criterion) {
-    let v4 = frame(false);
-    c.bench_function("parse/plain IPv4", |b| {
-        b.iter(|| {
-            let frame = black_box(&*v4);
-            Frame4::of(frame).and_then(|f| f.judge(frame.len(), frame.len(), false))
-        });
-    });
-    for (name, frame) in [("IPv4", v4.clone()), ("IPv6", frame(true))] {
+    for (name, frame) in [("IPv4", frame(false)), ("IPv6", frame(true))] {
         c.bench_function(&format!("parse/{name}"), |b| {
             b.iter(|| shunt_wire::parse(black_box(&frame), frame.len(), false));
         });

@@ -14,9 +14,7 @@ use shunt_dataplane::io::{Burst, PacketBuf, Port};
 use shunt_dpdk::Mbuf;
 use shunt_dpdk::reference::{KEY, ReferenceHash, tsc_begin, tsc_end};
 use shunt_service::{AdjacencyId, FlowKey, Mode, Protocol, ServerId, ServerSlot, ServiceId};
-use shunt_session::{
-    Arena, Direction, Flags, Hash, Key, Key4, LineNo, NewSession, Table, TableConfig,
-};
+use shunt_session::{Arena, Direction, Flags, Key, Key4, NewSession, Table, TableConfig};
 use shunt_wire::checksum::Delta;
 
 use crate::flows_word;
@@ -188,20 +186,16 @@ fn tables(bench: &Bench, keys: u32, batches: u32) -> Result<(Batches, Batches), 
 
 /// TSC cycles of a batch, in the three passes that a worker makes.
 fn our_lookups(table: &mut Table, keys: &[Key4]) -> u64 {
-    let mut hashes = [Hash::default(); MOST];
-    let mut candidates: [Option<LineNo>; MOST] = [None; MOST];
     let mut found = 0;
     let begin = tsc_begin();
     for keys in keys.chunks_exact(MOST) {
-        for (hash, key) in hashes.iter_mut().zip(keys) {
-            *hash = table.hash4(key);
-            table.prefetch(*hash);
+        for (n, key) in keys.iter().enumerate() {
+            table.stage4(n, key);
         }
-        for (candidate, hash) in candidates.iter_mut().zip(&hashes) {
-            *candidate = table.candidate(*hash);
-        }
-        for ((candidate, hash), key) in candidates.iter().zip(&hashes).zip(keys) {
-            found += usize::from(table.find4(*hash, *candidate, key).is_some());
+        table.look_up_staged(keys.len());
+        for (n, key) in keys.iter().enumerate() {
+            let hit = table.staged4(n, key).is_some() || table.find_staged4(n, key).is_some();
+            found += usize::from(hit);
         }
     }
     let cycles = tsc_end() - begin;
