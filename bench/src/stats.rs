@@ -63,6 +63,14 @@ impl Batches {
         sorted.get(at).copied().unwrap_or_default()
     }
 
+    /// The `n` highest, the highest first.
+    pub fn highest(&self, n: usize) -> Vec<f64> {
+        let mut sorted = self.values.clone();
+        sorted.sort_by(|a, b| b.total_cmp(a));
+        sorted.truncate(n);
+        sorted
+    }
+
     /// The least.
     pub fn min(&self) -> f64 {
         self.quantile(0.0)

@@ -57,14 +57,7 @@ enum What {
         sessions: u32,
     },
     /// The longest iteration (P9).
-    Iteration {
-        /// Established sessions.
-        #[arg(long, default_value_t = 1_000_000)]
-        live: u32,
-        /// How long.
-        #[arg(long, default_value_t = 10)]
-        seconds: u32,
-    },
+    Iteration(iteration::Arguments),
     /// A flood of new keys (P10).
     Flood {
         /// Established sessions.
@@ -142,9 +135,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             sessions,
         } => on_core(&|| sessions::memory(&bench, mode.mode(), ipv6, sessions, &rows)),
         What::Flood { live } => on_core(&|| sessions::flood(&bench, live, &rows)),
-        What::Iteration { live, seconds } => {
-            iteration::run(&bench, setup.core, live, seconds, &rows)
-        }
+        What::Iteration(ref a) => iteration::run(&bench, setup.core, a, &rows),
         What::Workers { flows } => {
             workers::run(&bench, [setup.core, setup.main_core], flows, &rows)
         }
