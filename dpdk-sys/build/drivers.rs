@@ -125,6 +125,7 @@ pub const CORE: &[&str] = &[
     "mempool_ring",
     "mempool_stack",
     "stack",
+    "hash",
 ];
 
 /// Shared libraries of the system that [`CORE`] needs.

@@ -200,7 +200,7 @@ fn link(libdir: &Path) {
     println!("cargo:rustc-link-search=native={}", libdir.display());
     if std::env::var_os("CARGO_FEATURE_DYNAMIC").is_some() {
         // Drivers, buses and mempool handlers are plugins: EAL loads its plugin directory.
-        for library in ["eal", "ring", "mempool", "mbuf", "ethdev", "kvargs"] {
+        for library in ["eal", "ring", "mempool", "mbuf", "ethdev", "kvargs", "hash"] {
             println!("cargo:rustc-link-lib=dylib=rte_{library}");
         }
         return;

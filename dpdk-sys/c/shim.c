@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include <rte_errno.h>
+#include <rte_hash_crc.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
 
@@ -84,6 +85,24 @@ int shunt_interface_is_running(const char *name) {
     const int known = ioctl(fd, SIOCGIFFLAGS, &request) == 0;
     close(fd);
     return known && (request.ifr_flags & IFF_RUNNING) != 0;
+}
+
+/* The hash of l3fwd's exact match: one CRC step for each word of the key. */
+static uint32_t reference_hash(const void *key, uint32_t length, uint32_t seed) {
+    const uint32_t *words = key;
+    for (uint32_t n = 0; n < length / sizeof(*words); n++) seed = rte_hash_crc_4byte(words[n], seed);
+    return seed;
+}
+
+struct rte_hash *shunt_reference_hash_create(const char *name, uint32_t entries) {
+    const struct rte_hash_parameters parameters = {
+        .name = name,
+        .entries = entries,
+        .key_len = 16,
+        .hash_func = reference_hash,
+        .socket_id = SOCKET_ID_ANY,
+    };
+    return rte_hash_create(&parameters);
 }
 
 struct rte_mbuf *shunt_ref_pktmbuf_alloc(struct rte_mempool *pool) {

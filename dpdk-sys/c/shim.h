@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include <rte_ethdev.h>
+#include <rte_hash.h>
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
 
@@ -40,6 +41,12 @@ int shunt_packet_ignore_outgoing(int fd, unsigned int if_index);
 
 /* 1 if the kernel interface `name` is there, up, and has a carrier; else 0. */
 int shunt_interface_is_running(const char *name);
+
+/*
+ * For benchmarks: a table of 16-byte keys with a CRC for a hash, as DPDK's l3fwd makes it (exact
+ * match). NULL and rte_errno where it cannot be made.
+ */
+struct rte_hash *shunt_reference_hash_create(const char *name, uint32_t entries);
 
 /* The C originals, for tests. */
 struct rte_mbuf *shunt_ref_pktmbuf_alloc(struct rte_mempool *pool);

@@ -26,6 +26,8 @@ mod mempool;
 mod port;
 mod probe;
 mod queue;
+#[cfg(feature = "reference")]
+pub mod reference;
 mod stats;
 mod thread;
 

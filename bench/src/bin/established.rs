@@ -9,9 +9,11 @@
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use shunt_bench::flows::establish;
+use shunt_bench::director::Scene;
+use shunt_bench::flows::{Kind, Traffic, establish};
 use shunt_bench::lab::Lab;
 use shunt_bench::port::{BenchBuf, RX_BURST, lock};
+use shunt_service::Protocol;
 
 /// Forwarding modes, as the command line has them.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -41,9 +43,24 @@ struct Arguments {
     /// Packets from the client, or from the server.
     #[arg(long, default_value = "request")]
     direction: Direction,
+    /// First packets of new sessions rather than those of established ones.
+    #[arg(long)]
+    open: bool,
+    /// Once the sessions are established say so, and go on at a line of input.
+    #[arg(long)]
+    wait: bool,
+    /// UDP rather than TCP.
+    #[arg(long)]
+    udp: bool,
     /// Number of sessions.
     #[arg(long, default_value_t = 1000)]
     flows: u32,
+    /// Real servers of the service.
+    #[arg(long, default_value_t = 4)]
+    servers: u32,
+    /// Services beside the one that is measured, each with a server.
+    #[arg(long, default_value_t = 0)]
+    services: u32,
     /// Bursts of 32 packets to measure.
     #[arg(long, default_value_t = 200)]
     bursts: u32,
@@ -64,15 +81,36 @@ fn main() -> ExitCode {
         eprintln!("replies do not pass the director in mode {mode}");
         return ExitCode::FAILURE;
     }
-    let mut lab = Lab::new(mode, a.ipv6, a.flows.saturating_mul(5) / 4 + 64);
-    let flows = establish(&mut lab, mode, a.ipv6, a.flows);
-    let frames = if a.direction == Direction::Reply {
-        &flows.replies
-    } else {
-        &flows.requests
-    };
+    let protocol = if a.udp { Protocol::Udp } else { Protocol::Tcp };
+    // New ones, too, and never fuller than an index is made for.
+    let room = a.flows.saturating_mul(5) / 4 + 64 + a.bursts * RX_BURST as u32;
+    let mut lab = Lab::new(Scene {
+        servers: a.servers,
+        others: a.services,
+        ..Scene::new(mode, a.ipv6, protocol, room)
+    });
+    let traffic = Traffic::new(lab.scene());
+    let replies = a.direction == Direction::Reply;
+    let mut known = Vec::new();
+    establish(
+        &mut lab,
+        &traffic,
+        0..a.flows,
+        replies.then_some(&mut known),
+    );
 
-    let before = lab.counters.forwarded.get();
+    if a.wait {
+        println!("established");
+        if let Err(error) = std::io::stdin().read_line(&mut String::new()) {
+            eprintln!("no line of input: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+
+    let before = lab.counters().forwarded.get();
+    let mut fresh = a.flows;
+    let mut frame = [0; 256];
+    let mut length = 0;
     let mut bufs: Vec<BenchBuf> = (0..RX_BURST).map(|_| BenchBuf::new()).collect();
     let mut next: u64 = 1;
     for _ in 0..a.bursts {
@@ -81,16 +119,24 @@ fn main() -> ExitCode {
             next = next
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
-            let flow = (next >> 33) as usize % frames.len();
-            buf.set(&frames[flow], !a.verify);
+            let flow = ((next >> 33) % u64::from(a.flows)) as u32;
+            length = match known.get(flow as usize) {
+                _ if a.open => {
+                    fresh += 1;
+                    traffic.request(Kind::Open, fresh, &mut frame)
+                }
+                Some(k) => traffic.reply(Kind::Data, flow, *k, &mut frame),
+                None => traffic.request(Kind::Data, flow, &mut frame),
+            };
+            buf.set(&frame[..length], !a.verify);
         }
         lock(&lab.wire).coming.append(&mut bufs);
         lab.measure();
         bufs.append(&mut lock(&lab.wire).sent);
     }
-    let sent = lab.counters.forwarded.get() - before;
+    let sent = lab.counters().forwarded.get() - before;
     let expected = u64::from(a.bursts) * RX_BURST as u64;
-    println!("packets {sent} flows {} frame {}", a.flows, frames[0].len());
+    println!("packets {sent} flows {} frame {length}", a.flows);
     if sent != expected {
         eprintln!("{expected} packets went in, {sent} came out");
         return ExitCode::FAILURE;

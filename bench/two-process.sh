@@ -1,0 +1,238 @@
+#!/bin/bash
+# A real shuntd and shunt-pktgen, two processes, over shared memory (memif, vhost-user): rate, loss,
+# latency, connections, SYN floods in each mode, and what an idle worker costs and delays (P11).
+# No hugepages, no kernel side. shuntd's worker is on one core, the generator with everything else
+# on the other.
+#
+# usage: bench/two-process.sh [--core N] [--main-core N] [--seconds S] [memif|vhost|idle ...]
+#
+# BIN is where shuntd, shunt and shunt-pktgen are (default: target/release). With ROWS=FILE each figure is
+# appended to FILE, a line of JSON each.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+core=1 main_core=0 seconds=3 what=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --core) core=$2 && shift ;;
+        --main-core) main_core=$2 && shift ;;
+        --seconds) seconds=$2 && shift ;;
+        memif|vhost|idle) what+=("$1") ;;
+        *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" | sed '$d' >&2; exit 2 ;;
+    esac
+    shift
+done
+[ ${#what[@]} -gt 0 ] || what=(memif vhost idle)
+bin=${BIN:-target/release}
+for program in shuntd shunt shunt-pktgen; do
+    [ -x "$bin/$program" ] || {
+        echo "$bin/$program is missing: cargo build --release -p shuntd -p shunt-cli -p shunt-bench" >&2
+        exit 2
+    }
+done
+
+work=$(mktemp -d /tmp/shunt-two-process.XXXXXX)
+pid=
+cleanup() {
+    [ -z "$pid" ] || { kill "$pid" 2>/dev/null || true; wait "$pid" 2>/dev/null || true; }
+    rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+vip=10.0.0.100
+generator_mac=02:00:00:00:00:02
+
+# Starts a director: device, idle.
+director() {
+    local n
+    {
+        cat <<END
+[daemon]
+socket = "$work/shunt.sock"
+name = "bench$$"
+[dpdk]
+hugepages = "off"
+[workers]
+cores = [$core]
+control_core = $main_core
+idle = "$2"
+[limits]
+sessions = 2_000_000
+[[port]]
+name = "p0"
+device = "$1"
+mirror = "none"
+addresses = ["192.168.1.1/24"]
+[[neighbour]]
+address = "192.168.1.254"
+mac = "$generator_mac"
+port = "p0"
+[[route]]
+prefix = "0.0.0.0/0"
+via = "192.168.1.254"
+port = "p0"
+END
+        for n in 11 12 13 14; do
+            printf '[[neighbour]]\naddress = "192.168.1.%d"\nmac = "%s"\nport = "p0"\n' $n $generator_mac
+        done
+        local port=80 mode protocol
+        # A service for each mode and protocol, told apart by the port.
+        for mode in dr tun nat fullnat; do
+            for protocol in tcp udp; do
+                cat <<END
+[[service]]
+protocol = "$protocol"
+vip = "$vip:$port"
+mode = "$mode"
+scheduler = "rr"
+announce = "worker"
+END
+                [ $mode != fullnat ] || printf 'local_addresses = [%s]\n' \
+                    "$(for n in $(seq 100 115); do printf '"192.168.1.%d", ' "$n"; done)"
+                # Connections of the benchmark are forgotten soon, so that the table does not fill.
+                printf '[service.timeouts]\ntcp_time_wait = "1s"\ntcp_syn_recv = "1s"\ntcp_syn_sent = "1s"\n'
+                for n in 11 12 13 14; do
+                    printf '[[service.server]]\naddress = "192.168.1.%d:%d"\n' $n $port
+                done
+            done
+            port=$((port + 1))
+        done
+    } >"$work/shunt.toml"
+    "$bin/shuntd" --config "$work/shunt.toml" --log warn 2>"$work/shuntd.log" &
+    pid=$!
+    for _ in $(seq 300); do
+        "$bin/shunt" --socket "$work/shunt.sock" status >/dev/null 2>&1 && return
+        kill -0 "$pid" 2>/dev/null || break
+        sleep 0.1
+    done
+    echo "shuntd did not start:" >&2
+    cat "$work/shuntd.log" >&2
+    exit 1
+}
+
+# A director whose memif's other end has gone may have crashed: DPDK's driver takes the memory away
+# under a worker that is looking at it.
+stop() {
+    kill "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+    pid=
+    rm -f "$work"/*.sock
+}
+
+# A fresh director, and the generator as clients and servers at once: the director's device, its own,
+# mode, further arguments. Leaves its report in JSON.
+generate() {
+    local theirs=$1
+    shift
+    director "$theirs" busy
+    generator "$@" >"$work/report"
+    stop
+}
+
+# The generator: device, mode, further arguments.
+generator() {
+    local device=$1 mode=$2 port gateway=()
+    shift 2
+    case $mode in
+        dr) port=80 gateway=(--gateway $generator_mac) ;;
+        tun) port=81 gateway=(--gateway $generator_mac) ;;
+        nat) port=82 ;;
+        fullnat) port=83 ;;
+    esac
+    "$bin/shunt-pktgen" --core "$main_core" --main-core "$core" --device "$device" --vip "$vip:$port" \
+        --server 192.168.1.11 --server 192.168.1.12 --server 192.168.1.13 --server 192.168.1.14 \
+        --address 192.168.1.254 --mac $generator_mac "${gateway[@]}" --json "$@"
+}
+
+# Prints a figure and keeps it: id, name, unit, expression over the generator's report r, reference (a
+# format string of the same). A report without the figure is an error.
+figure() {
+    python3 - "$work/report" "${ROWS:-}" "$@" <<'END'
+import json, sys
+path, rows, id_, name, unit, value, reference = sys.argv[1:]
+with open(path, encoding="utf-8") as file:
+    r = json.load(file)
+row = {"id": id_, "name": name, "value": eval(value), "unit": unit, "reference": eval("f" + repr(reference))}
+print(f"{row['id']:<28} {row['value']:>10.3f} {unit:<14} {name}: {row['reference']}")
+if rows:
+    with open(rows, "a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+END
+}
+
+# All modes over a device: short name, the director's device, the generator's.
+measure() {
+    local name=$1 devices=("$2" "$3") mode seen
+    for mode in dr tun nat fullnat; do
+        generate "${devices[@]}" $mode --protocol udp --flows 10000 --window 200 --seconds "$seconds"
+        seen='r["mpps_through_director"]'
+        # What does not pass the director is not its work.
+        case $mode in dr|tun) seen='r["arrived_at_servers"] / r["seconds"] / 1e6' ;; esac
+        figure "two.$name.$mode.udp" "$name, $mode, UDP, 10000 flows, there and back, 200 on their way" 'Mpps forwarded' "$seen" \
+            'lost {r["lost"]} of {r["sent"]}, round trip median {r["us_round_trip"]["median"]} us p99 {r["us_round_trip"]["p99"]} us'
+    done
+    for mode in nat fullnat; do
+        generate "${devices[@]}" $mode --protocol tcp --flows 10000 --rate 100000 --seconds "$seconds"
+        figure "two.$name.$mode.latency" "$name, $mode, established TCP, 10000 flows, 100000 packets a second" \
+            'us round trip' 'r["us_round_trip"]["median"]' \
+            'p99 {r["us_round_trip"]["p99"]} max {r["us_round_trip"]["max"]}, lost {r["lost"]} of {r["sent"]}'
+    done
+    generate "${devices[@]}" fullnat --protocol tcp --load connections --flows 500000 --window 200 --seconds "$seconds"
+    figure "two.$name.connections" "$name, fullnat, whole TCP connections, 200 at a time" \
+        'thousand/s' 'r["connections_per_second"] / 1e3' \
+        'given up {r["connections_given_up"]}, resets {r["resets"]}, handshake median {r["us_handshake"]["median"]} us'
+    generate "${devices[@]}" fullnat --protocol tcp --load syn --flows 2000000 --seconds "$seconds"
+    figure "two.$name.syn" "$name, fullnat, flood of new SYNs" \
+        'million SYN/s' '(r["syns"] - r["not_taken_by_device"]) / r["seconds"] / 1e6' '{r["syn_acks"]} answered, {r["not_taken_by_device"]} more not taken by the device'
+}
+
+# CPU time of the worker, nanoseconds.
+worker_time() {
+    local comm
+    comm=$(grep -l '^worker-0$' /proc/"$pid"/task/*/comm)
+    cut -d' ' -f1 "${comm%comm}schedstat"
+}
+
+# P11: an idle worker with a link and a thousand sessions, and the first packet after a pause.
+idle() {
+    local ours="net_memif0,role=server,id=0,socket=$work/memif.sock,socket-abstract=no" before after quiet
+    local theirs="net_memif0,role=client,id=0,socket=$work/memif.sock,socket-abstract=no"
+    director "$ours" adaptive
+    generator "$theirs" fullnat --protocol tcp --flows 1000 --load probe --pause 12000 --seconds 12 >"$work/report" &
+    quiet=$!
+    until [ "$(sessions)" -ge 1000 ]; do
+        kill -0 $quiet || return 1
+        sleep 0.2
+    done
+    sleep 1
+    before=$(worker_time)
+    sleep 5
+    after=$(worker_time)
+    wait $quiet
+    echo "{\"percent\": $(awk -v n=$((after - before)) 'BEGIN { printf "%.3f", n / 5e9 * 100 }')}" >"$work/report"
+    figure P11.cpu "CPU time of an idle worker, memif" '% of a core' 'r["percent"]' 'over 5 s, link up, 1000 sessions'
+    stop
+    director "$ours" adaptive
+    generator "$theirs" fullnat --protocol udp --flows 1 --no-echo --load probe --pause 50 --seconds 10 >"$work/report"
+    figure P11.delay "first packet after 50 ms of idle, client to server, 99th percentile, less the median of packets at once" 'us' \
+        'r["us_first_after_pause"]["p99"] - r["us_at_once"]["median"]' \
+        '{r["probes"]} times: median {r["us_first_after_pause"]["median"]} max {r["us_first_after_pause"]["max"]}; at once: median {r["us_at_once"]["median"]} p99 {r["us_at_once"]["p99"]}'
+    stop
+}
+
+# Live sessions.
+sessions() {
+    curl -s --unix-socket "$work/shunt.sock" http://shunt/metrics |
+        awk '/^shunt_worker_sessions\{/ { n += $2 } END { print n + 0 }'
+}
+
+for w in "${what[@]}"; do
+    case $w in
+        memif) measure memif "net_memif0,role=server,id=0,socket=$work/memif.sock,socket-abstract=no" \
+            "net_memif0,role=client,id=0,socket=$work/memif.sock,socket-abstract=no" ;;
+        vhost) measure vhost "net_vhost0,iface=$work/vhost.sock" \
+            "net_virtio_user0,path=$work/vhost.sock,mac=$generator_mac" ;;
+        idle) idle ;;
+    esac
+done

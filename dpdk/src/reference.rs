@@ -1,0 +1,100 @@
+//! What benchmarks need of DPDK and of the processor: DPDK's own hash table, to compare ours with,
+//! and the time stamp counter. Nothing of a director uses it.
+
+use core::arch::x86_64::{_mm_lfence, _rdtsc};
+use core::ffi::c_void;
+use std::ffi::CString;
+use std::ptr::{NonNull, null};
+
+use dpdk_sys::rte_hash;
+
+use crate::Eal;
+
+/// Bytes of a key of [`ReferenceHash`].
+pub const KEY: usize = 16;
+/// Most keys of one [`ReferenceHash::lookup_bulk`]: RTE_HASH_LOOKUP_BULK_MAX.
+pub const BULK: usize = 64;
+
+/// Reads the time stamp counter where something begins: what comes before has been executed, and
+/// what follows starts after.
+#[inline(always)]
+pub fn tsc_begin() -> u64 {
+    // SAFETY: every x86-64 processor has both instructions.
+    unsafe {
+        _mm_lfence();
+        let now = _rdtsc();
+        _mm_lfence();
+        now
+    }
+}
+
+/// Reads the time stamp counter where something ends: what comes before has been executed.
+#[inline(always)]
+pub fn tsc_end() -> u64 {
+    // SAFETY: as above.
+    unsafe {
+        _mm_lfence();
+        _rdtsc()
+    }
+}
+
+/// `rte_hash` with keys of 16 bytes and l3fwd's CRC hash; gives each key a number.
+#[derive(Debug)]
+pub struct ReferenceHash {
+    table: NonNull<rte_hash>,
+    /// The table is in EAL's memory.
+    _eal: Eal,
+}
+
+// SAFETY: without the flags for concurrency an `rte_hash` may be used by one thread at a time,
+// whichever; `&mut` and `&` keep writers and readers apart.
+unsafe impl Send for ReferenceHash {}
+
+impl ReferenceHash {
+    /// A table for `entries` keys; `None` where DPDK has no memory for it, or `name` is taken.
+    pub fn new(eal: &Eal, name: &str, entries: u32) -> Option<Self> {
+        let name = CString::new(name).ok()?;
+        // SAFETY: a string and a number; EAL runs.
+        let table = unsafe { dpdk_sys::shunt_reference_hash_create(name.as_ptr(), entries) };
+        Some(Self {
+            table: NonNull::new(table)?,
+            _eal: eal.clone(),
+        })
+    }
+
+    /// Adds a key and returns its number, the same again for one that is there; `None` if there is
+    /// no place for it.
+    pub fn add(&mut self, key: &[u8; KEY]) -> Option<u32> {
+        // SAFETY: the table is alive and ours; the key has the 16 bytes it was made for.
+        let number =
+            unsafe { dpdk_sys::rte_hash_add_key(self.table.as_ptr(), key.as_ptr().cast()) };
+        u32::try_from(number).ok()
+    }
+
+    /// Looks up as many `keys` as there are `numbers`, [`BULK`] at most, as l3fwd does it; negative
+    /// numbers are keys that are not there.
+    #[inline(always)]
+    pub fn lookup_bulk(&self, keys: &[[u8; KEY]], numbers: &mut [i32]) {
+        let n = keys.len().min(numbers.len()).min(BULK);
+        let mut pointers = [null::<c_void>(); BULK];
+        for (pointer, key) in pointers.iter_mut().zip(&keys[..n]) {
+            *pointer = key.as_ptr().cast();
+        }
+        // SAFETY: `n` pointers to keys of 16 bytes, room for `n` numbers; the table is alive.
+        unsafe {
+            dpdk_sys::rte_hash_lookup_bulk(
+                self.table.as_ptr(),
+                pointers.as_mut_ptr(),
+                n as u32,
+                numbers.as_mut_ptr(),
+            );
+        }
+    }
+}
+
+impl Drop for ReferenceHash {
+    fn drop(&mut self) {
+        // SAFETY: the table is ours, for the last time.
+        unsafe { dpdk_sys::rte_hash_free(self.table.as_ptr()) }
+    }
+}
