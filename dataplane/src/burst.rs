@@ -73,6 +73,7 @@ pub(crate) fn process<P: Port>(
     port: PortId,
     steer: bool,
 ) {
+    flows.table.begin_burst();
     let mut others = Others {
         which: 0,
         list: ArrayVec::new(),
@@ -174,6 +175,7 @@ fn apply<P: Port>(
         which >>= 1;
     }
     if !side.is_empty() {
+        flows.table.prefetch_free(side.len());
         for packet in side.drain(..) {
             aside(egress, flows, cx, packet);
         }
@@ -181,7 +183,7 @@ fn apply<P: Port>(
 }
 
 /// A plain packet whose session was not found at the first look, or that is to be dealt with at
-/// length, or both.
+/// length, or both; gives back what has none.
 #[inline(never)]
 fn second_look<P: Port>(
     egress: &mut Egress<P>,
@@ -192,28 +194,18 @@ fn second_look<P: Port>(
     buf: P::Buf,
     port: PortId,
 ) -> Option<Packet<P::Buf>> {
-    let key = Frame4::of(buf.data()).map(fast::key)?;
-    let mut buf = buf;
-    if flows.table.staged4(n, &key).is_none() && flows.table.find_staged4(n, &key).is_some() {
-        buf = fast::apply(egress, &mut flows.table, still, n, buf)?;
-    }
-    at_length(egress, flows, cx, buf, port)
-}
-
-/// A plain packet whose session, or whose moment, is not plain; gives back what has none.
-#[inline(never)]
-fn at_length<P: Port>(
-    egress: &mut Egress<P>,
-    flows: &mut Flows,
-    cx: &Context<'_>,
-    buf: P::Buf,
-    port: PortId,
-) -> Option<Packet<P::Buf>> {
-    let packet = whole(egress, buf, port)?;
-    let line = match packet.parsed.kind {
-        Kind::Tcp | Kind::Udp => find_again(flows, &packet),
-        _ => None,
+    let Some(key) = Frame4::of(buf.data()).map(fast::key) else {
+        return whole(egress, buf, port);
     };
+    let mut buf = buf;
+    let mut line = flows.table.staged_line4(n, &key);
+    if line.is_none() {
+        line = flows.table.find_staged4(n, &key);
+        if line.is_some() {
+            buf = fast::apply(egress, &mut flows.table, still, n, buf)?;
+        }
+    }
+    let packet = whole(egress, buf, port)?;
     match line {
         Some(line) => {
             hit::apply(egress, flows, cx, packet, line);
@@ -317,7 +309,6 @@ fn aside<P: Port>(
     packet: Packet<P::Buf>,
 ) {
     match packet.parsed.kind {
-        // A packet before this one in the burst may have made its session.
         Kind::Tcp | Kind::Udp => match find_again(flows, &packet) {
             Some(line) => hit::apply(egress, flows, cx, packet, line),
             None => miss::handle(egress, flows, cx, packet),
@@ -353,8 +344,12 @@ fn find<B: PacketBuf>(
     }
 }
 
+/// A packet before this one in the burst may have made its session.
 fn find_again<B: PacketBuf>(flows: &Flows, packet: &Packet<B>) -> Option<LineNo> {
     let hash = hash(&flows.table, &packet.parsed, packet.buf.data())?;
+    if !flows.table.may_be_recent(hash) {
+        return None;
+    }
     find(flows, packet, hash, None)
 }
 

@@ -272,6 +272,8 @@ fn make<B: PacketBuf>(
                 (inside.src, inside.src_port) = (address, port.port);
                 local = Some((address, port));
             }
+            // On its way while the rest is worked out.
+            flows.table.prefetch_key(&Key::from(&inside.reversed()));
             let to_client = fib.next_hop(flow.src).unwrap_or(NextHop {
                 adjacency: AdjacencyId::NONE,
                 ..to_server

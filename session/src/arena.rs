@@ -527,6 +527,12 @@ impl Chunks {
         unsafe { self.base.add(line.0 as usize * LINE).cast::<T>().as_mut() }
     }
 
+    /// The number of the line at an address, which must be that of one of our lines.
+    pub(crate) fn line_at(&self, line: NonNull<u8>) -> LineNo {
+        let bytes = line.addr().get() - self.base.addr().get();
+        LineNo((bytes / LINE) as u32)
+    }
+
     /// Where a line lies, for a number that needs no check.
     ///
     /// # Safety
@@ -564,6 +570,11 @@ impl Chunks {
         // SAFETY: the chunk is ours (`class` has checked) and `session` is one of it, so that the
         // cold part lies within the chunk (asserted at compile time).
         unsafe { self.base.add(at).cast() }
+    }
+
+    /// Fetches the cold part of a session into the cache.
+    pub(crate) fn prefetch_cold(&self, line: LineNo) {
+        crate::prefetch::read(self.cold_ptr(line).as_ptr().cast());
     }
 
     pub(crate) fn cold(&self, line: LineNo) -> &Cold {

@@ -8,7 +8,7 @@
 
 use core::ptr::NonNull;
 
-use crate::arena::Chunks;
+use crate::arena::{Chunks, LineNo};
 use crate::entry::Entry;
 use crate::index::Index;
 
@@ -79,6 +79,11 @@ impl Staged {
     pub(crate) unsafe fn replace(&mut self, n: usize, line: u32, chunks: &Chunks) {
         // SAFETY: the caller stands for the line.
         self.entries[n % BURST] = unsafe { chunks.own_line(line) };
+    }
+
+    /// The line that was picked for the n-th packet, which must be one of a session.
+    pub(crate) fn line(&self, n: usize, chunks: &Chunks) -> LineNo {
+        chunks.line_at(self.entries[n % BURST].cast())
     }
 
     /// The entry that was picked for the n-th packet, if it is of this key.

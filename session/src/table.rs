@@ -186,6 +186,10 @@ pub struct Table {
     half_open: usize,
     /// Where the search for one of them goes on: chunk and session.
     evict: (usize, u32),
+    /// A bit for the hash of each key inserted since [`Table::begin_burst`].
+    recent: u64,
+    /// Class of the last new session.
+    last: Class,
     refused: u64,
 }
 
@@ -220,6 +224,8 @@ impl Table {
             judge: 0,
             half_open: 0,
             evict: (0, 0),
+            recent: 0,
+            last: Class::Pair4,
             refused: 0,
         })
     }
@@ -347,6 +353,13 @@ impl Table {
     pub fn staged4(&mut self, n: usize, key: &Key4) -> Option<&mut Entry> {
         let key = (key.addrs, key.word());
         self.staged.entry_mut(n, key, &mut self.chunks)
+    }
+
+    /// The line of the entry that [`Table::staged4`] gives.
+    #[inline(never)]
+    pub fn staged_line4(&mut self, n: usize, key: &Key4) -> Option<LineNo> {
+        self.staged4(n, key)?;
+        Some(self.staged.line(n, &self.chunks))
     }
 
     /// Looks everywhere for the key of the n-th packet, which [`Table::staged4`] did not give. It
@@ -547,6 +560,37 @@ impl Table {
         Some(LineNo(line))
     }
 
+    /// A burst begins: see [`Table::may_be_recent`].
+    #[inline(always)]
+    pub fn begin_burst(&mut self) {
+        self.recent = 0;
+    }
+
+    /// Whether a key of this hash may have been inserted since the burst began: who looked before and
+    /// found nothing need not look again if not.
+    pub fn may_be_recent(&self, hash: Hash) -> bool {
+        self.recent & recent_bit(hash) != 0
+    }
+
+    /// Fetches what the next `count` new sessions will be written to.
+    pub fn prefetch_free(&self, count: usize) {
+        let free = &self.free[self.last as usize];
+        let lines = self.last.lines();
+        let again = free.lines.iter().rev().copied();
+        let fresh = (0..free.fresh_left).map(|n| free.fresh + n * lines);
+        for line in again.chain(fresh).take(count) {
+            for n in 0..lines.min(2) {
+                self.chunks.prefetch(line + n);
+            }
+            self.chunks.prefetch_cold(LineNo(line));
+        }
+    }
+
+    /// Fetches the index bucket of a key into the cache.
+    pub fn prefetch_key(&self, key: &Key) {
+        self.index.prefetch(self.hash(key));
+    }
+
     /// Makes a session: both keys are inserted, or neither.
     ///
     /// # Errors
@@ -571,12 +615,15 @@ impl Table {
             self.refused += 1;
             return Err(InsertError::Full);
         };
+        self.last = class;
         let forward_hash = self.hash(&new.forward.key);
+        self.recent |= recent_bit(forward_hash);
         if self.index.insert(forward_hash, line.0).is_err() {
             return Err(self.give_back(class, line));
         }
         if let Some(key) = reply_key {
             let hash = self.hash(&key);
+            self.recent |= recent_bit(hash);
             if self.index.insert(hash, line.0 ^ 1).is_err() {
                 self.index.remove(forward_hash, line.0);
                 return Err(self.give_back(class, line));
@@ -797,4 +844,8 @@ impl Table {
 
 fn sum(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
     (a.0 + b.0, a.1 + b.1)
+}
+
+const fn recent_bit(hash: Hash) -> u64 {
+    1 << (hash.tag % 64)
 }
