@@ -5,6 +5,7 @@
 use arrayvec::ArrayVec;
 use shunt_service::PortId;
 use shunt_session::{Hash, Key4, Key6, LineNo, Table};
+use shunt_wire::packet::tcp_flags;
 use shunt_wire::plain::Frame4;
 use shunt_wire::protocol::{TCP, UDP};
 use shunt_wire::{Kind, Parsed, checksum, parse_into};
@@ -73,7 +74,7 @@ pub(crate) fn process<P: Port>(
     port: PortId,
     steer: bool,
 ) {
-    flows.table.begin_burst();
+    flows.begin_burst(burst.len());
     let mut others = Others {
         which: 0,
         list: ArrayVec::new(),
@@ -200,6 +201,11 @@ fn second_look<P: Port>(
     let mut buf = buf;
     let mut line = flows.table.staged_line4(n, &key);
     if line.is_none() {
+        // Even looking on costs a line from memory that is not on its way yet.
+        if flows.sheds && opens_session(cx, &buf, &key) {
+            egress.discard(buf, DropReason::Flood);
+            return None;
+        }
         line = flows.table.find_staged4(n, &key);
         if line.is_some() {
             buf = fast::apply(egress, &mut flows.table, still, n, buf)?;
@@ -212,6 +218,20 @@ fn second_look<P: Port>(
             None
         }
         None => Some(packet),
+    }
+}
+
+/// Whether a plain packet is a SYN for a service.
+fn opens_session<B: PacketBuf>(cx: &Context<'_>, buf: &B, key: &Key4) -> bool {
+    let syn = Frame4::of(buf.data()).is_some_and(|f| {
+        f.ip.protocol == TCP && f.tcp.flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN
+    });
+    syn && {
+        let flow = key.flow();
+        let services = &cx.config.services;
+        services
+            .lookup(flow.protocol, flow.dst, flow.dst_port)
+            .is_some()
     }
 }
 

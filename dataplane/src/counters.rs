@@ -58,6 +58,8 @@ reasons! {
     NoSession = "no-session",
     /// The session table is full.
     TableFull = "table-full",
+    /// A SYN for a service while handshakes that never end overload the worker.
+    Flood = "flood",
     /// A reply key is taken by another session on every candidate server.
     KeyTaken = "key-taken",
     /// No local port is free (FULLNAT).

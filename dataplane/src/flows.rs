@@ -15,6 +15,12 @@ use crate::worker::{Config, Context};
 const SWEEP_MOST: u32 = 4096;
 /// The sweep comes round about this often, milliseconds.
 const SWEEP_PERIOD: u32 = 1000;
+/// Packets of a burst that say that more wait behind it.
+const FULL_BURST: usize = 32;
+/// A flood is when more than one in so many places of the table is a half-open session's.
+const FLOOD_SHARE: usize = 16;
+/// In a flood one of so many full bursts may open a session.
+const FLOOD_BURSTS: u32 = 32;
 
 pub(crate) struct Flows {
     pub(crate) id: WorkerId,
@@ -25,6 +31,10 @@ pub(crate) struct Flows {
     pub(crate) load: Arc<Load>,
     /// Local address that the next FULLNAT session tries first.
     pub(crate) local_turn: usize,
+    /// Full bursts of a flood since the last that might open a session.
+    flooded: u32,
+    /// Whether this burst may open none.
+    pub(crate) sheds: bool,
     last_ms: u32,
     /// Sessions the sweep owes since `last_ms`, in thousandths.
     owed: u64,
@@ -47,6 +57,8 @@ impl Flows {
             isn_secret,
             load,
             local_turn: 0,
+            flooded: 0,
+            sheds: false,
             last_ms: 0,
             owed: 0,
         }
@@ -104,6 +116,23 @@ impl Flows {
         release(&mut self.ports, &self.load, self.id, cx, &closed);
         egress.counters.sessions_closed.add(1);
         egress.counters.sessions.set(self.table.len() as u64);
+    }
+
+    /// A burst of `packets` begins. A worker that cannot keep up loses packets of everybody, and new
+    /// sessions cost most: where handshakes that never end fill the table, most full bursts open
+    /// none.
+    pub(crate) fn begin_burst(&mut self, packets: usize) {
+        self.table.begin_burst();
+        let half_open = self.table.half_open();
+        if packets < FULL_BURST || half_open < self.table.capacity() / FLOOD_SHARE {
+            self.sheds = false;
+            return;
+        }
+        self.flooded += 1;
+        self.sheds = self.flooded < FLOOD_BURSTS;
+        if !self.sheds {
+            self.flooded = 0;
+        }
     }
 
     /// Ends a half-open session to make room, if there is one at hand.

@@ -12,7 +12,7 @@ use shunt_service::{
 };
 use shunt_sim::{PortSetup, SimBuf};
 use shunt_wire::build::PacketBuilder;
-use shunt_wire::packet::tcp_flags::ACK;
+use shunt_wire::packet::tcp_flags::{ACK, SYN};
 
 const CLIENT: &str = "10.0.0.10:40000";
 const VIP: &str = "172.16.1.90:80";
@@ -120,6 +120,23 @@ fn provoked(reason: DropReason) -> Option<Director> {
                     break;
                 }
             }
+            d
+        }
+        R::Flood => {
+            // More than a sixteenth of 1024 places is half-open, and a full burst comes.
+            let mut plan = plan(Protocol::Tcp, Mode::Dr);
+            plan.sessions = 1024;
+            let mut d = plan.start();
+            let flood = |n: u16| {
+                tcp(&format!("10.0.6.1:{}", 1000 + n), VIP)
+                    .flags(SYN)
+                    .frame()
+            };
+            (0..100).for_each(|n| drop(d.forward(&flood(n))));
+            let echo = tcp("10.0.6.1:1000", VIP).flags(ACK).frame();
+            let mut burst = vec![echo; 31];
+            burst.push(flood(100));
+            d.exchange_on(0, 0, &burst);
             d
         }
         R::KeyTaken => {

@@ -264,6 +264,7 @@ pub(crate) fn flood(bench: &Bench, live: u32, rows: &Rows) -> Result<(), Box<dyn
     let counters = r.stand.counters();
     let refusals = [
         DropReason::TableFull,
+        DropReason::Flood,
         DropReason::NoLocalPort,
         DropReason::ServerLimit,
     ];
