@@ -167,7 +167,11 @@ fn kill(rounds: u32, mut dice: u64) {
             .expect("a child");
         let mut said = BufReader::new(child.stdout.take().expect("its output")).lines();
         // Every fourth in or around the adoption, the others in the operations.
-        let from = if round.is_multiple_of(4) { "opened" } else { "adopted" };
+        let from = if round.is_multiple_of(4) {
+            "opened"
+        } else {
+            "adopted"
+        };
         assert!(said.any(|line| line.is_ok_and(|l| l == from)));
         std::thread::sleep(Duration::from_micros(step(&mut dice) % 3000));
         child.kill().expect("killed");
