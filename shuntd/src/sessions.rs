@@ -10,9 +10,7 @@ use shunt_control::config::Config;
 use shunt_control::director::Director;
 use shunt_session::file::{self, Fault, FileConfig, FileError, Keys, Origin, Stale};
 use shunt_session::shard::DEFAULT_KEY;
-use shunt_session::{
-    AdoptConfig, Arena, Census, LocalPorts, Shards, Table, TableConfig, TableError, adopt,
-};
+use shunt_session::{AdoptConfig, Arena, Census, LocalPorts, Shards, Table, TableConfig, adopt};
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
