@@ -133,6 +133,8 @@ class _Cases:
             expect(str(self.socket) in said, f"the socket is not named:\n{said}")
             expect(self.answers(), "the first one does not answer any more")
             equal("exit status of the first one", first.stop(), 0)
+            # What a director leaves that did start: its sessions.
+            (pathlib.Path("/dev/shm") / f"{name}.sessions").unlink()
             self.nothing_left(name, set())
 
     def answers(self):

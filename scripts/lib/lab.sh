@@ -154,7 +154,7 @@ lab_remove() {
         ip netns del "$namespace"
     done
     [ ! -e "$dir/scratch" ] || xargs -r rm -rf <"$dir/scratch"
-    rm -rf "$dir"
+    rm -rf "$dir" "/dev/shm/$lab.sessions"
 }
 
 # A directory for large files, on disk (/run is memory); it goes with the lab.

@@ -617,7 +617,7 @@ impl Entry {
     /// All that does not change while the session lives, as words: what the check sum is over. The
     /// hash of IPv6 addresses is left out: it has another secret in another process.
     pub(crate) fn immutable(&self) -> [u64; 5] {
-        const KEPT: u64 = (1 << STATE_SHIFT) - 1 | (Flags::KEEP_TTL.0 as u64) << FLAGS_SHIFT;
+        const KEPT: u64 = ((1 << STATE_SHIFT) - 1) | ((Flags::KEEP_TTL.0 as u64) << FLAGS_SHIFT);
         let pair = |a: u32, b: u32| u64::from(a) << 32 | u64::from(b);
         let [src, dst] = self.new_addrs.map(u32::from_ne_bytes);
         let [sport, dport] = self.new_ports.map(u16::from_ne_bytes);

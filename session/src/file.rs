@@ -419,13 +419,13 @@ const TMPFS_MAGIC: i64 = 0x0102_1994;
 const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
 
 fn in_memory(file: &File) -> bool {
-    fstatfs(file).is_ok_and(|fs| [TMPFS_MAGIC, HUGETLBFS_MAGIC].contains(&(fs.f_type as i64)))
+    fstatfs(file).is_ok_and(|fs| [TMPFS_MAGIC, HUGETLBFS_MAGIC].contains(&fs.f_type))
 }
 
 /// A length that the file system can map: whole huge pages where it has such.
 fn rounded(file: &File, bytes: usize) -> Result<usize, Fault> {
     let fs = fstatfs(file).map_err(|e| Fault::System("look at its file system", e.into()))?;
-    if fs.f_type as i64 != HUGETLBFS_MAGIC {
+    if fs.f_type != HUGETLBFS_MAGIC {
         return Ok(bytes);
     }
     Ok(bytes.next_multiple_of((fs.f_bsize as usize).max(1)))

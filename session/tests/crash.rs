@@ -81,7 +81,7 @@ impl Script {
                 let flags = [SYN, ACK, FIN | ACK, RST][step(&mut self.dice) as usize % 4];
                 self.workers.segment(&flow, flags);
             }
-            6 => table.set_gone(line, now % 2 == 0),
+            6 => table.set_gone(line, now.is_multiple_of(2)),
             7 => {
                 table.judge_all();
                 table.sweep(now, 50, |_| u32::MAX, |_| false, |_| ());
@@ -167,7 +167,11 @@ fn kill(rounds: u32, mut dice: u64) {
             .expect("a child");
         let mut said = BufReader::new(child.stdout.take().expect("its output")).lines();
         // Every fourth in or around the adoption, the others in the operations.
-        let from = if round % 4 == 0 { "opened" } else { "adopted" };
+        let from = if round.is_multiple_of(4) {
+            "opened"
+        } else {
+            "adopted"
+        };
         assert!(said.any(|line| line.is_ok_and(|l| l == from)));
         std::thread::sleep(Duration::from_micros(step(&mut dice) % 3000));
         child.kill().expect("killed");

@@ -1,7 +1,7 @@
 //! The sessions of an earlier process: the file that they lie in, what is told of it, and their
 //! way into the tables of this one's workers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -10,9 +10,7 @@ use shunt_control::config::Config;
 use shunt_control::director::Director;
 use shunt_session::file::{self, Fault, FileConfig, FileError, Keys, Origin, Stale};
 use shunt_session::shard::DEFAULT_KEY;
-use shunt_session::{
-    AdoptConfig, Arena, Census, LocalPorts, Shards, Table, TableConfig, TableError, adopt,
-};
+use shunt_session::{AdoptConfig, Arena, Census, LocalPorts, Shards, Table, TableConfig, adopt};
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
@@ -36,6 +34,17 @@ pub(crate) struct Sessions {
     most: u32,
     /// Whether it was told that there is no more memory.
     told: bool,
+    /// The file, as long as it is of this start's making and the start may yet fail.
+    unused: Option<PathBuf>,
+}
+
+impl Drop for Sessions {
+    /// A start that fails leaves nothing behind that was not there.
+    fn drop(&mut self) {
+        if let Some(path) = &self.unused {
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 /// Opens the session file that the configuration names, or takes memory of this process.
@@ -54,6 +63,7 @@ pub(crate) fn open(config: &Config, clock: &Clock, discard: bool) -> Result<Sess
             keys,
             most,
             told: false,
+            unused: None,
         });
     };
     let wanted = FileConfig {
@@ -75,16 +85,19 @@ pub(crate) fn open(config: &Config, clock: &Clock, discard: bool) -> Result<Sess
              disk all the time"
         );
     }
-    opened.arena.provide(AHEAD).map_err(|error| FileError {
-        path: path.clone(),
-        fault: Fault::System("get memory for it", error),
-    })?;
-    Ok(Sessions {
+    let found = matches!(opened.origin, Origin::Left { .. });
+    let sessions = Sessions {
         arena: opened.arena,
         keys: opened.keys,
         most,
         told: false,
-    })
+        unused: (!found).then(|| path.clone()),
+    };
+    sessions.arena.provide(AHEAD).map_err(|error| FileError {
+        path: path.clone(),
+        fault: Fault::System("get memory for it", error),
+    })?;
+    Ok(sessions)
 }
 
 fn wait_for(wanted: &FileConfig<'_>) -> Result<file::Opened, FileError> {
@@ -131,6 +144,11 @@ impl Sessions {
     /// The memory they lie in.
     pub(crate) fn arena(&self) -> &Arc<Arena> {
         &self.arena
+    }
+
+    /// The start has succeeded: the file stays.
+    pub(crate) fn keep(&mut self) {
+        self.unused = None;
     }
 
     /// A table for each worker, with the sessions that go on.

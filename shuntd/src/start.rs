@@ -200,6 +200,7 @@ pub(crate) fn run(
         threads.worker(&eal, usize::from(*core), adaptive, clock, setup)?;
     }
     quietly.store(false, Relaxed);
+    sessions.keep();
     info!(workers, services = config.services.len(), "shunt is up");
 
     let reported = config.clone();

@@ -150,9 +150,8 @@ pub fn adopt(
             if strange.next_if_eq(&line).is_some() {
                 continue;
             }
-            if to.table.entry(line).generation() == 0 {
-                to.table.free[class as usize].lines.push(line.0);
-            } else if !to.seat(line, &config, &slot, &mut census) {
+            let live = to.table.entry(line).generation() != 0;
+            if !live || !to.seat(line, &config, &slot, &mut census) {
                 to.table.free[class as usize].lines.push(line.0);
             }
         }

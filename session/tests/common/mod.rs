@@ -138,12 +138,12 @@ pub(crate) mod model {
 
     /// The n-th flow, with the mode it has.
     pub(crate) fn nth(n: u32) -> (FlowKey, NewSession) {
-        let protocol = if n % 3 == 0 {
+        let protocol = if n.is_multiple_of(3) {
             Protocol::Udp
         } else {
             Protocol::Tcp
         };
-        let flow = super::flow(protocol, n % 5 == 0, n, 1024 + (n % 7) as u16);
+        let flow = super::flow(protocol, n.is_multiple_of(5), n, 1024 + (n % 7) as u16);
         let mode = Mode::ALL[(n / 2) as usize % 4];
         let shard = shards().shard(flow.src, flow.src_port);
         let local = 1024 + 128 * (n / 8 % 504) as u16 + u16::from(shard);
@@ -219,7 +219,7 @@ pub(crate) mod model {
             let Some(line) = table.find(&Key::from(flow)) else {
                 return Err("it is not there".to_owned());
             };
-            let Some(&Known { ref new, .. }) = known.first().copied() else {
+            let Some(Known { new, .. }) = known.first().copied() else {
                 return Err("it must not be there".to_owned());
             };
             let cold = table.cold(line);
