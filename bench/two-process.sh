@@ -35,8 +35,10 @@ work=$(mktemp -d /tmp/shunt-two-process.XXXXXX)
 pid=
 cleanup() {
     [ -z "$pid" ] || { kill "$pid" 2>/dev/null || true; wait "$pid" 2>/dev/null || true; }
-    rm -rf "$work"
+    rm -rf "$work" "$session_file"
 }
+# Each director begins without sessions.
+session_file=/dev/shm/shunt-two-process-$$.sessions
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 
@@ -46,6 +48,7 @@ generator_mac=02:00:00:00:00:02
 # Starts a director: device, idle.
 director() {
     local n
+    rm -f "$session_file"
     {
         cat <<END
 [daemon]
@@ -59,6 +62,8 @@ control_core = $main_core
 idle = "$2"
 [limits]
 sessions = 2_000_000
+[sessions]
+file = "$session_file"
 [[port]]
 name = "p0"
 device = "$1"

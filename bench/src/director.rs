@@ -2,6 +2,7 @@
 //! neighbours known. No kernel and no control beside it.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -16,6 +17,8 @@ use shunt_service::{
     Protocol, RealServer, Route, ServerId, ServerSlot, Servers, Service, ServiceId, ServiceKey,
     Services, Settings, Snapshot, Status, Timeouts, TtlPolicy, Unknown, Weight, WorkerId,
 };
+use shunt_session::file::{self, FileConfig, Keys};
+use shunt_session::shard::DEFAULT_KEY;
 use shunt_session::{Arena, LocalPorts, Shards, Table, TableConfig};
 
 /// MAC of the director's ports.
@@ -43,6 +46,8 @@ pub struct Scene {
     pub scheduler: &'static str,
     /// Timeouts.
     pub timeouts: Timeouts,
+    /// The file that sessions lie in, without a name once it is made; anonymous memory without.
+    pub file: Option<PathBuf>,
 }
 
 impl Scene {
@@ -57,6 +62,7 @@ impl Scene {
             others: 0,
             scheduler: "rr",
             timeouts: Timeouts::default(),
+            file: None,
         }
     }
 
@@ -272,7 +278,7 @@ impl<P: Port> Director<P> {
             1 => scene.sessions,
             n => scene.sessions / u32::from(n) * 9 / 8 + 64,
         };
-        let arena = Arena::new(share, workers.into()).expect("memory for the sessions");
+        let arena = arena(&scene, share, workers);
         let load = Arc::new(Load::new(workers, scene.servers + scene.others));
         let rings = hand_over_rings(workers.into(), 1024);
         let mut built = Self {
@@ -316,6 +322,33 @@ impl<P: Port> Director<P> {
         }
         built
     }
+}
+
+/// Memory for the sessions of all workers.
+fn arena(scene: &Scene, share: u32, workers: u16) -> Arc<Arena> {
+    let Some(path) = &scene.file else {
+        return Arena::new(share, workers.into()).expect("memory for the sessions");
+    };
+    let opened = file::open(&FileConfig {
+        path,
+        sessions: share,
+        tables: workers.into(),
+        identities: 1024,
+        boot: [0; 16],
+        now_ms: 0,
+        discard: true,
+        keys: Keys {
+            shard: DEFAULT_KEY,
+            isn_secret: [1, 2],
+        },
+    });
+    let arena = opened.unwrap_or_else(|error| panic!("{error}")).arena;
+    // What control does as sessions come: a chunk of 512 KiB holds 1700 of the largest.
+    let chunks = (share / 1500 + 2) * u32::from(workers);
+    arena.provide(chunks).expect("memory for the session file");
+    // Nobody else is to find it: the next director has one of its own.
+    std::fs::remove_file(path).expect("the session file");
+    arena
 }
 
 /// What a worker has dropped so far and why, in words.

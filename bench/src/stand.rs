@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::hint::black_box;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -22,6 +23,8 @@ pub struct Bench {
     pub eal: Eal,
     /// TSC cycles a second.
     pub tsc_hz: f64,
+    /// See [`Setup::session_file`].
+    pub session_file: Option<PathBuf>,
     /// Pools that were made so far.
     pools: AtomicU32,
 }
@@ -46,6 +49,10 @@ pub struct Setup {
     /// Packets on huge pages, which must be there.
     #[arg(long)]
     pub huge: bool,
+    /// Sessions in this file, as a director has them. In anonymous
+    /// memory without.
+    #[arg(long)]
+    pub session_file: Option<PathBuf>,
 }
 
 /// MiB that each DPDK process gets.
@@ -79,6 +86,7 @@ impl Bench {
         Ok(Self {
             eal,
             tsc_hz: tsc_hz(),
+            session_file: setup.session_file.clone(),
             pools: AtomicU32::new(0),
         })
     }

@@ -126,7 +126,11 @@ fn measure(
     let opened = bench.null(0)?;
     let mut bare = bench.null(1)?;
     let (port, feeder) = TimedPort::new(opened.queue);
-    let mut director = Director::new(case.scene.clone(), vec![port]);
+    let scene = Scene {
+        file: bench.session_file.clone(),
+        ..case.scene.clone()
+    };
+    let mut director = Director::new(scene, vec![port]);
     let worker = director.workers.remove(0);
     let counters = director.counters[0].clone();
     let mut stand = Stand::new(worker, counters, feeder, bench.tsc_hz);

@@ -32,7 +32,8 @@ pub(crate) fn rig(bench: &Bench, scene: Scene) -> Result<Rigged, Box<dyn Error>>
     Ok(rig_on(bench, bench.null(0)?, scene))
 }
 
-fn rig_on(bench: &Bench, opened: Opened, scene: Scene) -> Rigged {
+fn rig_on(bench: &Bench, opened: Opened, mut scene: Scene) -> Rigged {
+    scene.file.clone_from(&bench.session_file);
     let Opened { control, queue } = opened;
     let (port, feeder) = TimedPort::new(queue);
     let traffic = Traffic::new(&scene);

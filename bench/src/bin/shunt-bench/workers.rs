@@ -40,12 +40,13 @@ struct All {
 }
 
 fn director(bench: &Bench, workers: u16, first: u32, flows: u32) -> Result<All, Box<dyn Error>> {
-    let scene = Scene::new(
+    let mut scene = Scene::new(
         Mode::FullNat,
         false,
         Protocol::Tcp,
         flows * 2 * u32::from(workers),
     );
+    scene.file.clone_from(&bench.session_file);
     let traffic = Traffic::new(&scene);
     let (mut ports, mut feeders, mut controls) = (Vec::new(), Vec::new(), Vec::new());
     for n in 0..workers {
