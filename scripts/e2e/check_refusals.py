@@ -29,7 +29,7 @@ def check(net, report, binaries, plugin):
     case.refused("less memory than any director needs", PORT, ["4M", "out of range"],
                  dpdk='memory = "4M"', place=True)
     case.refused("less memory than the queues need", PORT + "queues = 1\ndescriptors = 32768\n",
-                 ["no memory", "MiB"], dpdk='memory = "64M"')
+                 ["no memory", "MiB"], dpdk='memory = "64M"\nhugepages = "off"')
     case.refused("a core that the machine has not", PORT, ["cannot run on core 999"],
                  workers="cores = [999]", place=True)
     case.refused("mistakes in the configuration, all at once", PORT + """

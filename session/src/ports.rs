@@ -94,7 +94,8 @@ impl Shard {
 
 #[derive(Debug)]
 struct Pool {
-    shards: Box<[Option<Shard>; SHARDS]>,
+    /// Each made when it is used first: together they are 13 KiB, more than one packet may pay for.
+    shards: Box<[Option<Box<Shard>>; SHARDS]>,
     taken: u32,
 }
 
@@ -121,7 +122,7 @@ impl LocalPorts {
     ) -> Option<LocalPort> {
         let pool = self.pool(local, server);
         let place = pool.shards.get_mut(usize::from(shard))?;
-        let ports = place.get_or_insert_with(Shard::default);
+        let ports = place.get_or_insert_default();
         let taken = if let Some(port) = ports.next_fresh(shard) {
             LocalPort { port, exceed: None }
         } else {
@@ -157,7 +158,7 @@ impl LocalPorts {
         let Some(place) = pool.shards.get_mut(usize::from(port) % SHARDS) else {
             return;
         };
-        let ports = place.get_or_insert_with(Shard::default);
+        let ports = place.get_or_insert_default();
         if port >= FIRST && !ports.is_taken(port) {
             ports.set_taken(port, true);
             let n = (port - FIRST) / SHARDS as u16;
@@ -220,7 +221,7 @@ impl LocalPorts {
             return;
         };
         let place = pool.shards.get_mut(usize::from(freed.port) % SHARDS);
-        let Some(ports) = place.and_then(Option::as_mut) else {
+        let Some(ports) = place.and_then(Option::as_deref_mut) else {
             return;
         };
         // A port that is given back twice would be handed out twice.
