@@ -190,7 +190,9 @@ impl<P: Port> Worker<P> {
 
         let mut polled = Polled::default();
         let mut burst: Burst<P::Buf> = Burst::new();
-        for n in 0..egress.ports.len() {
+        // Until control knows the interfaces nobody could say whose a frame is: it waits in the device.
+        let known = !config.fib.interfaces.is_empty();
+        for n in 0..if known { egress.ports.len() } else { 0 } {
             let Some(state) = egress.ports.get_mut(n) else {
                 break;
             };

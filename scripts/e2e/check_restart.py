@@ -22,6 +22,8 @@ from report import equal, expect
 def check(ctx):
     if ctx.start.device == "virtio_user":
         return  # DPDK 22.11's vhost backend does not take a frontend that died back.
+    if ctx.start.is_plugin:
+        return  # The test's driver makes its TAP anew with another MAC, which peers learn late.
     director, report = ctx.director, ctx.report
     usual = ctx.start.workers
     numbers = [usual, *(n for n in (2, 1) if n <= os.cpu_count() and n != usual), usual]
