@@ -1,6 +1,6 @@
 //! Memory for sessions: one contiguous mapping, a head (`head`) and chunks behind it. A chunk
 //! belongs to one table for good and holds sessions of one size, their lines first, then their cold
-//! parts, then when each is to be looked at again; or it holds identities. Numbers, not pointers,
+//! parts (of paired ones, those of replies too), then when each is to be looked at again; or it holds identities. Numbers, not pointers,
 //! name what is inside, so that the mapping can lie anywhere, and in a file that the next process
 //! goes on with.
 #![allow(unsafe_code, reason = "session arena, see ARCHITECTURE section 1")]
@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::cold::Cold;
+use crate::cold::{Cold, Replies};
 use crate::due::Due;
 use crate::head::{CHUNKS_MOST, HEAD_BYTES, Head, KINDS_OFFSET};
 use crate::memory::Memory;
@@ -59,11 +59,28 @@ impl Class {
         }
     }
 
+    /// Whether sessions have two directions.
+    pub(crate) const fn is_paired(self) -> bool {
+        matches!(self, Self::Pair4 | Self::Pair6)
+    }
+
+    /// Bytes of a session.
+    pub(crate) const fn bytes(self) -> usize {
+        self.lines() as usize * LINE + size_of::<Cold>() + self.replies_bytes() + size_of::<Due>()
+    }
+
+    const fn replies_bytes(self) -> usize {
+        if self.is_paired() {
+            size_of::<Replies>()
+        } else {
+            0
+        }
+    }
+
     /// Sessions of a chunk.
     pub(crate) const fn per_chunk(self) -> u32 {
-        let one = self.lines() as usize * LINE + size_of::<Cold>() + size_of::<Due>();
         // One less, so that rounding the cold parts up to a line never runs over.
-        (CHUNK_BYTES / one - 1) as u32
+        (CHUNK_BYTES / self.bytes() - 1) as u32
     }
 
     /// Where the cold parts start, bytes from the start of the chunk.
@@ -71,9 +88,14 @@ impl Class {
         self.per_chunk() as usize * self.lines() as usize * LINE
     }
 
+    /// Where the cold parts of replies start, bytes from the start of the chunk.
+    const fn replies_offset(self) -> usize {
+        self.cold_offset() + self.per_chunk() as usize * size_of::<Cold>()
+    }
+
     /// Where the times to look again start, bytes from the start of the chunk.
     const fn due_offset(self) -> usize {
-        self.cold_offset() + self.per_chunk() as usize * size_of::<Cold>()
+        self.replies_offset() + self.per_chunk() as usize * self.replies_bytes()
     }
 
     const fn from_number(n: u8) -> Option<Self> {
@@ -93,6 +115,8 @@ const _: () = {
         let c = Class::ALL[n];
         let end = c.due_offset() + c.per_chunk() as usize * size_of::<Due>();
         assert!(end <= CHUNK_BYTES);
+        assert!(c.cold_offset().is_multiple_of(align_of::<Cold>()));
+        assert!(c.replies_offset().is_multiple_of(align_of::<Replies>()));
         assert!(c.due_offset().is_multiple_of(align_of::<Due>()));
         n += 1;
     }
@@ -558,34 +582,66 @@ impl Chunks {
         }
     }
 
-    /// Address of the cold part of a session, by any of its lines.
-    fn cold_ptr(&self, line: LineNo) -> NonNull<Cold> {
+    /// Where the chunk of a line starts, bytes from `base`; its class, and the session's number in
+    /// it.
+    #[inline(always)]
+    fn place(&self, line: LineNo) -> (usize, Class, usize) {
         let class = self.class(line);
-        let chunk = line.0 >> CHUNK_SHIFT;
+        let chunk = (line.0 >> CHUNK_SHIFT) as usize * CHUNK_BYTES;
         let within = line.0 & (CHUNK_LINES as u32 - 1);
         let session = (within / class.lines()).min(class.per_chunk() - 1);
-        let at = chunk as usize * CHUNK_BYTES
-            + class.cold_offset()
-            + session as usize * size_of::<Cold>();
-        // SAFETY: the chunk is ours (`class` has checked) and `session` is one of it, so that the
+        (chunk, class, session as usize)
+    }
+
+    /// Address of the cold part of a session, by any of its lines.
+    fn cold_ptr(&self, line: LineNo) -> NonNull<Cold> {
+        let (chunk, class, session) = self.place(line);
+        let at = chunk + class.cold_offset() + session * size_of::<Cold>();
+        // SAFETY: the chunk is ours (`place` has checked) and `session` is one of it, so that the
         // cold part lies within the chunk (asserted at compile time).
         unsafe { self.base.add(at).cast() }
     }
 
-    /// Fetches the cold part of a session into the cache.
+    /// Address of the cold part of a session's replies, if it has such.
+    fn replies_ptr(&self, line: LineNo) -> Option<NonNull<Replies>> {
+        let (chunk, class, session) = self.place(line);
+        let at = chunk + class.replies_offset() + session * size_of::<Replies>();
+        // SAFETY: as for `cold_ptr`; the chunk has this part, as its class is a paired one.
+        class
+            .is_paired()
+            .then(|| unsafe { self.base.add(at).cast() })
+    }
+
+    /// Fetches the cold parts of a session into the cache.
     pub(crate) fn prefetch_cold(&self, line: LineNo) {
         crate::prefetch::read(self.cold_ptr(line).as_ptr().cast());
+        if let Some(replies) = self.replies_ptr(line) {
+            crate::prefetch::read(replies.as_ptr().cast());
+        }
     }
 
     pub(crate) fn cold(&self, line: LineNo) -> &Cold {
-        // SAFETY: the address is right and aligned (`cold_offset` is a multiple of 64, `Cold` of its
-        // alignment); every bit pattern is a valid `Cold`; `&self` keeps `cold_mut` away.
+        // SAFETY: the address is right and aligned (asserted at compile time); every bit pattern is a
+        // valid `Cold`; `&self` keeps `cold_mut` away.
         unsafe { self.cold_ptr(line).as_ref() }
     }
 
     pub(crate) fn cold_mut(&mut self, line: LineNo) -> &mut Cold {
         // SAFETY: as for `cold`; `&mut self` makes it the only reference.
         unsafe { self.cold_ptr(line).as_mut() }
+    }
+
+    pub(crate) fn replies(&self, line: LineNo) -> Option<&Replies> {
+        let replies = self.replies_ptr(line)?;
+        // SAFETY: the address is right and aligned (asserted at compile time); every bit pattern is a
+        // valid `Replies`; `&self` keeps `replies_mut` away.
+        Some(unsafe { replies.as_ref() })
+    }
+
+    pub(crate) fn replies_mut(&mut self, line: LineNo) -> Option<&mut Replies> {
+        let mut replies = self.replies_ptr(line)?;
+        // SAFETY: as for `replies`; `&mut self` makes it the only reference.
+        Some(unsafe { replies.as_mut() })
     }
 
     /// The times to look again at the sessions of a chunk of ours, by its first line or any other.

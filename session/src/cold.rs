@@ -1,29 +1,51 @@
-//! What a data segment does not need: identities, initial sequence numbers, folded counters.
+//! What a data segment does not need: identities, folded counters, initial sequence numbers. Every
+//! session has a [`Cold`], and one whose replies pass the director [`Replies`] too.
 
 use core::mem::offset_of;
 
 use shunt_service::{ServerId, ServiceId};
 
-/// The cold part of a session, 48 bytes.
+/// Packets and bytes of a direction that its entry no longer counts: 40 and 48 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C, align(16))]
+#[repr(C)]
+struct Folded {
+    packets: [u8; 5],
+    bytes: [u8; 6],
+}
+
+impl Folded {
+    fn get(self) -> (u64, u64) {
+        let [a, b, c, d, e] = self.packets;
+        let [u, v, w, x, y, z] = self.bytes;
+        (
+            u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]),
+            u64::from_le_bytes([u, v, w, x, y, z, 0, 0]),
+        )
+    }
+
+    /// Adds packets and bytes, wrapping.
+    fn add(&mut self, (packets, bytes): (u64, u64)) {
+        let (old_packets, old_bytes) = self.get();
+        let [a, b, c, d, e, ..] = old_packets.wrapping_add(packets).to_le_bytes();
+        self.packets = [a, b, c, d, e];
+        let [u, v, w, x, y, z, ..] = old_bytes.wrapping_add(bytes).to_le_bytes();
+        self.bytes = [u, v, w, x, y, z];
+    }
+}
+
+/// The cold part of a session, 24 bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
 pub struct Cold {
     /// Sum over what does not change (the table computes it), for adoption after a restart.
     pub(crate) check: u32,
     pub(crate) service: u32,
     pub(crate) server: u32,
-    /// When it was made, seconds of the workers' clock.
-    pub created: u32,
-    /// Initial sequence number of the client, as the client sent it.
-    pub isn_client: u32,
-    /// Initial sequence number of the server.
-    pub isn_server: u32,
-    packets: [[u8; 5]; 2],
-    bytes: [[u8; 6]; 2],
-    reserved: [u8; 2],
+    folded: Folded,
+    reserved: u8,
 }
 
-const _: () = assert!(size_of::<Cold>() == 48);
+const _: () = assert!(size_of::<Cold>() == 24);
 
 impl Cold {
     /// Where each field stands: part of what a session file's layout is known by.
@@ -31,18 +53,13 @@ impl Cold {
         offset_of!(Cold, check),
         offset_of!(Cold, service),
         offset_of!(Cold, server),
-        offset_of!(Cold, created),
-        offset_of!(Cold, isn_client),
-        offset_of!(Cold, isn_server),
-        offset_of!(Cold, packets),
-        offset_of!(Cold, bytes),
+        offset_of!(Cold, folded),
     ];
 
-    pub(crate) fn new(service: ServiceId, server: ServerId, created: u32) -> Self {
+    pub(crate) fn new(service: ServiceId, server: ServerId) -> Self {
         Self {
             service: service.0,
             server: server.0,
-            created,
             ..Self::default()
         }
     }
@@ -57,22 +74,46 @@ impl Cold {
         ServerId(self.server)
     }
 
-    /// Folded packets and bytes of a direction.
-    pub(crate) fn counters(&self, reply: bool) -> (u64, u64) {
-        let [a, b, c, d, e] = self.packets[usize::from(reply)];
-        let [u, v, w, x, y, z] = self.bytes[usize::from(reply)];
-        (
-            u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]),
-            u64::from_le_bytes([u, v, w, x, y, z, 0, 0]),
-        )
+    /// Folded packets and bytes of the client.
+    pub(crate) fn counters(&self) -> (u64, u64) {
+        self.folded.get()
     }
 
-    /// Adds packets (40 bits) and bytes (48 bits) to a direction, wrapping.
-    pub(crate) fn fold(&mut self, reply: bool, (packets, bytes): (u64, u64)) {
-        let (old_packets, old_bytes) = self.counters(reply);
-        let [a, b, c, d, e, ..] = old_packets.wrapping_add(packets).to_le_bytes();
-        self.packets[usize::from(reply)] = [a, b, c, d, e];
-        let [u, v, w, x, y, z, ..] = old_bytes.wrapping_add(bytes).to_le_bytes();
-        self.bytes[usize::from(reply)] = [u, v, w, x, y, z];
+    /// Adds packets (40 bits) and bytes (48 bits) of the client, wrapping.
+    pub(crate) fn fold(&mut self, counters: (u64, u64)) {
+        self.folded.add(counters);
+    }
+}
+
+/// The cold part of a session's replies, 20 bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Replies {
+    /// Initial sequence number of the client, as the client sent it.
+    pub isn_client: u32,
+    /// Initial sequence number of the server.
+    pub isn_server: u32,
+    folded: Folded,
+    reserved: u8,
+}
+
+const _: () = assert!(size_of::<Replies>() == 20);
+
+impl Replies {
+    /// Where each field stands: part of what a session file's layout is known by.
+    pub(crate) const LAYOUT: &[usize] = &[
+        offset_of!(Replies, isn_client),
+        offset_of!(Replies, isn_server),
+        offset_of!(Replies, folded),
+    ];
+
+    /// Folded packets and bytes of the server.
+    pub(crate) fn counters(&self) -> (u64, u64) {
+        self.folded.get()
+    }
+
+    /// Adds packets (40 bits) and bytes (48 bits) of the server, wrapping.
+    pub(crate) fn fold(&mut self, counters: (u64, u64)) {
+        self.folded.add(counters);
     }
 }

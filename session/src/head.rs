@@ -23,7 +23,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use crate::arena::{CHUNK_BYTES, Class, LINE};
 use crate::check;
-use crate::cold::Cold;
+use crate::cold::{Cold, Replies};
 use crate::due::Due;
 use crate::entry::Entry;
 use crate::shard::KEY_LEN;
@@ -42,7 +42,7 @@ const _: () = {
 
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"SHUNTSES");
 /// Counts up with every change of the format.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// See the module.
 #[derive(Debug)]
@@ -106,6 +106,7 @@ pub(crate) fn layout() -> u32 {
         CHUNK_BYTES,
         LINE,
         size_of::<Cold>(),
+        size_of::<Replies>(),
         size_of::<Due>(),
         usize::from(cfg!(target_endian = "big")),
     ];
@@ -116,6 +117,7 @@ pub(crate) fn layout() -> u32 {
             .chain(&classes)
             .chain(Entry::LAYOUT)
             .chain(Cold::LAYOUT)
+            .chain(Replies::LAYOUT)
             .chain(crate::ids::LAYOUT)
             .map(|n| *n as u64),
     )

@@ -25,7 +25,7 @@ mod table;
 pub mod tcp;
 
 pub use arena::{Arena, ArenaError, LineNo};
-pub use cold::Cold;
+pub use cold::{Cold, Replies};
 pub use entry::{Addresses6, Entry, Flags, Way};
 pub use ids::{IdTable, Identity, NoRoomForId};
 pub use key::{Hash, Key, Key4, Key6};

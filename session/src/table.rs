@@ -13,7 +13,7 @@ use shunt_service::{AdjacencyId, Mode, Protocol, ServerId, ServerSlot, ServiceId
 use shunt_wire::checksum::Delta;
 
 use crate::arena::{Arena, Chunks, Class, LineNo};
-use crate::cold::Cold;
+use crate::cold::{Cold, Replies};
 use crate::due::Due;
 use crate::entry::{Addresses6, Entry, Flags, Immutable};
 use crate::index::Index;
@@ -260,14 +260,10 @@ impl Table {
         self.index.longest()
     }
 
-    /// Bytes that a session takes at most when the table is full, index included.
+    /// Bytes that a session takes when the table is full: its own, and its share of the index, which
+    /// has room for two keys a session whether it needs them or not.
     pub fn bytes_per_session(&self, ipv6: bool, paired: bool) -> usize {
-        let keys = if paired { 2 } else { 1 };
-        // The index is made for two keys a session.
-        let key = self.index.bytes() / (self.most * 2);
-        Class::of(ipv6, paired).lines() as usize * size_of::<Entry>()
-            + size_of::<Cold>()
-            + keys * key.max(1)
+        Class::of(ipv6, paired).bytes() + self.index.bytes().div_ceil(self.most)
     }
 
     /// Hash of an IPv4 key.
@@ -444,9 +440,10 @@ impl Table {
         self.chunks.cold(line)
     }
 
-    /// The cold part of a session, to change.
-    pub fn cold_mut(&mut self, line: LineNo) -> &mut Cold {
-        self.chunks.cold_mut(line)
+    /// The cold part of a session's replies, by either entry, to change; `None` if they do not pass
+    /// the director.
+    pub fn replies_mut(&mut self, line: LineNo) -> Option<&mut Replies> {
+        self.chunks.replies_mut(line)
     }
 
     /// Source that packets of this direction leave with (TUN: the outer one), with the port.
@@ -537,7 +534,11 @@ impl Table {
         let entry = self.entry_mut(line);
         let (counters, reply) = (entry.counters(), entry.is_reply());
         entry.reset_counters();
-        self.cold_mut(line).fold(reply, counters);
+        if !reply {
+            self.chunks.cold_mut(line).fold(counters);
+        } else if let Some(replies) = self.chunks.replies_mut(line) {
+            replies.fold(counters);
+        }
     }
 
     fn allocate(&mut self, class: Class) -> Option<LineNo> {
@@ -629,14 +630,17 @@ impl Table {
                 return Err(self.give_back(class, line));
             }
         }
-        *self.cold_mut(line) = Cold::new(new.service, new.server, now_ms / 1000);
+        *self.chunks.cold_mut(line) = Cold::new(new.service, new.server);
+        if let Some(replies) = self.chunks.replies_mut(line) {
+            *replies = Replies::default();
+        }
         self.generation = self.generation.wrapping_add(1).max(1);
         let generation = self.generation;
         self.write(line, new, &new.forward, false, now_ms);
         if let Some(reply) = &new.reply {
             self.write(LineNo(line.0 ^ 1), new, reply, true, now_ms);
         }
-        self.cold_mut(line).check = adopt::sum(&self.chunks, class, line);
+        self.chunks.cold_mut(line).check = adopt::sum(&self.chunks, class, line);
         self.entry(line).commit(generation);
         if new.reply.is_some() {
             self.entry(LineNo(line.0 ^ 1)).commit(generation);
@@ -759,7 +763,10 @@ impl Table {
             if e.mode() == Mode::FullNat {
                 local = Some(to);
             }
-            out = sum(p.counters(), cold.counters(true));
+            out = sum(
+                p.counters(),
+                self.chunks.replies(line).map_or((0, 0), Replies::counters),
+            );
             if p.flags().contains(Flags::WINDOW_KNOWN) {
                 last_client_seq = Some(p.edge());
             }
@@ -767,7 +774,7 @@ impl Table {
                 last_seen = p.last_seen();
             }
         }
-        let (packets_in, bytes_in) = sum(e.counters(), cold.counters(false));
+        let (packets_in, bytes_in) = sum(e.counters(), cold.counters());
         SessionView {
             protocol: e.protocol(),
             mode: e.mode(),

@@ -120,10 +120,10 @@ pub(crate) fn handshake<B: PacketBuf>(
             // The server judges age by the timestamps of one host; behind a local address there
             // are many (RFC 7323, section 5).
             tcp_options::strip_timestamps(bytes);
-            flows.table.cold_mut(line).isn_client = segment.seq;
+            flows.table.replies_mut(line)?.isn_client = segment.seq;
         }
         (true, true) => {
-            flows.table.cold_mut(line).isn_server = segment.seq;
+            flows.table.replies_mut(line)?.isn_server = segment.seq;
             if pending {
                 let syn = tcp_options::scan(tcp_options::options(bytes)?);
                 let room = tcp_options::toa_len(parsed.ipv6) as u16;
@@ -135,14 +135,18 @@ pub(crate) fn handshake<B: PacketBuf>(
         (false, _) if !pending || segment.flags & RST != 0 => {}
         // The server has data past the client's SYN: it saw a segment that told it.
         (false, true) => {
-            let isn = flows.table.cold(line).isn_client.wrapping_add(delta);
+            let isn = flows
+                .table
+                .replies_mut(line)?
+                .isn_client
+                .wrapping_add(delta);
             if after(segment.ack, isn.wrapping_add(1)) {
                 flows.table.clear_toa(line);
             }
         }
         // The client has data past the server's SYN: the server accepted the connection.
         (false, false) => {
-            let isn = flows.table.cold(line).isn_server;
+            let isn = flows.table.replies_mut(line)?.isn_server;
             if after(segment.ack, isn.wrapping_add(1)) {
                 flows.table.clear_toa(line);
             }

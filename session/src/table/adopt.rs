@@ -15,7 +15,6 @@ use shunt_service::{Load, Mode, Protocol, ServerId, ServerSlot, ServiceId, Worke
 use super::{Table, TableConfig, TableError};
 use crate::arena::{Arena, Chunks, Class, LineNo};
 use crate::check;
-use crate::cold::Cold;
 use crate::entry::{Addresses6, Entry, Flags};
 use crate::key::{self, address_hash};
 use crate::ports::LocalPorts;
@@ -329,17 +328,13 @@ fn last_seen(table: &Table, line: LineNo) -> u32 {
     if (b.wrapping_sub(a) as i32) > 0 { b } else { a }
 }
 
-fn is_paired(class: Class) -> bool {
-    matches!(class, Class::Pair4 | Class::Pair6)
-}
-
 fn is_ipv6(class: Class) -> bool {
     matches!(class, Class::One6 | Class::Pair6)
 }
 
 /// The entries of a place: the same twice where there is one.
 fn entries(class: Class, line: LineNo) -> [LineNo; 2] {
-    [line, LineNo(line.0 | u32::from(is_paired(class)))]
+    [line, LineNo(line.0 | u32::from(class.is_paired()))]
 }
 
 /// Frees a place, whatever is in it.
@@ -370,7 +365,7 @@ fn inspect(
         return Found::Unfinished;
     }
     let cold = chunks.cold(line);
-    let paired = is_paired(class);
+    let paired = class.is_paired();
     let sound = generations[0] == generations[1]
         && forward.is_sound()
         && reply.is_sound()
@@ -428,7 +423,7 @@ pub(super) fn sum(chunks: &Chunks, class: Class, line: LineNo) -> u32 {
     add(u64::from(cold.service) << 32 | u64::from(cold.server));
     let [forward, reply] = entries(class, line);
     let both = [forward, reply];
-    for l in both.iter().take(if is_paired(class) { 2 } else { 1 }) {
+    for l in both.iter().take(if class.is_paired() { 2 } else { 1 }) {
         let entry = chunks.line::<Entry>(*l);
         entry.immutable().into_iter().for_each(&mut add);
         // The class says where addresses lie; an entry that claims them elsewhere is damaged.
@@ -452,8 +447,10 @@ fn copy_session(from: &Chunks, line: LineNo, to: &mut Chunks, copy: LineNo, clas
             *to.line_mut(LineNo(copy.0 + at + n)) = address;
         }
     }
-    let cold: Cold = *from.cold(line);
-    *to.cold_mut(copy) = cold;
+    *to.cold_mut(copy) = *from.cold(line);
+    if let (Some(replies), Some(copy)) = (from.replies(line), to.replies_mut(copy)) {
+        *copy = *replies;
+    }
     let targets = entries(class, copy);
     for (from_line, to_line) in [forward, reply].into_iter().zip(targets) {
         let entry = from.line::<Entry>(from_line).uncommitted();
