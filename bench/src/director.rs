@@ -26,6 +26,8 @@ pub const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// MAC of the router that clients are behind.
 pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const MTU: u16 = 1500;
+/// Chunks of the arena that have memory ahead of need, as those of `shuntd`.
+const AHEAD: u32 = 128;
 
 /// What a director of the benchmarks has.
 #[derive(Clone, Debug)]
@@ -258,6 +260,7 @@ pub struct Director<P: Port> {
     pub fib: Arc<Fib>,
     /// Mailboxes of the workers.
     pub mailboxes: Vec<MailboxPeer>,
+    arena: Arc<Arena>,
     /// Nobody serves the kernel's side; the queues only have to stay open.
     _mirrors: Vec<MirrorPeer<P::Buf>>,
 }
@@ -289,6 +292,7 @@ impl<P: Port> Director<P> {
             publisher,
             fib,
             mailboxes: Vec::new(),
+            arena,
             _mirrors: Vec::new(),
         };
         for (n, ((port, config), hand_over)) in
@@ -306,7 +310,7 @@ impl<P: Port> Director<P> {
                 id: WorkerId(n),
                 ports: vec![port],
                 config,
-                table: Table::new(Arc::clone(&arena), table).expect("a session table"),
+                table: Table::new(Arc::clone(&built.arena), table).expect("a session table"),
                 local_ports: LocalPorts::new(),
                 shards: Shards::default(),
                 isn_secret: [1, 2],
@@ -322,6 +326,28 @@ impl<P: Port> Director<P> {
         }
         built
     }
+
+    /// Memory for sessions to come, as `shuntd` sees to it every 10 ms: for the calls between two
+    /// measurements.
+    ///
+    /// # Panics
+    /// Never: this memory has no file that could be full.
+    pub fn provide(&self) {
+        provide(&self.arena);
+    }
+
+    /// The memory of the sessions, for a thread that calls [`provide`].
+    pub fn arena(&self) -> &Arc<Arena> {
+        &self.arena
+    }
+}
+
+/// See [`Director::provide`].
+///
+/// # Panics
+/// Never: this memory has no file that could be full.
+pub fn provide(arena: &Arena) {
+    arena.provide(AHEAD).expect("memory without a file");
 }
 
 /// Memory for the sessions of all workers.

@@ -204,14 +204,15 @@ pub(crate) struct Left {
 impl Arena {
     /// An arena in memory of this process, with room for `sessions` of every kind for each of
     /// `tables` tables: chunks stay with their kind, and a table must not be full for one because
-    /// it once was for another. Address space is reserved; memory is used as sessions come.
+    /// it once was for another. Address space is reserved; memory is used as sessions come, and a
+    /// session may wait for it where nobody has called [`Arena::provide`].
     ///
     /// # Errors
     /// [`ArenaError`].
     pub fn new(sessions: u32, tables: u32) -> Result<Arc<Self>, ArenaError> {
         let chunks = chunks_for(sessions, tables, IDS_ANONYMOUS).ok_or(ArenaError::TooLarge)?;
         let memory = Memory::anonymous(bytes(chunks)).map_err(ArenaError::NoMemory)?;
-        Ok(Arc::new(Self::over(memory, chunks, chunks)))
+        Ok(Arc::new(Self::over(memory, chunks, 0)))
     }
 
     /// The chunks of `memory`, which must hold a head and `chunks` of them; those below `ready`
@@ -268,8 +269,9 @@ impl Arena {
         bytes(self.chunks)
     }
 
-    /// Sees to it that the next `ahead` chunks have memory; tables take no others. A chunk that
-    /// has is never lost to others again. For one thread of control, now and then.
+    /// Sees to it that the next `ahead` chunks have memory, so that no session waits for it; of a
+    /// file, tables take no others. A chunk that has is never lost to others again. For one thread of
+    /// control, now and then.
     ///
     /// # Errors
     /// From the file system; what was provided before stays.
@@ -284,7 +286,8 @@ impl Arena {
         };
         let wanted = wanted.map_or(self.chunks, |last| last + 1);
         if wanted > ready {
-            let from = offset(ready);
+            // The head comes with the first of them.
+            let from = if ready == 0 { 0 } else { offset(ready) };
             self.memory.provide(from, offset(wanted) - from)?;
             // Whoever sees the number may touch the memory.
             self.ready.store(wanted, Ordering::Release);
@@ -332,7 +335,11 @@ impl Arena {
     /// Takes an unused chunk.
     fn take(&self, kind: Kind) -> Option<u32> {
         loop {
-            let ready = self.ready.load(Ordering::Acquire);
+            let ready = if self.memory.is_file() {
+                self.ready.load(Ordering::Acquire)
+            } else {
+                self.chunks
+            };
             let taken = self
                 .next
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {

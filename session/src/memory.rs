@@ -9,6 +9,10 @@ use core::ptr::NonNull;
 use std::fs::File;
 use std::io;
 
+/// Bytes that are provided at a time: a huge page.
+#[cfg(not(miri))]
+const PIECE: usize = 2 << 20;
+
 /// A mapping, for reading and writing, gone when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Memory {
@@ -35,7 +39,7 @@ impl Memory {
     }
 
     /// Zeroed memory of this process alone. Address space is reserved; memory is used as it is
-    /// touched.
+    /// touched or provided.
     #[cfg(not(miri))]
     pub(crate) fn anonymous(bytes: usize) -> io::Result<Self> {
         use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
@@ -86,8 +90,12 @@ impl Memory {
         })
     }
 
-    /// Gives a part of the file its memory, so that touching it can neither fail nor wait.
-    /// Anonymous memory is left as it is.
+    /// Whether what is not provided must not be touched: a file system may have no room for it.
+    pub(crate) fn is_file(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Gives a part its memory, so that touching it can neither fail (a file) nor wait.
     ///
     /// # Errors
     /// Where the file system has no room for it: what was there stays.
@@ -95,19 +103,24 @@ impl Memory {
     pub(crate) fn provide(&self, from: usize, bytes: usize) -> io::Result<()> {
         use rustix::fs::{FallocateFlags, fallocate};
         use rustix::mm::{Advice, madvise};
-        let Some(file) = &self.file else {
-            return Ok(());
-        };
         let bytes = bytes.min(self.bytes.saturating_sub(from));
         if bytes == 0 {
             return Ok(());
         }
-        fallocate(file, FallocateFlags::empty(), from as u64, bytes as u64)?;
-        let at = self.base.as_ptr().wrapping_add(from);
-        // SAFETY: the range lies in the mapping, as `bytes` was cut to it, and starts at a page, as
-        // the arena asks for whole chunks. The advice changes no contents. Kernels before 5.14 do
-        // not know it; pages then come at their first touch, from the memory reserved above.
-        let _ = unsafe { madvise(at.cast(), bytes, Advice::LinuxPopulateWrite) };
+        if let Some(file) = &self.file {
+            fallocate(file, FallocateFlags::empty(), from as u64, bytes as u64)?;
+        }
+        // In pieces: the kernel holds the lock of the address space for one, and who maps or unmaps
+        // anything meanwhile waits for it.
+        for piece in (0..bytes).step_by(PIECE) {
+            let at = self.base.as_ptr().wrapping_add(from + piece);
+            let len = PIECE.min(bytes - piece);
+            // SAFETY: the range lies in the mapping, as `bytes` was cut to it, and starts at a page,
+            // as the arena asks for whole chunks. The advice changes no contents. Kernels before
+            // 5.14 do not know it; pages then come at their first touch, a file's from the memory
+            // reserved above.
+            let _ = unsafe { madvise(at.cast(), len, Advice::LinuxPopulateWrite) };
+        }
         Ok(())
     }
 }
@@ -138,6 +151,10 @@ impl Memory {
 
     pub(crate) fn of_file(_: File, _: usize) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn is_file(&self) -> bool {
+        false
     }
 
     pub(crate) fn provide(&self, _: usize, _: usize) -> io::Result<()> {

@@ -99,6 +99,59 @@ fn every_session_in_every_mode_with_other_numbers_of_workers() {
     }
 }
 
+/// What only replies need comes along, to another worker too.
+#[test]
+fn initial_sequence_numbers_and_folded_counters_come_back() {
+    let arena = Arena::new(1000, 4).unwrap();
+    let (mut workers, _) = Workers::adopt(&arena, 1, 1000);
+    let sessions = fill(&mut workers, 200);
+    let mut paired = 0;
+    for n in sessions.keys() {
+        let flow = nth(*n).0;
+        let (table, _) = workers.of(&flow);
+        let line = table.find(&Key::from(&flow)).unwrap();
+        let peer = table.peer(line);
+        table.entry_mut(peer).touch(*n + 9, 1000 + *n);
+        table.fold(line);
+        table.fold(peer);
+        assert_eq!(table.replies_mut(line).is_some(), peer != line);
+        if let Some(replies) = table.replies_mut(peer) {
+            (replies.isn_client, replies.isn_server) = (!n, n ^ 0x5555);
+            paired += 1;
+        }
+    }
+    assert!(paired > 50 && paired + 50 < sessions.len(), "{paired}");
+    drop(workers);
+    let arena = Arena::reopen(arena).expect("nobody has it");
+    let (mut workers, census) = Workers::adopt(&arena, 3, 1000);
+    assert!(census.adopted == sessions.len() && census.moved > 0);
+    for n in sessions.keys() {
+        let flow = nth(*n).0;
+        let (table, _) = workers.of(&flow);
+        let line = table.find(&Key::from(&flow)).unwrap();
+        if let Some(replies) = table.replies_mut(line) {
+            assert_eq!((replies.isn_client, replies.isn_server), (!n, n ^ 0x5555));
+        }
+    }
+    let mut seen = 0;
+    for (table, _) in &workers.tables {
+        let mut next = Some(0);
+        while let Some(cursor) = next {
+            next = table.page(0, cursor, 64, |view| {
+                seen += 1;
+                // In the order of `fill`: 100 from it, 1000 and more from here.
+                let (packets, bytes) = match view.mode.sees_replies() {
+                    true => (view.packets_out, view.bytes_out),
+                    false => (view.packets_in - 1, view.bytes_in - 100),
+                };
+                assert_eq!(packets, 1);
+                assert!((1000..1200).contains(&bytes), "{bytes}");
+            });
+        }
+    }
+    assert_eq!(seen, sessions.len());
+}
+
 /// A chunk whose sessions have all ended serves another class.
 #[test]
 fn empty_chunks_are_free_for_anything() {

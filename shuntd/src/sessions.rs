@@ -16,7 +16,8 @@ use tracing::{error, info, warn};
 use crate::clock::Clock;
 use crate::start::{StartError, secret};
 
-/// Chunks that have memory before workers need them: 64 MiB, or some hundred thousand sessions.
+/// Chunks that have memory before workers need them: 64 MiB, or some hundred thousand sessions. No
+/// session waits for a page then, whether there is a file or not.
 const AHEAD: u32 = 128;
 /// How often that is looked after.
 pub(crate) const PERIOD: Duration = Duration::from_millis(10);
@@ -58,8 +59,11 @@ pub(crate) fn open(config: &Config, clock: &Clock, discard: bool) -> Result<Sess
         isn_secret: secret()?,
     };
     let Some(path) = &config.sessions.file else {
+        let arena = Arena::new(most, workers)?;
+        // Without a file nothing can fail here that would not at the first touch.
+        let _ = arena.provide(AHEAD);
         return Ok(Sessions {
-            arena: Arena::new(most, workers)?,
+            arena,
             keys,
             most,
             told: false,

@@ -3,10 +3,11 @@
 //! and pages of the session listing asked for all the time.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use shunt_bench::director::{Scene, drops};
+use shunt_bench::director::{Scene, drops, provide};
 use shunt_bench::flows::{Kind, MOST, establish};
 use shunt_bench::picks::{Picks, Spread};
 use shunt_bench::rows::{Row, Rows};
@@ -16,6 +17,7 @@ use shunt_dataplane::command::{Command, MailboxPeer, Reply, SessionPage};
 use shunt_dataplane::worker::Config;
 use shunt_service::publish::Publisher;
 use shunt_service::{Load, Protocol, ServerSlot, TcpState};
+use shunt_session::Arena;
 
 use crate::sessions::{Rigged, rig};
 use crate::{ModeName, flows_word};
@@ -68,6 +70,7 @@ pub(crate) fn run(
     let mut r = rig(bench, scene)?;
     let stop = AtomicBool::new(false);
     let mut mailbox = r.director.mailboxes.remove(0);
+    let arena = Arc::clone(r.director.arena());
     let Rigged {
         director,
         stand,
@@ -78,8 +81,17 @@ pub(crate) fn run(
     let (scene, fib) = (&director.scene, &director.fib);
     let config = |generation| scene.config(1, generation, fib);
     std::thread::scope(|scope| {
-        let control =
-            scope.spawn(|| control(publisher, config, &mut mailbox, load, servers, &stop));
+        let control = scope.spawn(|| {
+            control(
+                publisher,
+                config,
+                &mut mailbox,
+                &arena,
+                load,
+                servers,
+                &stop,
+            )
+        });
         let measured = bench.on_core(core, || {
             establish(stand, traffic, 0..live, None);
             let mut picks = Picks::new(Spread::Uniform, live);
@@ -157,11 +169,12 @@ fn cpu_time() -> Duration {
     )
 }
 
-/// What control does: configurations, statistics, listings.
+/// What control does: configurations, statistics, listings, memory for new sessions.
 fn control(
     publisher: &mut Publisher<Config>,
     config: impl Fn(u32) -> Config,
     mailbox: &mut MailboxPeer,
+    arena: &Arena,
     load: &Load,
     servers: u32,
     stop: &AtomicBool,
@@ -176,6 +189,7 @@ fn control(
         publisher.publish(config(2 + done.configurations));
         done.configurations += 1;
         while begin.elapsed() < SWAP && !stop.load(Relaxed) {
+            provide(arena);
             if let Some(page) = page.take() {
                 // There is room: one page is under way at a time.
                 let _ = mailbox.commands.push(Command::Sessions(page));
