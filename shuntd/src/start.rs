@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::thread::Builder;
+use std::thread::{Builder, JoinHandle};
 
 use shunt_control::api::{Socket, SocketError};
 use shunt_control::config::{Config, Hugepages, Idle, Machine, Mirror};
@@ -83,6 +83,26 @@ const CACHE: u32 = 256;
 /// Memory of DPDK's own, MiB.
 const DPDK_OWN_MIB: u32 = 48;
 
+/// The thread that takes sessions over. A start that fails waits for it: what it has made is only
+/// removed when it ends.
+struct Adopting(Option<JoinHandle<Result<Restored, StartError>>>);
+
+impl Adopting {
+    fn join(mut self) -> Result<Restored, StartError> {
+        let thread = self.0.take().ok_or(StartError::ThreadDied)?;
+        thread.join().map_err(|_| StartError::ThreadDied)?
+    }
+}
+
+impl Drop for Adopting {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            // Whatever came of it goes, and the start's own error is told.
+            drop(thread.join());
+        }
+    }
+}
+
 /// Runs the daemon until it is told to stop. `machine` is as it was before any thread was pinned;
 /// `discard` is to begin without the sessions of an earlier process.
 pub(crate) fn run(
@@ -100,7 +120,7 @@ pub(crate) fn run(
         let thread = Builder::new().name("adopt".to_owned());
         thread.spawn(move || Restored::new(config, sessions))
     };
-    let adopting = adopting.map_err(StartError::Thread)?;
+    let adopting = Adopting(Some(adopting.map_err(StartError::Thread)?));
     // Before DPDK opens anything: the holder must hold nothing but the mirrors.
     let mut holder = reach_holder(&config);
     let workers = config.workers.cores.len();
@@ -142,7 +162,7 @@ pub(crate) fn run(
         readers,
         shards,
         tables,
-    } = adopting.join().map_err(|_| StartError::ThreadDied)??;
+    } = adopting.join()?;
     let isn_secret = sessions.keys.isn_secret;
     let mut handles = Vec::new();
     let mut peers = Vec::new();
