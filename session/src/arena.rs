@@ -1,8 +1,8 @@
 //! Memory for sessions: one contiguous mapping, a head (`head`) and chunks behind it. A chunk
 //! belongs to one table for good and holds sessions of one size, their lines first, then their cold
-//! parts (of paired ones, those of replies too), then when each is to be looked at again; or it holds identities. Numbers, not pointers,
-//! name what is inside, so that the mapping can lie anywhere, and in a file that the next process
-//! goes on with.
+//! parts (of paired ones, those of replies too), then when each is to be looked at again; or it
+//! holds identities. Numbers, not pointers, name what is inside, so that the mapping can lie
+//! anywhere, and in a file that the next process goes on with.
 #![allow(unsafe_code, reason = "session arena, see ARCHITECTURE section 1")]
 
 use core::fmt;

@@ -14,7 +14,8 @@ const JUDGED: u32 = 32;
 const BLOCK: u32 = 64;
 
 impl Table {
-    /// The session's timeout is `ms` from now on, or it was seen at `now_ms` and that is long before.
+    /// The sweep is to judge the session in `ms` milliseconds from `now_ms`, up to 256 ms later; or in
+    /// two hours, if that is sooner.
     pub fn look_again(&mut self, line: LineNo, now_ms: u32, ms: u32) {
         *self.chunks.due_mut(line) = Due::after(now_ms, ms);
     }
