@@ -88,8 +88,6 @@ mod buckets {
 #[derive(Debug)]
 pub(crate) struct Index {
     buckets: Buckets,
-    /// Longest chain of moves so far.
-    longest: usize,
 }
 
 /// There is no room, or none within reach.
@@ -135,7 +133,6 @@ impl Index {
         let buckets = (keys * 100).div_ceil(WAYS * 85).next_multiple_of(2).max(16);
         Ok(Self {
             buckets: Buckets::new(buckets)?,
-            longest: 0,
         })
     }
 
@@ -145,10 +142,6 @@ impl Index {
             .iter()
             .map(|b| b.tags.iter().filter(|t| **t != 0).count())
             .sum()
-    }
-
-    pub(crate) fn longest(&self) -> usize {
-        self.longest
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -298,7 +291,6 @@ impl Index {
                 return false;
             }
             if self.buckets[next].tags.contains(&0) {
-                self.longest = self.longest.max(depth + 1);
                 for (from, way) in path[..=depth].iter().rev() {
                     self.move_away(*from, *way);
                 }
