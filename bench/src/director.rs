@@ -218,7 +218,6 @@ impl Scene {
                 vlan: 0,
                 mtu: MTU,
                 port: PortId(0),
-                resolved: true,
             });
             fib.neighbours.insert((interface, addr, MTU), number);
         }

@@ -11,7 +11,7 @@ use shunt_wire::protocol::{TCP, UDP};
 use shunt_wire::{Kind, Parsed, checksum, parse_into};
 
 use crate::counters::DropReason;
-use crate::egress::Egress;
+use crate::egress::{Egress, Outgoing};
 use crate::flows::Flows;
 use crate::io::{BURST, Burst, PacketBuf, Port};
 use crate::worker::{Context, Packet};
@@ -158,23 +158,36 @@ fn apply<P: Port>(
         fib_generation: fib.generation,
         now_ms: cx.now_ms,
     };
+    let mut out = Outgoing {
+        port,
+        bufs: Burst::new(),
+    };
     for (n, buf) in burst.drain(..).enumerate() {
-        let port = || ports.get(n).copied().unwrap_or(port);
-        let left = if which & 1 == 0 {
-            match fast::apply(egress, &mut flows.table, &still, n, buf) {
-                None => None,
-                Some(buf) => second_look(egress, flows, cx, &still, n, buf, port()),
-            }
-        } else if let Some(other) = others_left.next() {
-            not_plain(egress, flows, cx, buf, other, port())
+        let is_plain = which & 1 == 0;
+        which >>= 1;
+        let left = if is_plain {
+            fast::apply(egress, &mut out, &mut flows.table, &still, n, buf)
         } else {
-            whole(egress, buf, port())
+            Some(buf)
+        };
+        let Some(buf) = left else {
+            continue;
+        };
+        // Nothing overtakes what came before it.
+        egress.forward(&mut out, port);
+        let port = ports.get(n).copied().unwrap_or(port);
+        let left = if is_plain {
+            second_look(egress, &mut out, flows, cx, &still, n, buf, port)
+        } else if let Some(other) = others_left.next() {
+            not_plain(egress, flows, cx, buf, other, port)
+        } else {
+            whole(egress, buf, port)
         };
         if let Some(packet) = left {
             side.push(packet);
         }
-        which >>= 1;
     }
+    egress.forward(&mut out, port);
     if !side.is_empty() {
         flows.table.prefetch_free(side.len());
         for packet in side.drain(..) {
@@ -186,8 +199,10 @@ fn apply<P: Port>(
 /// A plain packet whose session was not found at the first look, or that is to be dealt with at
 /// length, or both; gives back what has none.
 #[inline(never)]
+#[allow(clippy::too_many_arguments, reason = "the state of one burst")]
 fn second_look<P: Port>(
     egress: &mut Egress<P>,
+    out: &mut Outgoing<P::Buf>,
     flows: &mut Flows,
     cx: &Context<'_>,
     still: &fast::Still<'_>,
@@ -208,7 +223,7 @@ fn second_look<P: Port>(
         }
         line = flows.table.find_staged4(n, &key);
         if line.is_some() {
-            buf = fast::apply(egress, &mut flows.table, still, n, buf)?;
+            buf = fast::apply(egress, out, &mut flows.table, still, n, buf)?;
         }
     }
     let packet = whole(egress, buf, port)?;

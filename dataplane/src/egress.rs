@@ -43,6 +43,14 @@ pub(crate) struct PortState<P: Port> {
 // A bit for each packet of a burst.
 const _: () = assert!(BURST <= u64::BITS as usize);
 
+/// Packets of one burst that go on by the short way, on their way to the queue of their port: as a rule
+/// all of them go to one. They must be [queued](Egress::forward) before any packet that came after
+/// them is sent.
+pub(crate) struct Outgoing<B> {
+    pub(crate) port: PortId,
+    pub(crate) bufs: Burst<B>,
+}
+
 /// A packet handed to another worker, with the port it was received on.
 #[derive(Debug)]
 pub(crate) struct HandOver<B> {
@@ -117,14 +125,24 @@ impl<P: Port> Egress<P> {
         }
     }
 
-    /// Queues a received packet's frame for transmission on a port.
-    #[inline(always)]
-    pub(crate) fn forward(&mut self, port: PortId, buf: P::Buf) {
-        let Some(state) = self.ports.get_mut(usize::from(port.0)) else {
-            return self.discard(buf, DropReason::NoRoute);
-        };
-        if let Err(full) = state.tx.try_push(buf) {
-            self.send(port, full.element(), Account::Forwarded);
+    /// Queues received packets' frames for transmission; those that come next are for `port`.
+    #[inline(never)]
+    pub(crate) fn forward(&mut self, out: &mut Outgoing<P::Buf>, port: PortId) {
+        let to = core::mem::replace(&mut out.port, port);
+        if let Some(state) = self.ports.get_mut(usize::from(to.0)) {
+            if state.tx.len() + out.bufs.len() > BURST {
+                Self::flush_port(state, &self.counters);
+            }
+            if state.tx.is_empty() {
+                // A whole burst, as a rule.
+                core::mem::swap(&mut state.tx, &mut out.bufs);
+            } else {
+                state.tx.extend(out.bufs.drain(..));
+            }
+        } else {
+            for buf in out.bufs.drain(..) {
+                self.discard(buf, DropReason::NoRoute);
+            }
         }
     }
 

@@ -7,6 +7,7 @@
 
 use shunt_service::{Adjacency, ServerCounters};
 use shunt_session::{Entry, Key4, Table, Way};
+use shunt_wire::checksum::Delta;
 use shunt_wire::encap::{Outer4, wrap4};
 use shunt_wire::eth::{self, EthernetHeader};
 use shunt_wire::ipv4::Ipv4Header;
@@ -15,7 +16,7 @@ use shunt_wire::plain::Frame4;
 use shunt_wire::{protocol, tcp};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::egress::Egress;
+use crate::egress::{Egress, Outgoing};
 use crate::io::{PacketBuf, Port};
 
 const NAT: u8 = Way::Nat as u8;
@@ -39,33 +40,34 @@ pub(crate) struct Still<'a> {
 #[inline(always)]
 pub(crate) fn apply<P: Port>(
     egress: &mut Egress<P>,
+    out: &mut Outgoing<P::Buf>,
     table: &mut Table,
     still: &Still<'_>,
     n: usize,
     mut buf: P::Buf,
 ) -> Option<P::Buf> {
     let len = buf.len();
-    let data = buf.data_mut();
-    let whole = data.len() == len;
-    let Some(frame) = Frame4::of_mut(data) else {
+    let Some(frame) = Frame4::of_mut(buf.data_mut()) else {
         return Some(buf);
     };
-    let Some(entry) = table.staged4(n, &key(frame)) else {
+    let Some(entry) = table.staged_plain4(n, frame.addresses()) else {
         return Some(buf);
     };
-    if !whole || !entry.is_plain() || entry.adjacency_generation() != still.fib_generation {
+    if entry.adjacency_generation() != still.fib_generation {
         return Some(buf);
     }
     let Some(adjacency) = still.adjacencies.get(entry.adjacency().0 as usize) else {
         return Some(buf);
     };
     match entry.way() {
-        Way::Nat => serve::<NAT, P>(egress, still, entry, adjacency, buf, len),
-        Way::NatReply => serve::<NAT_REPLY, P>(egress, still, entry, adjacency, buf, len),
-        Way::Dr => serve::<DR, P>(egress, still, entry, adjacency, buf, len),
-        Way::Tun => serve::<TUN, P>(egress, still, entry, adjacency, buf, len),
-        Way::FullNat => serve::<FULLNAT, P>(egress, still, entry, adjacency, buf, len),
-        Way::FullNatReply => serve::<FULLNAT_REPLY, P>(egress, still, entry, adjacency, buf, len),
+        Way::Nat => serve::<NAT, P>(egress, out, still, entry, adjacency, buf, len),
+        Way::NatReply => serve::<NAT_REPLY, P>(egress, out, still, entry, adjacency, buf, len),
+        Way::Dr => serve::<DR, P>(egress, out, still, entry, adjacency, buf, len),
+        Way::Tun => serve::<TUN, P>(egress, out, still, entry, adjacency, buf, len),
+        Way::FullNat => serve::<FULLNAT, P>(egress, out, still, entry, adjacency, buf, len),
+        Way::FullNatReply => {
+            serve::<FULLNAT_REPLY, P>(egress, out, still, entry, adjacency, buf, len)
+        }
     }
 }
 
@@ -83,6 +85,7 @@ pub(crate) fn key(frame: &Frame4) -> Key4 {
 #[inline(always)]
 fn serve<const WAY: u8, P: Port>(
     egress: &mut Egress<P>,
+    out: &mut Outgoing<P::Buf>,
     still: &Still<'_>,
     entry: &mut Entry,
     adjacency: &Adjacency,
@@ -98,7 +101,7 @@ fn serve<const WAY: u8, P: Port>(
     let length = frame.ip.total_length.get();
     let overhead = if WAY == TUN { Outer4::LEN as u32 } else { 0 };
     let too_long = u32::from(length) + overhead > u32::from(adjacency.mtu);
-    if too_long || !adjacency.resolved || adjacency.vlan != 0 || frame.ip.ttl <= 1 {
+    if too_long || adjacency.vlan != 0 || frame.ip.ttl <= 1 {
         return Some(buf);
     }
     if frame.ip.protocol == protocol::TCP {
@@ -116,17 +119,19 @@ fn serve<const WAY: u8, P: Port>(
             entry.record_seq(frame.tcp.seq.get());
         }
         if full {
-            let (number, by) = if reply {
-                (&mut frame.tcp.ack, entry.seq_delta().wrapping_neg())
+            // The session's change of the checksum has the move in it, but for going round.
+            let by = entry.seq_delta();
+            let (went_round, step) = if reply {
+                let (new, round) = frame.tcp.ack.get().overflowing_sub(by);
+                frame.tcp.ack = new.into();
+                (round, Delta::ONE_UP)
             } else {
-                (&mut frame.tcp.seq, entry.seq_delta())
+                let (new, round) = frame.tcp.seq.get().overflowing_add(by);
+                frame.tcp.seq = new.into();
+                (round, Delta::ONE_DOWN)
             };
-            let old = u32::from_ne_bytes(number.to_bytes());
-            *number = number.get().wrapping_add(by).into();
-            let new = u32::from_ne_bytes(number.to_bytes());
-            let field = u16::from_ne_bytes(frame.tcp.checksum.to_bytes());
-            let field = entry.l4_delta().apply_with(field, old, new);
-            frame.tcp.checksum = field.to_ne_bytes().into();
+            let step = if went_round { step } else { Delta::ZERO };
+            frame.tcp.apply_both(entry.l4_delta(), step);
         } else if rewrites {
             frame.tcp.apply(entry.l4_delta());
         }
@@ -154,7 +159,8 @@ fn serve<const WAY: u8, P: Port>(
         if WAY == DR {
             frame.ip.decrement_ttl();
         } else {
-            frame.ip.apply_and_decrement_ttl(entry.ip_delta());
+            frame.ip.ttl = frame.ip.ttl.wrapping_sub(1);
+            frame.ip.apply(entry.ip_delta());
             [frame.ip.src, frame.ip.dst] = entry.new_addresses4();
             let [src_port, dst_port] = entry.new_ports();
             (frame.tcp.src_port, frame.tcp.dst_port) = (src_port.into(), dst_port.into());
@@ -172,7 +178,10 @@ fn serve<const WAY: u8, P: Port>(
     if extra != 0 {
         trim_padding(&mut buf, extra);
     }
-    egress.forward(adjacency.port, buf);
+    if adjacency.port != out.port {
+        egress.forward(out, adjacency.port);
+    }
+    out.bufs.push(buf);
     None
 }
 

@@ -94,6 +94,5 @@ pub(crate) fn way_back(frame: &[u8], vlan: u16, port: shunt_service::PortId) -> 
         vlan,
         mtu: u16::MAX,
         port,
-        resolved: true,
     })
 }

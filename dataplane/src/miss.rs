@@ -226,7 +226,7 @@ fn make<B: PacketBuf>(
     let to_server = fib.next_hop(server.addr).ok_or(DropReason::NoRoute)?;
     let keep_ttl = service.ttl == TtlPolicy::Keep;
     let mut local = None;
-    let (forward, reply) = match server.mode {
+    let (mut forward, mut reply) = match server.mode {
         Mode::Dr => {
             let t = Translation {
                 from: *flow,
@@ -306,6 +306,15 @@ fn make<B: PacketBuf>(
             let t = flow_bytes(&forward);
             seq_delta =
                 fullnat::sequence_delta(flows.isn_secret, cx.now, &t, segment.seq, port.exceed);
+        }
+    }
+    // Both checksums of a plain packet change by one constant each, whatever it is made of.
+    if let Some(reply) = &mut reply {
+        for (d, down) in [(&mut forward, false), (&mut *reply, true)] {
+            d.l4_delta += fullnat::moved(seq_delta, down);
+            if !keep_ttl {
+                d.ip_delta += Delta::TTL_DOWN;
+            }
         }
     }
     let new = NewSession {

@@ -81,7 +81,6 @@ fn network(server_mtu: u16) -> Fib {
             vlan: 0,
             mtu,
             port: PortId(port),
-            resolved: true,
         });
         let interface = InterfaceId(port.into());
         for n in neighbours {

@@ -62,12 +62,18 @@ pub struct Adjacency {
     pub src: [u8; 6],
     /// VLAN id, 0 for untagged.
     pub vlan: u16,
-    /// Largest IP packet this way, bytes.
+    /// Largest IP packet this way, bytes; 0 while `dst` is not known, so that one comparison on the
+    /// packet path asks for both.
     pub mtu: u16,
     /// Port to send from.
     pub port: PortId,
+}
+
+impl Adjacency {
     /// Whether `dst` is known. Packets for an unresolved adjacency wait a moment.
-    pub resolved: bool,
+    pub const fn is_resolved(&self) -> bool {
+        self.mtu != 0
+    }
 }
 
 /// Where a prefix leads.
@@ -147,7 +153,9 @@ impl Fib {
     /// The adjacency, if there is one of that number and its MAC is known.
     #[inline(always)]
     pub fn adjacency(&self, id: AdjacencyId) -> Option<&Adjacency> {
-        self.adjacencies.get(id.0 as usize).filter(|a| a.resolved)
+        self.adjacencies
+            .get(id.0 as usize)
+            .filter(|a| a.is_resolved())
     }
 
     /// The interface of a port and VLAN (0: untagged).

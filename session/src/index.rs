@@ -202,6 +202,26 @@ impl Index {
         Self::first(unsafe { self.buckets.get_unchecked(home as usize) }, tag)
     }
 
+    /// Whether keys with this home live in their other bucket.
+    #[inline(always)]
+    pub(crate) fn sends_away(&self, home: u32) -> bool {
+        self.buckets.get(home as usize).is_some_and(|b| b.away != 0)
+    }
+
+    /// Fetches the other bucket of a key into the cache.
+    #[inline]
+    pub(crate) fn prefetch_other(&self, home: u32, tag: u16) {
+        self.prefetch(Hash {
+            home: self.other(home as usize, tag) as u32,
+            tag,
+        });
+    }
+
+    /// The first line in the other bucket whose tag fits.
+    pub(crate) fn candidate_in_other(&self, home: u32, tag: u16) -> Option<u32> {
+        Self::first(self.buckets.get(self.other(home as usize, tag))?, tag)
+    }
+
     #[inline(always)]
     fn first(b: &Bucket, tag: u16) -> Option<u32> {
         let same = equal(&b.tags, tag);

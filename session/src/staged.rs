@@ -23,7 +23,11 @@ static NOBODY: Entry = Entry::free();
 pub(crate) struct Staged {
     homes: [u32; BURST],
     tags: [u16; BURST],
+    /// [`Entry::plain_word`] of the keys.
+    words: [u64; BURST],
     entries: [NonNull<Entry>; BURST],
+    /// Packets whose home bucket has no entry for them, but sent some away.
+    late: [u8; BURST],
 }
 
 // SAFETY: the pointers are only used together with the chunks that they point into.
@@ -35,40 +39,69 @@ impl Staged {
         Self {
             homes: [0; BURST],
             tags: [u16::MAX >> 1; BURST],
+            words: [0; BURST],
             entries: [NonNull::from(&NOBODY); BURST],
+            late: [0; BURST],
         }
     }
 
-    /// Notes the hash of the n-th packet, `n` below 64, and fetches its bucket.
+    /// Notes hash and key word of the n-th packet, `n` below 64, and fetches its bucket.
     ///
     /// # Safety
     /// - `index` is the one that [`Staged::look_up`] will be called with, unchanged in size.
     #[inline(always)]
-    pub(crate) unsafe fn set(&mut self, n: usize, raw: u64, index: &Index) {
+    pub(crate) unsafe fn set(&mut self, n: usize, raw: u64, key_word: u64, index: &Index) {
         let hash = index.place(raw);
         index.prefetch(hash);
         self.homes[n % BURST] = hash.home;
         self.tags[n % BURST] = hash.tag;
+        self.words[n % BURST] = Entry::plain_word(key_word);
     }
 
     /// Picks for each of the first `count` packets the entry that probably has its hash, and fetches
     /// that.
     ///
     /// # Safety
-    /// - All lines of `index` belong to `chunks`, which [`Staged::entry_mut`] will be called with.
+    /// - All lines of `index` belong to `chunks`, which [`Staged::plain`] and [`Staged::line`] will be
+    ///   called with.
     #[inline(always)]
     pub(crate) unsafe fn look_up(&mut self, count: usize, index: &Index, chunks: &Chunks) {
+        let mut late = 0;
         for n in 0..count.min(BURST) {
             // SAFETY: the index gave this number to `set`, or it is the first one.
-            let line = unsafe { index.candidate_in(self.homes[n], self.tags[n]) };
-            self.entries[n] = match line {
+            let found = unsafe { index.candidate_in(self.homes[n], self.tags[n]) };
+            self.entries[n] = match found {
                 Some(line) => {
                     chunks.prefetch(line);
                     // SAFETY: the caller stands for the line.
                     unsafe { chunks.own_line(line) }
                 }
-                None => NonNull::from(&NOBODY),
+                None => {
+                    if index.sends_away(self.homes[n]) {
+                        index.prefetch_other(self.homes[n], self.tags[n]);
+                        self.late[late % BURST] = n as u8;
+                        late += 1;
+                    }
+                    NonNull::from(&NOBODY)
+                }
             };
+        }
+        if late > 0 {
+            self.look_on(late, index, chunks);
+        }
+    }
+
+    /// Picks the entries of those that live in their other bucket, which is on its way by now: one in
+    /// ten in a full table, whose misses shall overlap, too.
+    #[inline(never)]
+    fn look_on(&mut self, late: usize, index: &Index, chunks: &Chunks) {
+        for n in self.late.into_iter().take(late) {
+            let n = usize::from(n) % BURST;
+            if let Some(line) = index.candidate_in_other(self.homes[n], self.tags[n]) {
+                chunks.prefetch(line);
+                // SAFETY: whoever called `look_up` stands for the lines of the index.
+                self.entries[n] = unsafe { chunks.own_line(line) };
+            }
         }
     }
 
@@ -81,24 +114,33 @@ impl Staged {
         self.entries[n % BURST] = unsafe { chunks.own_line(line) };
     }
 
-    /// The line that was picked for the n-th packet, which must be one of a session.
-    pub(crate) fn line(&self, n: usize, chunks: &Chunks) -> LineNo {
-        chunks.line_at(self.entries[n % BURST].cast())
-    }
-
-    /// The entry that was picked for the n-th packet, if it is of this key.
-    #[inline(always)]
-    pub(crate) fn entry_mut<'a>(
+    /// The line that was picked for the n-th packet, if it is of this key.
+    pub(crate) fn line(
         &self,
         n: usize,
         (addrs, word): (u64, u64),
+        chunks: &Chunks,
+    ) -> Option<LineNo> {
+        let entry = self.entries[n % BURST];
+        // SAFETY: as in `plain`.
+        let is_it = unsafe { entry.as_ref() }.matches(addrs, word);
+        is_it.then(|| chunks.line_at(entry.cast()))
+    }
+
+    /// The entry that was picked for the n-th packet, if it is that of the key that was staged, whose
+    /// addresses these are, and plain.
+    #[inline(always)]
+    pub(crate) fn plain<'a>(
+        &self,
+        n: usize,
+        addrs: u64,
         _chunks: &'a mut Chunks,
     ) -> Option<&'a mut Entry> {
         let mut entry = self.entries[n % BURST];
         // SAFETY: the line belongs to the chunks that are borrowed, as whoever called `look_up` or
         // `replace` has promised, and they never give a line away; or it is `NOBODY`. Any bytes are
         // a valid entry.
-        if !unsafe { entry.as_ref() }.matches(addrs, word) {
+        if !unsafe { entry.as_ref() }.matches_plain(addrs, self.words[n % BURST]) {
             return None;
         }
         // SAFETY: as above; it is not `NOBODY`, which has no key, and with the chunks borrowed

@@ -83,9 +83,11 @@ pub struct Direction {
     pub new_src_port: u16,
     /// Destination port to write, host order.
     pub new_dst_port: u16,
-    /// Change of the transport checksum.
+    /// Change of the transport checksum. FULLNAT: that by the moved sequence (or acknowledgement)
+    /// number is in it, for one that does not go round.
     pub l4_delta: Delta,
-    /// Change of the IPv4 header checksum.
+    /// Change of the IPv4 header checksum, that of the TTL included where it is decremented. TUN: what
+    /// the outer header's checksum starts from.
     pub ip_delta: Delta,
     /// Adjacency it leaves by.
     pub adjacency: AdjacencyId,

@@ -411,7 +411,6 @@ fn add_neighbour(fib: &mut Fib, interface: InterfaceId, addr: IpAddr, mac: [u8; 
         vlan: i.vlan.unwrap_or(0),
         mtu: MTU,
         port: i.port,
-        resolved: true,
     };
     let number = AdjacencyId(fib.adjacencies.len() as u32);
     fib.adjacencies.push(adjacency);

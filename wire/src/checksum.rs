@@ -29,6 +29,20 @@ impl Delta {
     /// in ones' complement is adding 0xfeff.
     pub const TTL_DOWN: Self = Self(u16::from_ne_bytes([0xfe, 0xff]));
 
+    /// A 16-bit word of the covered data, or the lowest one of a longer number, one higher.
+    pub const ONE_UP: Self = Self(u16::from_ne_bytes([0x00, 0x01]));
+
+    /// A 16-bit word of the covered data, or the lowest one of a longer number, one lower: in ones'
+    /// complement adding 0xfffe (wire order).
+    pub const ONE_DOWN: Self = Self(u16::from_ne_bytes([0xff, 0xfe]));
+
+    /// `by` is added to a 32-bit number of the covered data, as long as that does not pass 2^32: what
+    /// it is then above is a multiple of 0xffff and one more, so that [`Delta::ONE_DOWN`] is due.
+    #[inline]
+    pub fn number_up(by: u32) -> Self {
+        Self::of_sums(0, sum(&by.to_be_bytes()))
+    }
+
     /// `old` is replaced by `new`; both start at an even offset of the covered data. Words that
     /// only one of them has are added or taken away, an odd last byte is padded with a zero.
     #[inline]
@@ -94,15 +108,7 @@ impl Delta {
     /// [`Delta::apply`] of both changes.
     #[inline(always)]
     pub const fn apply_both(self, other: Self, field: u16) -> u16 {
-        let sum = !field as u32 + self.0 as u32 + other.0 as u32;
-        // As in `fold`: the sum of the word and its swapped halves, which has the carry in.
-        !(sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
-    }
-
-    /// As [`Delta::apply`], where a 32-bit word is replaced as well; both as loaded raw.
-    #[inline(always)]
-    pub const fn apply_with(self, field: u16, old: u32, new: u32) -> u16 {
-        !fold(!field as u64 + self.0 as u64 + !old as u64 + new as u64)
+        other.apply(self.apply(field))
     }
 
     /// As [`Delta::apply`] for a UDP checksum (RFC 768): 0 means that there is none and stays, a

@@ -74,15 +74,6 @@ impl Ipv4Header {
         self.checksum = U16::from_bytes(sum.to_ne_bytes());
     }
 
-    /// [`Ipv4Header::apply`] and [`Ipv4Header::decrement_ttl`] in one.
-    #[inline(always)]
-    pub fn apply_and_decrement_ttl(&mut self, delta: Delta) {
-        self.ttl = self.ttl.wrapping_sub(1);
-        let field = u16::from_ne_bytes(self.checksum.to_bytes());
-        let field = delta.apply_both(Delta::TTL_DOWN, field);
-        self.checksum = U16::from_bytes(field.to_ne_bytes());
-    }
-
     /// Sets the TTL.
     pub fn set_ttl(&mut self, ttl: u8) {
         let delta = Delta::between(&[self.ttl, self.protocol], &[ttl, self.protocol]);

@@ -2,8 +2,8 @@
 //! precomputed [`Delta`]. This is the hot half of NAT and FULLNAT: no sum over data is made, and
 //! each header is bounds-checked once.
 //!
-//! The deltas are the session's: `transport` covers addresses and ports, `ip` (IPv4) the addresses.
-//! The change of the TTL is added here.
+//! The deltas are the session's: `transport` covers addresses and ports, `ip` (IPv4) the addresses and
+//! the TTL, if that is to change.
 
 use crate::checksum::Delta;
 use crate::ipv4::Ipv4Header;
@@ -20,7 +20,7 @@ pub struct Rewrite4 {
     pub addresses: [[u8; 4]; 2],
     /// Source and destination port, wire order.
     pub ports: [[u8; 2]; 2],
-    /// Change of the header checksum by the addresses.
+    /// Change of the header checksum by the addresses, and by the TTL if it is decremented.
     pub ip: Delta,
     /// Change of the transport checksum by addresses and ports.
     pub transport: Delta,
@@ -45,12 +45,8 @@ pub fn rewrite4(frame: &mut [u8], parsed: &Parsed, to: &Rewrite4, decrement: boo
     transport(frame, l4, parsed.kind, to.ports, to.transport)?;
     let ip: &mut Ipv4Header = view::header_mut(frame, usize::from(parsed.l3))?;
     [ip.src, ip.dst] = to.addresses;
-    if decrement {
-        ip.ttl = ip.ttl.wrapping_sub(1);
-        ip.apply(to.ip + Delta::TTL_DOWN);
-    } else {
-        ip.apply(to.ip);
-    }
+    ip.ttl = ip.ttl.wrapping_sub(u8::from(decrement));
+    ip.apply(to.ip);
     Some(())
 }
 
@@ -138,10 +134,15 @@ mod tests {
         match (to.0.ip(), to.1.ip()) {
             (IpAddr::V4(s), IpAddr::V4(d)) => {
                 let addresses = [s.octets(), d.octets()];
+                let ttl = if decrement {
+                    Delta::TTL_DOWN
+                } else {
+                    Delta::ZERO
+                };
                 let to = Rewrite4 {
                     addresses,
                     ports,
-                    ip,
+                    ip: ip + ttl,
                     transport,
                 };
                 rewrite4(frame, &parsed, &to, decrement).unwrap();

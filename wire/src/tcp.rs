@@ -50,6 +50,13 @@ impl TcpHeader {
         self.checksum = U16::from_bytes(delta.apply(field).to_ne_bytes());
     }
 
+    /// [`TcpHeader::apply`] of both changes.
+    #[inline(always)]
+    pub fn apply_both(&mut self, delta: Delta, other: Delta) {
+        let field = u16::from_ne_bytes(self.checksum.to_bytes());
+        self.checksum = U16::from_bytes(delta.apply_both(other, field).to_ne_bytes());
+    }
+
     /// Replaces both ports.
     pub fn set_ports(&mut self, src: u16, dst: u16) {
         let delta = Delta::word(self.src_port.get(), src) + Delta::word(self.dst_port.get(), dst);

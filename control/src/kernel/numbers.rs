@@ -24,7 +24,6 @@ const FREE: Adjacency = Adjacency {
     vlan: 0,
     mtu: 0,
     port: PortId(0),
-    resolved: false,
 };
 
 /// The keys, their numbers, and what the numbers stand for.
@@ -64,7 +63,7 @@ impl Numbers {
         self.round += 1;
         let mut changed = Changed::default();
         for (key, adjacency) in known {
-            let Some(id) = self.number(key, adjacency.resolved, &mut changed) else {
+            let Some(id) = self.number(key, adjacency.is_resolved(), &mut changed) else {
                 continue;
             };
             if let Some(slot) = self.adjacencies.get_mut(id.0 as usize)
@@ -76,9 +75,9 @@ impl Numbers {
         }
         for entry in self.by_key.values().filter(|e| e.seen != self.round) {
             if let Some(slot) = self.adjacencies.get_mut(entry.id.0 as usize)
-                && slot.resolved
+                && slot.is_resolved()
             {
-                slot.resolved = false;
+                slot.mtu = 0;
                 changed.content = true;
             }
         }

@@ -444,9 +444,8 @@ impl Table {
                     dst: mac.unwrap_or_default(),
                     src: interface.mac,
                     vlan: interface.vlan.unwrap_or(0),
-                    mtu,
+                    mtu: if mac.is_some() { mtu } else { 0 },
                     port: interface.port,
-                    resolved: mac.is_some(),
                 };
                 known.push(((id, ip, mtu), adjacency));
             }

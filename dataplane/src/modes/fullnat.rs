@@ -6,6 +6,7 @@ use core::net::SocketAddr;
 
 use shunt_service::Ticks;
 use shunt_session::{Flags, LineNo, Segment, Table};
+use shunt_wire::checksum::Delta;
 use shunt_wire::packet::tcp_flags::{ACK, RST, SYN};
 use shunt_wire::tcp::TcpHeader;
 use shunt_wire::tcp_options::{self, OptionList};
@@ -29,14 +30,25 @@ pub(crate) fn rewrite<B: PacketBuf>(
     counters: &WorkerCounters,
 ) -> Result<Rewrite, DropReason> {
     let entry = table.entry(line);
+    let mut transport = entry.l4_delta();
     if parsed.kind == Kind::Tcp && entry.seq_delta() != 0 {
-        move_sequence(buf, parsed, entry.is_reply(), entry.seq_delta())?;
+        let (reply, delta) = (entry.is_reply(), entry.seq_delta());
+        move_sequence(buf, parsed, reply, delta)?;
+        // Moving has corrected the checksum already.
+        transport += moved(delta, !reply);
     }
-    let out = nat::rewrite(buf, parsed, table, line, keep_ttl)?;
+    let out = nat::rewrite(buf, parsed, table, line, transport, keep_ttl)?;
     if parsed.kind == Kind::Tcp && tells_client(entry, parsed) {
         tell_client(buf, parsed, table.client(line), toa_kind, counters);
     }
     Ok(out)
+}
+
+/// What moving a number by `delta` means for the checksum, as long as it does not go round: up for
+/// the client's, down for the server's.
+pub(crate) fn moved(delta: u32, down: bool) -> Delta {
+    let up = Delta::number_up(delta);
+    if down { up.inverse() } else { up }
 }
 
 /// Moves the sequence number of a client's segment up, the acknowledgement (and what it

@@ -57,7 +57,7 @@ pub(crate) fn rewrite<P: Port>(
     let entry = table.entry(line);
     let keep_ttl = entry.flags().contains(Flags::KEEP_TTL);
     match entry.mode() {
-        Mode::Nat => nat::rewrite(buf, parsed, table, line, keep_ttl),
+        Mode::Nat => nat::rewrite(buf, parsed, table, line, entry.l4_delta(), keep_ttl),
         Mode::Dr => dr::rewrite(buf, parsed, keep_ttl),
         Mode::Tun => tun::rewrite(buf, parsed, table, line, keep_ttl, &mut egress.ip_id),
         Mode::FullNat => fullnat::rewrite(

@@ -4,6 +4,7 @@
 //! (RFC 1624), so that a wrong one stays wrong.
 
 use shunt_session::{LineNo, Table};
+use shunt_wire::checksum::Delta;
 use shunt_wire::rewrite::{Rewrite4, Rewrite6, rewrite4, rewrite6};
 use shunt_wire::{Kind, Parsed, udp};
 
@@ -12,18 +13,19 @@ use crate::counters::DropReason;
 use crate::io::PacketBuf;
 
 /// Writes the session's addresses and ports, takes one from the time to live, and corrects the
-/// checksums.
+/// checksums, the transport's by `transport`.
 #[inline(always)]
 pub(crate) fn rewrite<B: PacketBuf>(
     buf: &mut B,
     parsed: &Parsed,
     table: &Table,
     line: LineNo,
+    transport: Delta,
     keep_ttl: bool,
 ) -> Result<Rewrite, DropReason> {
     let entry = table.entry(line);
     let data = buf.data_mut();
-    let (ports, transport) = (entry.new_ports(), entry.l4_delta());
+    let ports = entry.new_ports();
     let done = if parsed.ipv6 {
         let addresses = table.addresses6(line);
         let addresses = [addresses.new_src, addresses.new_dst];

@@ -198,7 +198,6 @@ impl Plan {
                 vlan: self.vlan.unwrap_or(0),
                 mtu: self.mtu,
                 port: PortId(*port),
-                resolved: true,
             });
             fib.neighbours
                 .insert((InterfaceId(u16::from(*port)), *neighbour, self.mtu), id);

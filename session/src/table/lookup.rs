@@ -73,7 +73,7 @@ impl Table {
     pub fn stage4(&mut self, n: usize, key: &Key4) {
         let hash = key::hash4(self.secret, key);
         // SAFETY: there is but one index, and its size never changes.
-        unsafe { self.staged.set(n, hash, &self.index) };
+        unsafe { self.staged.set(n, hash, key.word(), &self.index) };
     }
 
     /// Second pass, for the first `count` packets, 64 at most.
@@ -84,23 +84,23 @@ impl Table {
         unsafe { self.staged.look_up(count, &self.index, &self.chunks) };
     }
 
-    /// Third pass: the entry that was found for the n-th packet, if it is of this key. `None` does
-    /// not say that there is none: see [`Table::find_staged4`].
+    /// Third pass: the entry that was found for the n-th packet, if it is of the key that was staged,
+    /// whose addresses these are, and [plain](Entry::is_plain). `None` does not say that there is none:
+    /// see [`Table::staged_line4`].
     #[inline(always)]
-    pub fn staged4(&mut self, n: usize, key: &Key4) -> Option<&mut Entry> {
-        let key = (key.addrs, key.word());
-        self.staged.entry_mut(n, key, &mut self.chunks)
+    pub fn staged_plain4(&mut self, n: usize, addrs: u64) -> Option<&mut Entry> {
+        self.staged.plain(n, addrs, &mut self.chunks)
     }
 
-    /// The line of the entry that [`Table::staged4`] gives.
+    /// The line that was found for the n-th packet, if it is of this key. `None` does not say that
+    /// there is none: see [`Table::find_staged4`].
     #[inline(never)]
-    pub fn staged_line4(&mut self, n: usize, key: &Key4) -> Option<LineNo> {
-        self.staged4(n, key)?;
-        Some(self.staged.line(n, &self.chunks))
+    pub fn staged_line4(&self, n: usize, key: &Key4) -> Option<LineNo> {
+        self.staged.line(n, (key.addrs, key.word()), &self.chunks)
     }
 
-    /// Looks everywhere for the key of the n-th packet, which [`Table::staged4`] did not give. It
-    /// will give what is found now.
+    /// Looks everywhere for the key of the n-th packet, which [`Table::staged_line4`] did not
+    /// give. [`Table::staged_plain4`] will give what is found now.
     #[cold]
     #[inline(never)]
     #[allow(unsafe_code, reason = "see `staged`")]
