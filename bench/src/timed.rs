@@ -2,7 +2,7 @@
 //! `net_null` receives empty packets, into which the frames of the next burst are copied while the
 //! clock stands still.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shunt_dataplane::io::{Burst, PacketBuf, Port, PortCaps};
@@ -17,8 +17,6 @@ pub struct Feed {
     pub frames: Frames,
     /// What was sent, while it is kept.
     pub sent: Frames,
-    /// TSC cycles spent on writing and keeping frames, since somebody took them.
-    pub writing: u64,
 }
 
 /// The other side of a [`TimedPort`].
@@ -27,6 +25,8 @@ pub struct Feeder {
     feed: Arc<Mutex<Feed>>,
     /// Keep what is sent.
     keep: Arc<AtomicBool>,
+    /// TSC cycles spent on writing and keeping frames, since somebody took them.
+    writing: Arc<AtomicU64>,
 }
 
 impl Feeder {
@@ -37,7 +37,13 @@ impl Feeder {
 
     /// TSC cycles spent on writing and keeping frames since the last call.
     pub fn take_writing(&self) -> u64 {
-        core::mem::take(&mut self.feed().writing)
+        self.writing.swap(0, Relaxed)
+    }
+
+    /// The clock goes on that stood still since `stopped`; nothing but its reading comes after.
+    fn go_on(&self, stopped: u64) {
+        let before = self.writing.load(Relaxed);
+        self.writing.store(before + tsc_begin() - stopped, Relaxed);
     }
 
     /// Keep what is sent, or not.
@@ -89,7 +95,8 @@ impl<P: Port> Port for TimedPort<P> {
         }
         feed.frames.clear();
         let received = out.len() - before;
-        feed.writing += tsc_begin() - stopped;
+        drop(feed);
+        self.feeder.go_on(stopped);
         received
     }
 
@@ -105,7 +112,8 @@ impl<P: Port> Port for TimedPort<P> {
                     data.len()
                 });
             }
-            feed.writing += tsc_begin() - stopped;
+            drop(feed);
+            self.feeder.go_on(stopped);
         }
         self.inner.tx_burst(pkts)
     }

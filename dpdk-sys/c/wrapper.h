@@ -1,5 +1,6 @@
 /* What bindgen sees. build/bound.txt says what of it is bound. */
 #include <rte_bus.h>
+#include <rte_cycles.h>
 #include <rte_dev.h>
 #include <rte_eal.h>
 #include <rte_errno.h>

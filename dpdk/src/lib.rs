@@ -14,6 +14,7 @@
 
 mod args;
 mod attached;
+mod clock;
 mod configure;
 mod device;
 mod drivers;
@@ -31,6 +32,7 @@ pub mod reference;
 mod stats;
 mod thread;
 
+pub use clock::Clock;
 pub use device::{Descriptors, Device, DeviceInfo};
 pub use eal::{Eal, EalConfig, Hugepages};
 pub use error::{DeviceError, EalError, PoolError, Reason};

@@ -1,10 +1,9 @@
-//! The workers' clock: nanoseconds since the machine started, so that the time stamps of sessions
+//! The director's clock: nanoseconds since the machine started, so that the time stamps of sessions
 //! mean the same in the next process.
 
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
-use shunt_service::Ticks;
 
 /// See the module. Copies agree.
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +27,8 @@ impl Clock {
         self.age + self.started.elapsed()
     }
 
-    pub(crate) fn now(&self) -> Ticks {
-        Ticks(u64::try_from(self.age().as_nanos()).unwrap_or(u64::MAX))
+    pub(crate) fn nanos(&self) -> u64 {
+        u64::try_from(self.age().as_nanos()).unwrap_or(u64::MAX)
     }
 
     pub(crate) fn millis(&self) -> u64 {

@@ -10,6 +10,7 @@ use shunt_control::mirror::{self, MirrorCounters, MirrorInterface};
 use shunt_dataplane::io::MirrorPeer;
 use shunt_dataplane::worker::{Setup, Worker};
 use shunt_dpdk::{Eal, EalError, Mbuf, Mempool};
+use shunt_service::Ticks;
 
 use crate::clock::Clock;
 use crate::idle::Backoff;
@@ -46,8 +47,9 @@ impl Threads {
             }
             let mut worker = Worker::new(setup);
             let mut backoff = Backoff::new(adaptive);
+            let mut clock = shunt_dpdk::Clock::new(&eal, || clock.nanos());
             while !stop.load(Relaxed) {
-                let polled = worker.poll(clock.now());
+                let polled = worker.poll(Ticks(clock.now()));
                 backoff.after(polled.is_idle());
             }
             // Packets go back to their pools before the thread's caches are flushed.

@@ -10,7 +10,8 @@
 use core::net::IpAddr;
 use core::ops::{Add, AddAssign};
 
-use zerocopy::IntoBytes;
+use zerocopy::byteorder::native_endian::{U32, U64};
+use zerocopy::FromBytes;
 
 use crate::ipv4::Ipv4Header;
 
@@ -211,15 +212,36 @@ pub fn add<const N: usize>(sums: &[u16; N]) -> u16 {
 /// Whether the checksum of an IPv4 header without options is right.
 #[inline(always)]
 pub fn ipv4_header_ok(ip: &Ipv4Header) -> bool {
-    let (words, _) = ip.as_bytes().as_chunks::<4>();
-    let sum: u64 = words
-        .iter()
-        .map(|w| u64::from(u32::from_ne_bytes(*w)))
-        .sum();
-    // Folding takes the remainder of a division by 0xffff; whether there is one is known by a
-    // multiplication, in fewer instructions.
-    sum != 0 && sum.is_multiple_of(0xffff)
+    // The remainder of a sum by 0xffff does not depend on how wide the words are that it is of.
+    let Words { wide: [a, b], last } = zerocopy::transmute!(*ip);
+    let sum = u128::from(a) + u128::from(b) + u128::from(last);
+    let (sum, carry) = (sum as u64).overflowing_add((sum >> 64) as u64);
+    let sum = sum + u64::from(carry);
+    // An odd divisor's multiples are those numbers whose product with its inverse modulo 2^64 is not
+    // above the largest quotient: a division in one multiplication.
+    sum != 0 && sum.wrapping_mul(INVERSE) <= u64::MAX / 0xffff
 }
+
+/// An IPv4 header without options.
+#[derive(FromBytes)]
+#[repr(C)]
+struct Words {
+    wide: [U64; 2],
+    last: U32,
+}
+
+/// The inverse of 0xffff modulo 2^64.
+const INVERSE: u64 = {
+    // Newton's method: each step doubles the bits that are right, the first three at the start.
+    let mut x: u64 = 0xffff;
+    let mut step = 0;
+    while step < 5 {
+        x = x.wrapping_mul(2_u64.wrapping_sub(x.wrapping_mul(0xffff)));
+        step += 1;
+    }
+    x
+};
+const _: () = assert!(INVERSE.wrapping_mul(0xffff) == 1);
 
 /// Sum of the pseudo-header of TCP and UDP over IPv4 (RFC 9293, section 3.1); `length` is that of
 /// transport header and data, bytes.

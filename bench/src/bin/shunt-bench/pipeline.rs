@@ -15,7 +15,7 @@ use shunt_bench::testpmd::{Forward, Testpmd};
 use shunt_bench::timed::TimedPort;
 use shunt_dataplane::io::{Burst, Port};
 use shunt_dpdk::PortQueue;
-use shunt_dpdk::reference::{tsc_begin, tsc_end};
+use shunt_dpdk::reference::{tsc_begin, tsc_end, tsc_reading};
 use shunt_service::{Mode, Protocol};
 
 use crate::{ModeName, flows_word};
@@ -133,7 +133,7 @@ fn measure(
     let mut director = Director::new(scene, vec![port]);
     let worker = director.workers.remove(0);
     let counters = director.counters[0].clone();
-    let mut stand = Stand::new(worker, counters, feeder, bench.tsc_hz);
+    let mut stand = Stand::new(worker, counters, feeder, bench);
     let traffic = Traffic::new(&case.scene);
     let mut known: Vec<Known> = Vec::new();
     let keep = case.direction != Direction::Request;
@@ -200,13 +200,13 @@ fn measure(
 /// A batch of our own forwarding that does nothing, taken as the director's: cycles a packet.
 fn io(queue: &mut PortQueue) -> f64 {
     let (mut cycles, mut packets) = (0, 0);
-    let mut burst = Burst::new();
+    let (mut burst, reading) = (Burst::new(), tsc_reading());
     for _ in 0..BURSTS {
         let begin = tsc_begin();
         packets += queue.rx_burst(&mut burst);
         queue.tx_burst(&mut burst);
         burst.clear();
-        cycles += tsc_end() - begin;
+        cycles += (tsc_end() - begin).saturating_sub(reading);
     }
     cycles as f64 / packets.max(1) as f64
 }

@@ -41,7 +41,7 @@ fn rig_on(bench: &Bench, opened: Opened, mut scene: Scene) -> Rigged {
     let worker = director.workers.remove(0);
     let counters = director.counters[0].clone();
     Rigged {
-        stand: Stand::new(worker, counters, feeder, bench.tsc_hz),
+        stand: Stand::new(worker, counters, feeder, bench),
         traffic,
         director,
         _control: control,

@@ -68,7 +68,7 @@ fn director(bench: &Bench, workers: u16, first: u32, flows: u32) -> Result<All, 
             settings.shard_map[usize::from(shard)] == n
         };
         all.push(One {
-            stand: Stand::new(worker, counters, feeder, bench.tsc_hz),
+            stand: Stand::new(worker, counters, feeder, bench),
             clients: (0..).filter(mine).take(flows as usize).collect(),
             picks: Picks::new(Spread::Uniform, flows),
             cycles: Batches::default(),
