@@ -105,6 +105,7 @@ fn parse_and_hash<const STEER: bool, B: PacketBuf>(
             // The owner of a packet is found by its ports, or by what an ICMP error quotes.
             .filter(|f| !STEER || matches!(f.ip.protocol, TCP | UDP));
         let Some(frame) = plain else {
+            flows.table.stage_none(n);
             other(flows, cx, others, n, buf, STEER);
             continue;
         };
@@ -150,7 +151,6 @@ fn apply<P: Port>(
 ) {
     let mut side: ArrayVec<Packet<P::Buf>, BURST> = ArrayVec::new();
     let mut others_left = others.list.iter();
-    let mut which = others.which;
     let fib = &*cx.config.fib;
     let still = fast::Still {
         mine: cx.mine,
@@ -163,20 +163,14 @@ fn apply<P: Port>(
         bufs: Burst::new(),
     };
     for (n, buf) in burst.drain(..).enumerate() {
-        let is_plain = which & 1 == 0;
-        which >>= 1;
-        let left = if is_plain {
-            fast::apply(egress, &mut out, &mut flows.table, &still, n, buf)
-        } else {
-            Some(buf)
-        };
-        let Some(buf) = left else {
+        // Nothing is staged for a packet that is not plain.
+        let Some(buf) = fast::apply(egress, &mut out, &mut flows.table, &still, n, buf) else {
             continue;
         };
         // Nothing overtakes what came before it.
         egress.forward(&mut out, port);
         let port = ports.get(n).copied().unwrap_or(port);
-        let left = if is_plain {
+        let left = if others.which >> n & 1 == 0 {
             second_look(egress, &mut out, flows, cx, &still, n, buf, port)
         } else if let Some(other) = others_left.next() {
             not_plain(egress, flows, cx, buf, other, port)

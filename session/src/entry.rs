@@ -546,9 +546,9 @@ impl Entry {
     /// [`Entry::record`] for a one-way session.
     #[inline(always)]
     pub fn record_seq(&mut self, seq: u32) {
-        if (seq.wrapping_sub(self.seq) as i32) > 0 {
-            self.seq = seq;
-        }
+        // No branch, which segments out of order would mislead: the line is dirtied anyway.
+        let is_newer = (seq.wrapping_sub(self.seq) as i32) > 0;
+        self.seq = if is_newer { seq } else { self.seq };
     }
 
     /// Last acknowledgement of this direction's sender.

@@ -15,6 +15,9 @@ use crate::index::Index;
 /// Packets of a burst, at most; a power of two.
 const BURST: usize = 64;
 
+/// No entry has it: the highest bit of a tag is set, and 0 stands for no entry.
+const NO_TAG: u16 = 1;
+
 /// Stands where no entry was found; no key is its.
 static NOBODY: Entry = Entry::free();
 
@@ -38,7 +41,7 @@ impl Staged {
     pub(crate) fn new() -> Self {
         Self {
             homes: [0; BURST],
-            tags: [u16::MAX >> 1; BURST],
+            tags: [NO_TAG; BURST],
             words: [0; BURST],
             entries: [NonNull::from(&NOBODY); BURST],
             late: [0; BURST],
@@ -56,6 +59,13 @@ impl Staged {
         self.homes[n % BURST] = hash.home;
         self.tags[n % BURST] = hash.tag;
         self.words[n % BURST] = Entry::plain_word(key_word);
+    }
+
+    /// The n-th packet has no key.
+    pub(crate) fn set_none(&mut self, n: usize) {
+        self.homes[n % BURST] = 0;
+        self.tags[n % BURST] = NO_TAG;
+        self.words[n % BURST] = 0;
     }
 
     /// Picks for each of the first `count` packets the entry that probably has its hash, and fetches

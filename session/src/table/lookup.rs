@@ -66,14 +66,18 @@ impl Table {
         }
     }
 
-    /// First pass of a burst's lookups: the key of the n-th packet, `n` below 64. Packets without
-    /// one may be left out.
+    /// First pass of a burst's lookups: the key of the n-th packet, `n` below 64.
     #[inline(always)]
     #[allow(unsafe_code, reason = "see `staged`")]
     pub fn stage4(&mut self, n: usize, key: &Key4) {
         let hash = key::hash4(self.secret, key);
         // SAFETY: there is but one index, and its size never changes.
         unsafe { self.staged.set(n, hash, key.word(), &self.index) };
+    }
+
+    /// As [`Table::stage4`] for a packet without an IPv4 key: nothing will be found for it.
+    pub fn stage_none(&mut self, n: usize) {
+        self.staged.set_none(n);
     }
 
     /// Second pass, for the first `count` packets, 64 at most.
