@@ -1,7 +1,7 @@
 //! What benchmarks need of DPDK and of the processor: DPDK's own hash table, to compare ours with,
-//! and the time stamp counter. Nothing of a director uses it.
+//! the time stamp counter, and bare memory. Nothing of a director uses it.
 
-use core::arch::x86_64::{_mm_lfence, _rdtsc};
+use core::arch::x86_64::{_MM_HINT_T0, _mm_lfence, _mm_prefetch, _rdtsc};
 use core::ffi::c_void;
 use std::ffi::CString;
 use std::ptr::{NonNull, null};
@@ -106,5 +106,70 @@ impl Drop for ReferenceHash {
     fn drop(&mut self) {
         // SAFETY: the table is ours, for the last time.
         unsafe { dpdk_sys::rte_hash_free(self.table.as_ptr()) }
+    }
+}
+
+/// Bare memory in cache lines, on large pages where the system has them: what a table of sessions
+/// cannot be faster than.
+#[derive(Debug)]
+pub struct Lines {
+    first: NonNull<Line>,
+    count: usize,
+}
+
+/// A cache line.
+pub type Line = [u64; 8];
+
+// SAFETY: the memory is this value's alone.
+unsafe impl Send for Lines {}
+
+impl Lines {
+    /// So many lines, zeroed and in memory.
+    ///
+    /// # Errors
+    /// Of the operating system, without the memory.
+    pub fn new(count: usize) -> std::io::Result<Self> {
+        use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+        let bytes = count.max(1) * size_of::<Line>();
+        // SAFETY: a fresh private mapping at an address of the kernel's choice; advice changes no
+        // contents.
+        let base = unsafe {
+            let protection = ProtFlags::READ | ProtFlags::WRITE;
+            let base = mmap_anonymous(std::ptr::null_mut(), bytes, protection, MapFlags::PRIVATE)?;
+            let _ = madvise(base, bytes, Advice::LinuxHugepage);
+            base
+        };
+        let first = NonNull::new(base.cast()).ok_or(std::io::ErrorKind::OutOfMemory)?;
+        let mut lines = Self { first, count };
+        lines.all().fill([0; 8]);
+        Ok(lines)
+    }
+
+    /// All of them.
+    #[inline(always)]
+    pub fn all(&mut self) -> &mut [Line] {
+        // SAFETY: the mapping has so many lines, begins at a page, and lives as long as this value,
+        // which is borrowed mutably; zeroes, and all else, are numbers.
+        unsafe { std::slice::from_raw_parts_mut(self.first.as_ptr(), self.count) }
+    }
+
+    /// Fetches a line into the cache; any number will do.
+    #[inline(always)]
+    pub fn prefetch(&self, n: usize) {
+        let at = self.first.as_ptr().wrapping_add(n);
+        // SAFETY: a hint that never faults, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, for the last time.
+        let _ = unsafe {
+            rustix::mm::munmap(
+                self.first.as_ptr().cast(),
+                self.count.max(1) * size_of::<Line>(),
+            )
+        };
     }
 }

@@ -10,8 +10,8 @@
 use core::net::IpAddr;
 use core::ops::{Add, AddAssign};
 
-use zerocopy::byteorder::native_endian::{U32, U64};
 use zerocopy::FromBytes;
+use zerocopy::byteorder::native_endian::{U32, U64};
 
 use crate::ipv4::Ipv4Header;
 

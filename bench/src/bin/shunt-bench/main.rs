@@ -1,7 +1,8 @@
 //! The benchmarks that need DPDK but no second process: the whole pipeline over `net_null`, the
-//! session table against `rte_hash`, new sessions, memory, the longest iteration, a flood, two
-//! workers. `scripts/bench` runs them; each can be run alone.
+//! session table against `rte_hash` and bare memory, new sessions, memory, the longest iteration, a
+//! flood, two workers. `scripts/bench` runs them; each can be run alone.
 
+mod floor;
 mod iteration;
 mod lookup;
 mod pipeline;
@@ -34,6 +35,12 @@ struct Arguments {
 enum What {
     /// Cycles an established session's packet, driver included (P2, P3).
     Pipeline(pipeline::Arguments),
+    /// What the machine's memory gives to any table of sessions.
+    Floor {
+        /// Numbers of sessions.
+        #[arg(long, value_delimiter = ',', default_value = "1000,1000000,10000000")]
+        flows: Vec<u32>,
+    },
     /// The session table, and l3fwd's exact match, which `rte_hash` serves (P5).
     Lookup(lookup::Arguments),
     /// A new session (P6).
@@ -127,6 +134,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         bench.on_core(setup.core, || work().map_err(|e| e.to_string()))
     };
     match arguments.what {
+        What::Floor { ref flows } => on_core(&|| floor::run(flows, &rows)),
         What::Open { live } => on_core(&|| sessions::open(&bench, live, &rows)),
         What::Connections => on_core(&|| sessions::connections(&bench, &rows)),
         What::Memory {
