@@ -3,7 +3,9 @@
 use core::net::IpAddr;
 use std::sync::Arc;
 
-use shunt_service::{Load, OnRemoved, Protocol, ServerSlot, ServiceId, Status, TcpState, WorkerId};
+use shunt_service::{
+    Load, OnRemoved, Protocol, ServerSlot, ServiceId, Status, TcpState, Timeouts, WorkerId,
+};
 use shunt_session::{Closed, LineNo, LocalPorts, SessionView, Shards, Table};
 
 use crate::command::{SessionPage, SessionRecord};
@@ -29,6 +31,7 @@ pub(crate) struct Flows {
     pub(crate) ports: LocalPorts,
     pub(crate) isn_secret: [u64; 2],
     pub(crate) load: Arc<Load>,
+    pub(crate) memo: Memo,
     /// Local address that the next FULLNAT session tries first.
     pub(crate) local_turn: usize,
     /// Full bursts of a flood since the last that might open a session.
@@ -56,6 +59,7 @@ impl Flows {
             ports,
             isn_secret,
             load,
+            memo: Memo([0; Memo::PLACES]),
             local_turn: 0,
             flooded: 0,
             sheds: false,
@@ -75,6 +79,7 @@ impl Flows {
         let elapsed = cx.now_ms.wrapping_sub(self.last_ms).min(SWEEP_PERIOD);
         if elapsed != 0 {
             self.last_ms = cx.now_ms;
+            self.ports.forget(cx.now_ms);
             self.owed += u64::from(elapsed) * u64::from(self.table.slots());
         }
         let due = (self.owed / u64::from(SWEEP_PERIOD)).min(u64::from(SWEEP_MOST)) as u32;
@@ -145,13 +150,6 @@ impl Flows {
         true
     }
 
-    /// A session's state has changed, and with it perhaps its timeout.
-    pub(crate) fn look_again(&mut self, cx: &Context<'_>, line: LineNo) {
-        let (service, protocol, state) = self.table.timeout_key(line);
-        let ms = timeout_of(cx.config, service, protocol, state);
-        self.table.look_again(line, cx.now_ms, ms);
-    }
-
     /// Timeouts may be others, servers may have gone or come back: the sweep judges every session
     /// again, quickly.
     pub(crate) fn config_changed(&mut self) {
@@ -188,6 +186,32 @@ fn record(config: &Config, v: &SessionView) -> SessionRecord {
         bytes_in: v.bytes_in,
         packets_out: v.packets_out,
         bytes_out: v.bytes_out,
+    }
+}
+
+/// Places of services that were looked for lately, so that few sessions need a look into the table of
+/// all: what is found there is asked whether it is the right one.
+pub(crate) struct Memo([u32; Self::PLACES]);
+
+impl Memo {
+    const PLACES: usize = 64;
+
+    /// Timeouts of a service's sessions; the general ones where it is gone.
+    #[inline]
+    pub(crate) fn timeouts<'a>(&mut self, config: &'a Config, id: ServiceId) -> &'a Timeouts {
+        let services = &config.services;
+        let memo = self.0.get_mut(id.0 as usize % Self::PLACES);
+        let at = |n: u32| services.list().get(n as usize).filter(|s| s.id == id);
+        if let Some(service) = memo.as_deref().and_then(|n| at(*n)) {
+            return &service.timeouts;
+        }
+        let found = services.place(id);
+        if let (Some(memo), Some(n)) = (memo, found) {
+            *memo = n;
+        }
+        found
+            .and_then(at)
+            .map_or(&config.settings.timeouts, |s| &s.timeouts)
     }
 }
 

@@ -8,7 +8,9 @@ use shunt_service::{Adjacency, Mode, OnRemoved, Protocol, TcpState};
 use shunt_session::{Flags, LineNo, Segment};
 use shunt_wire::Kind;
 use shunt_wire::packet::tcp_flags::{ACK, FIN, RST, SYN};
+use shunt_wire::tcp::{self, TcpHeader};
 use shunt_wire::tcp_options::scan;
+use shunt_wire::view;
 
 use crate::counters::DropReason;
 use crate::egress::{Account, Egress};
@@ -187,7 +189,7 @@ fn unresolved<P: Port>(
 ///
 /// Returns whether the session shall be scheduled anew (a SYN on a closing session), or `None`
 /// if the segment cannot be read.
-#[cold]
+#[inline(never)]
 fn control_segment<P: Port>(
     egress: &mut Egress<P>,
     flows: &mut Flows,
@@ -195,59 +197,51 @@ fn control_segment<P: Port>(
     packet: &mut Packet<P::Buf>,
     line: LineNo,
 ) -> Option<bool> {
-    let parsed = packet.parsed;
     let segment = segment(packet)?;
     let entry = flows.table.entry(line);
-    let (slot, reply, was_active) = (
-        entry.slot(),
-        entry.is_reply(),
-        entry.flags().contains(Flags::ACTIVE),
-    );
     let closing = matches!(entry.state(), TcpState::TimeWait | TcpState::Close);
-    if closing && !reply && parsed.tcp_flags & (SYN | ACK | RST) == SYN {
+    if closing && segment.flags & (SYN | ACK | RST) == SYN && !entry.is_reply() {
         return Some(true);
     }
-    let fullnat = entry.mode() == Mode::FullNat;
-    let transition = shunt_session::on_segment(&mut flows.table, line, &segment);
+    let (transition, mut session) = flows.table.segment(line, &segment);
     if !transition.in_window {
         egress.counters.out_of_window.add(1);
     }
-    if transition.to != transition.from {
-        flows.look_again(cx, line);
+    let (from, to) = (transition.from, transition.to);
+    if to != from {
+        let timeouts = flows.memo.timeouts(cx.config, session.service());
+        session.look_again(cx.now_ms, timeouts.of(to));
+        if to.is_active() != from.is_active() {
+            let slot = session.entry().slot();
+            flows.load.set_active(flows.id, slot, to.is_active());
+        }
     }
-    let active = transition.to.is_active();
-    if active != was_active {
-        flows.load.set_active(flows.id, slot, active);
-        flows.table.set_active(line, active);
-    }
-    if fullnat {
-        modes::fullnat::handshake(flows, packet, line, &segment)?;
+    if session.entry().mode() == Mode::FullNat {
+        modes::fullnat::handshake(&mut session, packet, &segment)?;
     }
     Some(false)
 }
 
 /// What the state machine looks at.
+#[inline(always)]
 pub(crate) fn segment<B: PacketBuf>(packet: &Packet<B>) -> Option<Segment> {
     let parsed = &packet.parsed;
-    let header = packet
-        .buf
-        .data()
-        .get(usize::from(parsed.l4)..)?
-        .first_chunk::<20>()?;
-    let [_, _, _, _, s0, s1, s2, s3, a0, a1, a2, a3, _, _, w0, w1, ..] = *header;
-    let options = packet
-        .buf
-        .data()
-        .get(usize::from(parsed.l4) + 20..usize::from(parsed.payload))?;
+    let segment = packet.buf.data().get(usize::from(parsed.l4)..)?;
+    let tcp: &TcpHeader = view::header(segment, 0)?;
+    let flags = parsed.tcp_flags;
+    let wscale = if flags & SYN != 0 {
+        let header = usize::from(parsed.payload - parsed.l4);
+        scan(segment.get(tcp::HEADER_LEN..header)?).window_scale
+    } else {
+        None
+    };
     Some(Segment {
-        flags: parsed.tcp_flags,
-        seq: u32::from_be_bytes([s0, s1, s2, s3]),
-        ack: u32::from_be_bytes([a0, a1, a2, a3]),
-        window: u16::from_be_bytes([w0, w1]),
+        flags,
+        seq: tcp.seq.get(),
+        ack: tcp.ack.get(),
+        window: tcp.window.get(),
         payload_len: parsed.end - parsed.payload,
-        wscale: (parsed.tcp_flags & SYN != 0)
-            .then(|| scan(options).window_scale)
-            .flatten(),
+        wscale,
     })
 }
 

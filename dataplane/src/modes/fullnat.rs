@@ -5,7 +5,7 @@ use core::hash::Hasher;
 use core::net::SocketAddr;
 
 use shunt_service::Ticks;
-use shunt_session::{Flags, LineNo, Segment, Table};
+use shunt_session::{Flags, LineNo, Segment, SessionMut, Table};
 use shunt_wire::checksum::Delta;
 use shunt_wire::packet::tcp_flags::{ACK, RST, SYN};
 use shunt_wire::tcp::TcpHeader;
@@ -15,7 +15,6 @@ use siphasher::sip::SipHasher13;
 
 use super::{Rewrite, nat, tells_client};
 use crate::counters::{DropReason, WorkerCounters};
-use crate::flows::Flows;
 use crate::io::PacketBuf;
 use crate::worker::Packet;
 
@@ -77,7 +76,7 @@ fn move_sequence<B: PacketBuf>(
 
 /// Puts the client's address in front of a segment's options. Where there is no room for both,
 /// all but timestamps go; where there is none even so, it goes without, counted.
-#[cold]
+#[inline(never)]
 fn tell_client<B: PacketBuf>(
     buf: &mut B,
     parsed: &Parsed,
@@ -86,81 +85,80 @@ fn tell_client<B: PacketBuf>(
     counters: &WorkerCounters,
 ) {
     let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
-    let told = buf
-        .data()
-        .get(l4..)
-        .and_then(tcp_options::options)
-        .and_then(|options| {
-            let toa = tcp_options::toa(kind, client);
-            let list = OptionList::with_front(toa.as_bytes(), options, false)
-                .or_else(|| OptionList::with_front(toa.as_bytes(), options, true))?;
-            Some((list, options.len()))
-        });
-    let done = told.and_then(|(list, old_len)| {
-        let new_len = list.as_bytes().len();
-        let grow = new_len.saturating_sub(old_len) as u16;
-        let shrink = old_len.saturating_sub(new_len) as u16;
-        buf.prepend(grow).ok()?;
-        let set = tcp_options::set_options(buf.data_mut(), l3, l4, old_len, &list);
-        buf.trim_front(if set.is_some() { shrink } else { grow })
-            .ok()?;
-        set
-    });
-    if done.is_none() {
+    let toa = tcp_options::toa(kind, client);
+    let room = tcp_options::toa_len(client.is_ipv6()) as u16;
+    if buf.prepend(room).is_ok() {
+        if tcp_options::push_front(buf.data_mut(), l3, l4, &toa).is_some() {
+            return;
+        }
+        // It was there a moment ago.
+        let _ = buf.trim_front(room);
+    }
+    if tell_client_instead(buf, parsed, &toa).is_none() {
         counters.toa_no_room.add(1);
     }
+}
+
+/// Puts the client's address where other options were.
+#[cold]
+fn tell_client_instead<B: PacketBuf>(buf: &mut B, parsed: &Parsed, toa: &OptionList) -> Option<()> {
+    let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
+    let options = tcp_options::options(buf.data().get(l4..)?)?;
+    let old_len = options.len();
+    let list = OptionList::with_front(toa.as_bytes(), options, false)
+        .or_else(|| OptionList::with_front(toa.as_bytes(), options, true))?;
+    let new_len = list.as_bytes().len();
+    let grow = new_len.saturating_sub(old_len) as u16;
+    let shrink = old_len.saturating_sub(new_len) as u16;
+    buf.prepend(grow).ok()?;
+    let set = tcp_options::set_options(buf.data_mut(), l3, l4, old_len, &list);
+    buf.trim_front(if set.is_some() { shrink } else { grow })
+        .ok()?;
+    set
 }
 
 /// What a SYN, and the segments until the server knows its client, need besides the rewrite.
 /// Called before it.
 pub(crate) fn handshake<B: PacketBuf>(
-    flows: &mut Flows,
+    session: &mut SessionMut<'_>,
     packet: &mut Packet<B>,
-    line: LineNo,
     segment: &Segment,
 ) -> Option<()> {
-    let parsed = packet.parsed;
-    let entry = flows.table.entry(line);
+    let entry = session.entry();
     let (reply, delta) = (entry.is_reply(), entry.seq_delta());
     let pending = entry.flags().contains(Flags::TOA_PENDING);
-    let bytes = packet
-        .buf
+    if segment.flags & SYN == 0 && (!pending || segment.flags & RST != 0) {
+        return Some(());
+    }
+    let Packet { buf, parsed, .. } = packet;
+    let bytes = buf
         .data_mut()
         .get_mut(usize::from(parsed.l4)..usize::from(parsed.payload))?;
+    let replies = session.replies_mut()?;
     match (segment.flags & SYN != 0, reply) {
         (true, false) => {
             // The server judges age by the timestamps of one host; behind a local address there
             // are many (RFC 7323, section 5).
             tcp_options::strip_timestamps(bytes);
-            flows.table.replies_mut(line)?.isn_client = segment.seq;
+            replies.isn_client = segment.seq;
         }
         (true, true) => {
-            flows.table.replies_mut(line)?.isn_server = segment.seq;
+            replies.isn_server = segment.seq;
             if pending {
-                let syn = tcp_options::scan(tcp_options::options(bytes)?);
-                let room = tcp_options::toa_len(parsed.ipv6) as u16;
-                if let Some(mss) = syn.mss {
-                    tcp_options::lower_mss(bytes, mss.saturating_sub(room));
-                }
+                tcp_options::lower_mss(bytes, tcp_options::toa_len(parsed.ipv6) as u16);
             }
         }
-        (false, _) if !pending || segment.flags & RST != 0 => {}
         // The server has data past the client's SYN: it saw a segment that told it.
         (false, true) => {
-            let isn = flows
-                .table
-                .replies_mut(line)?
-                .isn_client
-                .wrapping_add(delta);
+            let isn = replies.isn_client.wrapping_add(delta);
             if after(segment.ack, isn.wrapping_add(1)) {
-                flows.table.clear_toa(line);
+                session.clear_toa();
             }
         }
         // The client has data past the server's SYN: the server accepted the connection.
         (false, false) => {
-            let isn = flows.table.replies_mut(line)?.isn_server;
-            if after(segment.ack, isn.wrapping_add(1)) {
-                flows.table.clear_toa(line);
+            if after(segment.ack, replies.isn_server.wrapping_add(1)) {
+                session.clear_toa();
             }
         }
     }
