@@ -4,8 +4,8 @@
 //! alone. What is rare (SYN, FIN, RST, a client address still to be told, a server that left)
 //! goes through [`control_segment`] and [`gone`] first.
 
-use shunt_service::{Adjacency, Mode, OnRemoved, Protocol, TcpState};
-use shunt_session::{Flags, LineNo, Segment};
+use shunt_service::{Adjacency, Load, Mode, OnRemoved, Protocol, TcpState, WorkerId};
+use shunt_session::{Entry, Flags, LineNo, Segment, SessionMut, Transition};
 use shunt_wire::Kind;
 use shunt_wire::packet::tcp_flags::{ACK, FIN, RST, SYN};
 use shunt_wire::tcp::{self, TcpHeader};
@@ -14,7 +14,7 @@ use shunt_wire::view;
 
 use crate::counters::DropReason;
 use crate::egress::{Account, Egress};
-use crate::flows::{Flows, gone_policy};
+use crate::flows::{Flows, Memo, gone_policy};
 use crate::io::{PacketBuf, Port};
 use crate::modes::{self, Rewrite};
 use crate::worker::{Context, Packet};
@@ -197,29 +197,67 @@ fn control_segment<P: Port>(
     packet: &mut Packet<P::Buf>,
     line: LineNo,
 ) -> Option<bool> {
-    let segment = segment(packet)?;
-    let entry = flows.table.entry(line);
-    let closing = matches!(entry.state(), TcpState::TimeWait | TcpState::Close);
-    if closing && segment.flags & (SYN | ACK | RST) == SYN && !entry.is_reply() {
+    let (parsed, segment) = (packet.parsed, segment(packet)?);
+    if begins_anew(flows.table.entry(line), segment.flags) {
         return Some(true);
     }
-    let (transition, mut session) = flows.table.segment(line, &segment);
-    if !transition.in_window {
-        egress.counters.out_of_window.add(1);
-    }
-    let (from, to) = (transition.from, transition.to);
-    if to != from {
-        let timeouts = flows.memo.timeouts(cx.config, session.service());
-        session.look_again(cx.now_ms, timeouts.of(to));
-        if to.is_active() != from.is_active() {
-            let slot = session.entry().slot();
-            flows.load.set_active(flows.id, slot, to.is_active());
-        }
-    }
+    let mut session = flows.table.session_mut(line);
+    let of = Of {
+        memo: &mut flows.memo,
+        load: &flows.load,
+        id: flows.id,
+    };
+    note(egress, cx, of, &mut session, &segment);
     if session.entry().mode() == Mode::FullNat {
-        modes::fullnat::handshake(&mut session, packet, &segment)?;
+        let bytes = packet
+            .buf
+            .data_mut()
+            .get_mut(usize::from(parsed.l4)..usize::from(parsed.payload))?;
+        modes::fullnat::handshake(&mut session, bytes, parsed.ipv6, &segment);
     }
     Some(false)
+}
+
+/// Whether a segment is the SYN of another connection, after one that has ended.
+#[inline(always)]
+pub(crate) fn begins_anew(entry: &Entry, flags: u8) -> bool {
+    let closing = matches!(entry.state(), TcpState::TimeWait | TcpState::Close);
+    closing && flags & (SYN | ACK | RST) == SYN && !entry.is_reply()
+}
+
+/// What is of a worker's sessions besides the table.
+pub(crate) struct Of<'a> {
+    pub(crate) memo: &'a mut Memo,
+    pub(crate) load: &'a Load,
+    pub(crate) id: WorkerId,
+}
+
+/// Takes a segment into account, and what follows from it: another timeout, another load of the server.
+#[inline(always)]
+pub(crate) fn note<P: Port>(
+    egress: &mut Egress<P>,
+    cx: &Context<'_>,
+    of: Of<'_>,
+    session: &mut SessionMut<'_>,
+    segment: &Segment,
+) {
+    let Transition {
+        from,
+        to,
+        in_window,
+    } = session.segment(segment);
+    if !in_window {
+        egress.counters.out_of_window.add(1);
+    }
+    if to == from {
+        return;
+    }
+    let timeouts = of.memo.timeouts(cx.config, session.service());
+    session.look_again(cx.now_ms, timeouts.of(to));
+    if to.is_active() != from.is_active() {
+        let slot = session.entry().slot();
+        of.load.set_active(of.id, slot, to.is_active());
+    }
 }
 
 /// What the state machine looks at.

@@ -130,36 +130,59 @@ struct Free {
     fresh_left: u32,
 }
 
-/// A session between the segment that was taken into account and its rewrite.
-pub struct SessionMut<'a>(Parts<'a>);
+/// A session with all its parts at hand, by the entry of a packet's direction.
+pub struct SessionMut<'a> {
+    parts: Parts<'a>,
+    half_open: &'a mut usize,
+}
 
 impl SessionMut<'_> {
-    /// The entry of the segment's direction.
+    /// The entry of the packet's direction.
+    #[inline(always)]
     pub fn entry(&self) -> &Entry {
-        self.0.own
+        self.parts.own
+    }
+
+    /// The entry of the packet's direction, to change.
+    #[inline(always)]
+    pub fn entry_mut(&mut self) -> &mut Entry {
+        self.parts.own
     }
 
     /// The service.
     pub fn service(&self) -> ServiceId {
-        self.0.cold.service()
+        self.parts.cold.service()
     }
 
     /// The cold part of the replies; `None` if they do not pass the director.
     pub fn replies_mut(&mut self) -> Option<&mut Replies> {
-        self.0.replies.as_deref_mut()
+        self.parts.replies.as_deref_mut()
+    }
+
+    /// Takes a TCP segment into account. It is for segments that are not plain data in ESTABLISHED;
+    /// [`Entry::record`] is for those.
+    #[inline]
+    pub fn segment(&mut self, s: &Segment) -> Transition {
+        let Parts { own, peer, .. } = &mut self.parts;
+        let transition = tcp::judge(own, peer.as_deref_mut(), s);
+        let (before, after) = (is_half_open(transition.from), is_half_open(transition.to));
+        if before != after {
+            *self.half_open = (*self.half_open + usize::from(after)).saturating_sub(before.into());
+        }
+        transition
     }
 
     /// The server knows its client.
     pub fn clear_toa(&mut self) {
-        self.0.own.set_flag(Flags::TOA_PENDING, false);
-        if let Some(peer) = self.0.peer.as_deref_mut() {
+        self.parts.own.set_flag(Flags::TOA_PENDING, false);
+        if let Some(peer) = self.parts.peer.as_deref_mut() {
             peer.set_flag(Flags::TOA_PENDING, false);
         }
     }
 
     /// As [`Table::look_again`].
     pub fn look_again(&mut self, now_ms: u32, ms: u32) {
-        *self.0.due = Due::after(now_ms, ms);
+        *self.parts.due = Due::after(now_ms, ms);
     }
 }
 
@@ -321,15 +344,13 @@ impl Table {
         }
     }
 
-    /// Takes a TCP segment of a session into account, see [`crate::on_segment`]; gives the session to
-    /// go on with.
-    #[inline]
-    pub fn segment(&mut self, line: LineNo, s: &Segment) -> (Transition, SessionMut<'_>) {
-        let mut parts = self.chunks.parts_mut(line);
-        let transition = tcp::judge(parts.own, parts.peer.as_deref_mut(), s);
-        let (before, after) = (is_half_open(transition.from), is_half_open(transition.to));
-        self.half_open = (self.half_open + usize::from(after)).saturating_sub(before.into());
-        (transition, SessionMut(parts))
+    /// A session with all its parts, by the entry of a packet's direction.
+    #[inline(always)]
+    pub fn session_mut(&mut self, line: LineNo) -> SessionMut<'_> {
+        SessionMut {
+            parts: self.chunks.parts_mut(line),
+            half_open: &mut self.half_open,
+        }
     }
 
     /// Notes whether a session's server has left.

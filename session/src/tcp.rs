@@ -97,13 +97,13 @@ pub const fn next(side: Side, state: TcpState, flags: u8) -> TcpState {
 /// How far from the highest client sequence number a RST or FIN of a one-way session may be.
 const ONE_WAY_WINDOW: u32 = 65_536;
 
-/// Takes a segment of a session into account. It is for segments that are not plain data in
-/// ESTABLISHED; [`crate::Entry::record`] is for those.
+/// [`crate::SessionMut::segment`] by the entry of the segment's direction.
 pub fn on_segment(table: &mut Table, line: LineNo, s: &Segment) -> Transition {
-    table.segment(line, s).0
+    table.session_mut(line).segment(s)
 }
 
-/// [`on_segment`] for the entry of the segment's direction and, of a paired session, the other one.
+/// Judges a segment by the entry of its direction and, of a paired session, the other one, and notes in
+/// them what it has told.
 #[inline]
 pub(crate) fn judge(own: &mut Entry, peer: Option<&mut Entry>, s: &Segment) -> Transition {
     let from = own.state();

@@ -16,7 +16,6 @@ use siphasher::sip::SipHasher13;
 use super::{Rewrite, nat, tells_client};
 use crate::counters::{DropReason, WorkerCounters};
 use crate::io::PacketBuf;
-use crate::worker::Packet;
 
 #[inline(always)]
 pub(crate) fn rewrite<B: PacketBuf>(
@@ -38,7 +37,8 @@ pub(crate) fn rewrite<B: PacketBuf>(
     }
     let out = nat::rewrite(buf, parsed, table, line, transport, keep_ttl)?;
     if parsed.kind == Kind::Tcp && tells_client(entry, parsed) {
-        tell_client(buf, parsed, table.client(line), toa_kind, counters);
+        let at = (parsed.l3.into(), parsed.l4.into());
+        tell_client(buf, at, table.client(line), toa_kind, counters);
     }
     Ok(out)
 }
@@ -77,14 +77,13 @@ fn move_sequence<B: PacketBuf>(
 /// Puts the client's address in front of a segment's options. Where there is no room for both,
 /// all but timestamps go; where there is none even so, it goes without, counted.
 #[inline(never)]
-fn tell_client<B: PacketBuf>(
+pub(crate) fn tell_client<B: PacketBuf>(
     buf: &mut B,
-    parsed: &Parsed,
+    (l3, l4): (usize, usize),
     client: SocketAddr,
     kind: u8,
     counters: &WorkerCounters,
 ) {
-    let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
     let toa = tcp_options::toa(kind, client);
     let room = tcp_options::toa_len(client.is_ipv6()) as u16;
     if buf.prepend(room).is_ok() {
@@ -94,15 +93,18 @@ fn tell_client<B: PacketBuf>(
         // It was there a moment ago.
         let _ = buf.trim_front(room);
     }
-    if tell_client_instead(buf, parsed, &toa).is_none() {
+    if tell_client_instead(buf, (l3, l4), &toa).is_none() {
         counters.toa_no_room.add(1);
     }
 }
 
 /// Puts the client's address where other options were.
 #[cold]
-fn tell_client_instead<B: PacketBuf>(buf: &mut B, parsed: &Parsed, toa: &OptionList) -> Option<()> {
-    let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
+fn tell_client_instead<B: PacketBuf>(
+    buf: &mut B,
+    (l3, l4): (usize, usize),
+    toa: &OptionList,
+) -> Option<()> {
     let options = tcp_options::options(buf.data().get(l4..)?)?;
     let old_len = options.len();
     let list = OptionList::with_front(toa.as_bytes(), options, false)
@@ -118,34 +120,34 @@ fn tell_client_instead<B: PacketBuf>(buf: &mut B, parsed: &Parsed, toa: &OptionL
 }
 
 /// What a SYN, and the segments until the server knows its client, need besides the rewrite.
-/// Called before it.
-pub(crate) fn handshake<B: PacketBuf>(
+/// Called before it, with the TCP header and its options.
+#[inline]
+pub(crate) fn handshake(
     session: &mut SessionMut<'_>,
-    packet: &mut Packet<B>,
+    header: &mut [u8],
+    ipv6: bool,
     segment: &Segment,
-) -> Option<()> {
+) {
     let entry = session.entry();
     let (reply, delta) = (entry.is_reply(), entry.seq_delta());
     let pending = entry.flags().contains(Flags::TOA_PENDING);
     if segment.flags & SYN == 0 && (!pending || segment.flags & RST != 0) {
-        return Some(());
+        return;
     }
-    let Packet { buf, parsed, .. } = packet;
-    let bytes = buf
-        .data_mut()
-        .get_mut(usize::from(parsed.l4)..usize::from(parsed.payload))?;
-    let replies = session.replies_mut()?;
+    let Some(replies) = session.replies_mut() else {
+        return;
+    };
     match (segment.flags & SYN != 0, reply) {
         (true, false) => {
             // The server judges age by the timestamps of one host; behind a local address there
             // are many (RFC 7323, section 5).
-            tcp_options::strip_timestamps(bytes);
+            tcp_options::strip_timestamps(header);
             replies.isn_client = segment.seq;
         }
         (true, true) => {
             replies.isn_server = segment.seq;
             if pending {
-                tcp_options::lower_mss(bytes, tcp_options::toa_len(parsed.ipv6) as u16);
+                tcp_options::lower_mss(header, tcp_options::toa_len(ipv6) as u16);
             }
         }
         // The server has data past the client's SYN: it saw a segment that told it.
@@ -162,7 +164,6 @@ pub(crate) fn handshake<B: PacketBuf>(
             }
         }
     }
-    Some(())
 }
 
 /// Whether sequence number `a` is after `b` (RFC 9293, section 3.4).
