@@ -189,10 +189,9 @@ fn apply<P: Port>(
     }
     egress.forward(&mut out, port);
     if !side.is_empty() {
-        flows.table.prefetch_free(side.len());
-        for packet in side.drain(..) {
+        miss::several(egress, flows, cx, &mut side, |egress, flows, packet| {
             aside(egress, flows, cx, packet);
-        }
+        });
     }
 }
 
@@ -227,7 +226,7 @@ fn second_look<P: Port>(
         }
     }
     if let Some(line) = line {
-        buf = control::apply(egress, flows, cx, still, line, buf)?;
+        buf = control::apply(egress, flows, cx, line, buf)?;
     }
     let packet = whole(egress, buf, port)?;
     match line {

@@ -15,7 +15,6 @@ use shunt_wire::tcp;
 use shunt_wire::tcp_options::{self, scan, toa_len};
 
 use crate::egress::Egress;
-use crate::fast::Still;
 use crate::flows::Flows;
 use crate::hit;
 use crate::io::{PacketBuf, Port};
@@ -32,7 +31,6 @@ pub(crate) fn apply<P: Port>(
     egress: &mut Egress<P>,
     flows: &mut Flows,
     cx: &Context<'_>,
-    still: &Still<'_>,
     line: LineNo,
     mut buf: P::Buf,
 ) -> Option<P::Buf> {
@@ -42,6 +40,16 @@ pub(crate) fn apply<P: Port>(
         return Some(buf);
     };
     let (Some(header), true) = (frame.segment(len), data.len() == len) else {
+        return Some(buf);
+    };
+    let fib = &cx.config.fib;
+    let entry = flows.table.entry(line);
+    let known = if entry.adjacency_generation() == fib.generation {
+        fib.adjacency(entry.adjacency())
+    } else {
+        None
+    };
+    let Some(adjacency) = known.or_else(|| hit::look_up(flows, cx, line)) else {
         return Some(buf);
     };
     let mut session = flows.table.session_mut(line);
@@ -59,19 +67,15 @@ pub(crate) fn apply<P: Port>(
     let pending = entry.flags().contains(Flags::TOA_PENDING);
     if entry.flags().intersects(special)
         || entry.wants_fold()
-        || entry.adjacency_generation() != still.fib_generation
         || frame.ip.ttl <= 1
         || hit::begins_anew(entry, flags)
     {
         return Some(buf);
     }
-    let Some(adjacency) = still.adjacencies.get(entry.adjacency().0 as usize) else {
-        return Some(buf);
-    };
     let length = frame.ip.total_length.get();
     let more = if pending { toa_len(false) as u32 } else { 0 };
     let too_long = u32::from(length) + more > u32::from(adjacency.mtu);
-    if too_long || !adjacency.resolved || adjacency.vlan != 0 {
+    if too_long || adjacency.vlan != 0 {
         return Some(buf);
     }
     // From here on it is ours.
@@ -129,7 +133,7 @@ pub(crate) fn apply<P: Port>(
             frame.tcp.shift_seq(by.wrapping_neg());
         }
     }
-    if let Some(c) = still.mine.get(entry.slot().index()) {
+    if let Some(c) = cx.mine.get(entry.slot().index()) {
         if reply {
             c.add_out(1, length.into());
         } else {

@@ -145,8 +145,12 @@ fn numbers<B: PacketBuf>(packet: &Packet<B>) -> Option<(u32, u32, u16)> {
 }
 
 /// Next hop of a session whose cached adjacency is not valid; remembers what it finds.
-#[cold]
-fn look_up<'a>(flows: &mut Flows, cx: &Context<'a>, line: LineNo) -> Option<&'a Adjacency> {
+#[inline(never)]
+pub(crate) fn look_up<'a>(
+    flows: &mut Flows,
+    cx: &Context<'a>,
+    line: LineNo,
+) -> Option<&'a Adjacency> {
     let fib = &cx.config.fib;
     let hop = fib.next_hop(destination(flows, cx, line)?)?;
     flows

@@ -4,24 +4,24 @@
 use core::net::IpAddr;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use shunt_scheduler::{Scheduler, State};
 use shunt_service::{
-    AdjacencyId, FlowKey, Mode, NextHop, NoServer, Protocol, RealServer, Service, TtlPolicy,
-    Unknown,
+    AdjacencyId, FlowKey, Mode, NoServer, Protocol, RealServer, Service, TtlPolicy, Unknown,
 };
 use shunt_session::{Direction, Flags, InsertError, Key, LineNo, LocalPort, NewSession};
 use shunt_wire::Kind;
-use shunt_wire::checksum::Delta;
+use shunt_wire::checksum::{self, Delta};
 use shunt_wire::encap::Outer4;
 use shunt_wire::packet::tcp_flags::{ACK, RST, SYN};
 
 use crate::counters::DropReason;
 use crate::egress::Egress;
 use crate::flows::{Flows, same_family};
-use crate::io::{PacketBuf, Port};
+use crate::io::{BURST, PacketBuf, Port};
 use crate::modes::fullnat;
 use crate::worker::{Context, Packet};
-use crate::{answer, hit};
+use crate::{answer, control, hit};
 
 type AService = Service<Arc<dyn Scheduler>>;
 
@@ -43,7 +43,7 @@ pub(crate) fn handle<P: Port>(
     if !is_for_us(cx, &packet) {
         return to_kernel(egress, cx, packet);
     }
-    let Some(service) = services.lookup(flow.protocol, flow.dst, flow.dst_port) else {
+    let Some(service) = flows.memo.lookup(cx.config, &flow) else {
         // Late packets to a local address that the kernel does not have.
         if services
             .address(flow.dst)
@@ -68,7 +68,28 @@ pub(crate) fn handle<P: Port>(
             };
         }
     }
-    match open(egress, flows, cx, service, &flow, &packet) {
+    let wanted = Wanted::new(service, flow, &packet);
+    let opened = open(egress, flows, cx, &wanted, None);
+    begin(egress, flows, cx, packet, &wanted, opened);
+}
+
+/// The first packet of a session that was made, or of one that was not.
+fn begin<P: Port>(
+    egress: &mut Egress<P>,
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    packet: Packet<P::Buf>,
+    wanted: &Wanted<'_>,
+    opened: Result<LineNo, DropReason>,
+) {
+    let Wanted { service, flow, .. } = wanted;
+    match opened {
+        Ok(line) if flow.protocol == Protocol::Tcp => {
+            let Packet { buf, parsed, port } = packet;
+            if let Some(buf) = control::apply(egress, flows, cx, line, buf) {
+                hit::apply(egress, flows, cx, Packet { buf, parsed, port }, line);
+            }
+        }
         Ok(line) => hit::apply(egress, flows, cx, packet, line),
         Err(DropReason::NoServer) => match service.no_server {
             NoServer::Reset => {
@@ -160,32 +181,219 @@ pub(crate) fn flow_key<B: PacketBuf>(packet: &Packet<B>) -> Option<FlowKey> {
     })
 }
 
-/// Picks a server and makes the session.
+/// A session that a packet asks for.
+struct Wanted<'a> {
+    service: &'a AService,
+    flow: FlowKey,
+    /// Sequence number of a SYN.
+    seq: Option<u32>,
+}
+
+impl<'a> Wanted<'a> {
+    fn new<B: PacketBuf>(service: &'a AService, flow: FlowKey, packet: &Packet<B>) -> Self {
+        let syn = packet.parsed.kind == Kind::Tcp && packet.parsed.tcp_flags & SYN != 0;
+        let seq = || {
+            let at = usize::from(packet.parsed.l4) + 4;
+            let bytes = packet.buf.data().get(at..)?.first_chunk()?;
+            Some(u32::from_be_bytes(*bytes))
+        };
+        Self {
+            service,
+            flow,
+            seq: if syn { seq() } else { None },
+        }
+    }
+}
+
+/// A server that was picked for a session.
+struct Pick<'a> {
+    server: &'a RealServer,
+    /// What the session is to be, once that is worked out; the server is counted with it. `None` if
+    /// it takes no more.
+    made: Option<Result<Made, DropReason>>,
+}
+
+/// All of a session but its place.
+struct Made {
+    new: NewSession,
+    local: Option<LocalPort>,
+}
+
+/// A session to be, between the passes over what a burst left to the side.
+struct Opening<'a> {
+    wanted: Wanted<'a>,
+    pick: Pick<'a>,
+    /// FULLNAT: place of the local address that is tried first, and the client's shard.
+    turn: usize,
+    shard: u8,
+}
+
+/// Deals with what a burst left to the side, in passes, so that the memory latency of new sessions
+/// overlaps: pick servers and fetch their ports, make the sessions and fetch their buckets, then in
+/// order insert them and send.
+pub(crate) fn several<P: Port>(
+    egress: &mut Egress<P>,
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    side: &mut ArrayVec<Packet<P::Buf>, BURST>,
+    mut aside: impl FnMut(&mut Egress<P>, &mut Flows, Packet<P::Buf>),
+) {
+    flows.table.prefetch_free(side.len());
+    let mut openings: ArrayVec<Option<Opening<'_>>, BURST> = ArrayVec::new();
+    let mut seen = Seen::default();
+    for packet in side.iter() {
+        let opening = first_look(flows, cx, packet, &mut seen, &openings);
+        let _ = openings.try_push(opening);
+    }
+    for opening in openings.iter_mut().flatten() {
+        let Opening {
+            wanted,
+            pick,
+            turn,
+            shard,
+        } = opening;
+        if let Some(made) = &mut pick.made {
+            *made = make(flows, cx, wanted, pick.server, (*turn, *shard));
+        }
+    }
+    for (packet, opening) in side.drain(..).zip(openings) {
+        match opening {
+            Some(Opening { wanted, pick, .. }) => {
+                let opened = open(egress, flows, cx, &wanted, Some(pick));
+                begin(egress, flows, cx, packet, &wanted, opened);
+            }
+            None => aside(egress, flows, packet),
+        }
+    }
+}
+
+/// Flows of a burst that sessions are opened for: a bit for many of them.
+#[derive(Default)]
+struct Seen([u64; 4]);
+
+impl Seen {
+    /// Notes a flow; returns whether it may have been noted before.
+    fn note(&mut self, flow: &FlowKey) -> bool {
+        let low = match flow.src {
+            IpAddr::V4(a) => a.to_bits(),
+            IpAddr::V6(a) => a.to_bits() as u32,
+        };
+        let mixed = (low ^ u32::from(flow.src_port) << 16).wrapping_mul(0x9e37_79b1) >> 24;
+        let bit = 1 << (mixed % 64);
+        let Some(word) = self.0.get_mut(mixed as usize / 64) else {
+            return true;
+        };
+        let before = *word & bit != 0;
+        *word |= bit;
+        before
+    }
+}
+
+/// Picks a server for a packet that nothing but a new session is to be made for; `None` says that it
+/// is to be dealt with by itself, in order.
+fn first_look<'a, B: PacketBuf>(
+    flows: &mut Flows,
+    cx: &Context<'a>,
+    packet: &Packet<B>,
+    seen: &mut Seen,
+    openings: &[Option<Opening<'_>>],
+) -> Option<Opening<'a>> {
+    let parsed = &packet.parsed;
+    let opens = match parsed.kind {
+        Kind::Tcp => parsed.tcp_flags & (SYN | ACK | RST) == SYN,
+        Kind::Udp => true,
+        _ => false,
+    };
+    if !opens || !is_for_us(cx, packet) {
+        return None;
+    }
+    let flow = flow_key(packet)?;
+    let service = flows.memo.lookup(cx.config, &flow)?;
+    // Sessions of this burst are found once those before them are made.
+    let same = |o: &Option<Opening<'_>>| o.as_ref().is_some_and(|o| o.wanted.flow == flow);
+    if flows
+        .table
+        .may_be_recent(flows.table.hash(&Key::from(&flow)))
+        || (seen.note(&flow) && openings.iter().any(same))
+        || cx.config.services.address(flow.src).is_some()
+    {
+        return None;
+    }
+    let pick = pick(flows, service, &flow, &mut State::default())?;
+    let (mut turn, mut shard) = (0, 0);
+    if pick.made.is_some() {
+        if flow.protocol == Protocol::Tcp {
+            // As its SYN will leave it: the next pick goes by that.
+            flows.load.set_active(flows.id, pick.server.slot, true);
+        }
+        if pick.server.mode == Mode::FullNat {
+            (turn, shard) = turn_and_shard(flows, service, &flow);
+            if let Some(local) = service.local_addresses.get(turn) {
+                let remote = remote(pick.server, &flow);
+                flows.ports.prefetch(*local, remote, shard);
+            }
+        }
+    }
+    Some(Opening {
+        wanted: Wanted::new(service, flow, packet),
+        pick,
+        turn,
+        shard,
+    })
+}
+
+/// The scheduler's pick, which is counted with the session if it has room.
+fn pick<'a>(
+    flows: &Flows,
+    service: &'a AService,
+    flow: &FlowKey,
+    state: &mut State,
+) -> Option<Pick<'a>> {
+    let n = service
+        .scheduler
+        .schedule(flow, &service.servers, &flows.load, state)?;
+    let server = service.servers.as_slice().get(n)?;
+    let has_room = flows.load.open(flows.id, server.slot, server.upper);
+    Some(Pick {
+        server,
+        made: has_room.then_some(Err(DropReason::NoServer)),
+    })
+}
+
+/// Picks a server and makes the session; the first pick may have been made before.
 fn open<P: Port>(
     egress: &mut Egress<P>,
     flows: &mut Flows,
     cx: &Context<'_>,
-    service: &AService,
-    flow: &FlowKey,
-    packet: &Packet<P::Buf>,
+    wanted: &Wanted<'_>,
+    first: Option<Pick<'_>>,
 ) -> Result<LineNo, DropReason> {
+    let Wanted { service, flow, .. } = wanted;
     let mut state = State::default();
     let mut refusal = DropReason::NoServer;
+    let mut first = first;
     for _ in 0..PICKS {
-        let pick = service
-            .scheduler
-            .schedule(flow, &service.servers, &flows.load, &mut state);
-        let Some(server) = pick.and_then(|n| service.servers.as_slice().get(n)) else {
-            return Err(refusal);
-        };
-        if !flows.load.open(flows.id, server.slot, server.upper) {
-            refusal = DropReason::ServerLimit;
-        } else {
-            let mut made = make(flows, cx, service, server, flow, packet);
-            if made == Err(DropReason::TableFull) && flows.evict(egress, cx) {
-                made = make(flows, cx, service, server, flow, packet);
+        let Pick { server, made } = match first.take() {
+            Some(pick) => {
+                if pick.made.is_some() && flow.protocol == Protocol::Tcp {
+                    flows.load.set_active(flows.id, pick.server.slot, false);
+                }
+                pick
             }
-            match made {
+            None => {
+                let Some(mut pick) = pick(flows, service, flow, &mut state) else {
+                    return Err(refusal);
+                };
+                if let Some(made) = &mut pick.made {
+                    let turn_and_shard = turn_and_shard(flows, service, flow);
+                    *made = make(flows, cx, wanted, pick.server, turn_and_shard);
+                }
+                pick
+            }
+        };
+        match made {
+            None => refusal = DropReason::ServerLimit,
+            Some(made) => match made.and_then(|made| insert(egress, flows, cx, &made)) {
                 Ok(line) => {
                     egress.counters.sessions_created.add(1);
                     egress.counters.sessions.set(flows.table.len() as u64);
@@ -200,7 +408,7 @@ fn open<P: Port>(
                         return Err(reason);
                     }
                 }
-            }
+            },
         }
         // Asked once more, without this one.
         state.exclude = Some(server.slot);
@@ -208,46 +416,64 @@ fn open<P: Port>(
     Err(refusal)
 }
 
-/// What a session needs in one direction before its lines are written.
-struct Translation {
-    from: FlowKey,
-    to: FlowKey,
-}
-
-fn make<B: PacketBuf>(
+/// Gives a session its place; where there is none gives back what it holds.
+fn insert<P: Port>(
+    egress: &mut Egress<P>,
     flows: &mut Flows,
     cx: &Context<'_>,
-    service: &AService,
-    server: &RealServer,
-    flow: &FlowKey,
-    packet: &Packet<B>,
+    made: &Made,
 ) -> Result<LineNo, DropReason> {
-    let fib = &cx.config.fib;
-    let to_server = fib.next_hop(server.addr).ok_or(DropReason::NoRoute)?;
-    let keep_ttl = service.ttl == TtlPolicy::Keep;
-    let mut local = None;
-    let (mut forward, mut reply) = match server.mode {
-        Mode::Dr => {
-            let t = Translation {
-                from: *flow,
-                to: *flow,
-            };
-            (direction(&t, to_server, fib.generation), None)
+    let Made { new, local } = made;
+    let mut inserted = flows.table.insert(new, cx.now_ms);
+    if inserted == Err(InsertError::Full) && flows.evict(egress, cx) {
+        inserted = flows.table.insert(new, cx.now_ms);
+    }
+    inserted.map_err(|e| {
+        if let Some(port) = *local {
+            let remote = (new.forward.new_dst, new.forward.new_dst_port);
+            flows
+                .ports
+                .give_back(new.forward.new_src, remote, port, cx.now_ms);
         }
+        match e {
+            InsertError::Full => DropReason::TableFull,
+            InsertError::ForwardTaken | InsertError::ReplyTaken => DropReason::KeyTaken,
+        }
+    })
+}
+
+/// Where a server is reached: its address, and its port or the service's.
+fn remote(server: &RealServer, flow: &FlowKey) -> (IpAddr, u16) {
+    let port = if server.port == 0 {
+        flow.dst_port
+    } else {
+        server.port
+    };
+    (server.addr, port)
+}
+
+fn make(
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    wanted: &Wanted<'_>,
+    server: &RealServer,
+    turn_and_shard: (usize, u8),
+) -> Result<Made, DropReason> {
+    let Wanted { service, flow, seq } = wanted;
+    let generation = cx.config.fib.generation;
+    let to_server = flows.adjacency(cx, server).ok_or(DropReason::NoRoute)?;
+    let mut local = None;
+    let (forward, reply) = match server.mode {
+        Mode::Dr => (direction(flow, flow, to_server, generation), None),
         Mode::Tun => {
-            let src = to_server.src.filter(|s| same_family(*s, server.addr));
-            let outer = FlowKey {
-                src: src.ok_or(DropReason::NoRoute)?,
-                dst: server.addr,
-                ..*flow
-            };
-            let t = Translation {
-                from: *flow,
-                to: *flow,
-            };
-            let mut d = direction(&t, to_server, fib.generation);
-            (d.new_src, d.new_dst) = (outer.src, outer.dst);
-            if let (IpAddr::V4(src), IpAddr::V4(dst)) = (outer.src, outer.dst) {
+            let hop = cx.config.fib.next_hop(server.addr);
+            let src = hop
+                .and_then(|h| h.src)
+                .filter(|s| same_family(*s, server.addr));
+            let (src, dst) = (src.ok_or(DropReason::NoRoute)?, server.addr);
+            let mut d = direction(flow, flow, to_server, generation);
+            (d.new_src, d.new_dst) = (src, dst);
+            if let (IpAddr::V4(src), IpAddr::V4(dst)) = (src, dst) {
                 // Nothing inside changes: the place keeps what the outer header's checksum starts
                 // from.
                 d.ip_delta = Delta(Outer4::new(src, dst).sum());
@@ -255,66 +481,50 @@ fn make<B: PacketBuf>(
             (d, None)
         }
         Mode::Nat | Mode::FullNat => {
-            let dst_port = if server.port == 0 {
-                flow.dst_port
-            } else {
-                server.port
-            };
+            let (dst, dst_port) = remote(server, flow);
             let mut inside = FlowKey {
-                dst: server.addr,
+                dst,
                 dst_port,
                 ..*flow
             };
             if server.mode == Mode::FullNat {
-                let shard = flows.shards.shard(flow.src, flow.src_port);
                 let (address, port) =
-                    take_local(flows, cx, service, (server.addr, dst_port), shard)?;
+                    take_local(flows, cx, service, (dst, dst_port), turn_and_shard)?;
                 (inside.src, inside.src_port) = (address, port.port);
-                local = Some((address, port));
+                local = Some(port);
             }
-            // On its way while the rest is worked out.
-            flows.table.prefetch_key(&Key::from(&inside.reversed()));
-            let to_client = fib.next_hop(flow.src).unwrap_or(NextHop {
+            let forward = direction(flow, &inside, to_server, generation);
+            // What the addresses and ports change the other way, and no next hop: it is looked up
+            // when the server answers, which it does not in a flood.
+            let reply = Direction {
+                key: Key::from(&inside.reversed()),
+                new_src: flow.dst,
+                new_dst: flow.src,
+                new_src_port: flow.dst_port,
+                new_dst_port: flow.src_port,
+                l4_delta: forward.l4_delta.inverse(),
+                ip_delta: forward.ip_delta.inverse(),
                 adjacency: AdjacencyId::NONE,
-                ..to_server
-            });
-            let forward = Translation {
-                from: *flow,
-                to: inside,
+                adjacency_generation: generation,
             };
-            let reply = Translation {
-                from: inside.reversed(),
-                to: flow.reversed(),
-            };
-            (
-                direction(&forward, to_server, fib.generation),
-                Some(direction(&reply, to_client, fib.generation)),
-            )
+            // On its way while the others are worked out.
+            flows.table.prefetch_key(&reply.key);
+            (forward, Some(reply))
         }
     };
-    let mut flags = if keep_ttl {
+    let mut flags = if service.ttl == TtlPolicy::Keep {
         Flags::KEEP_TTL
     } else {
         Flags::empty()
     };
     let mut seq_delta = 0;
-    if let (Some((_, port)), Protocol::Tcp) = (&local, flow.protocol) {
+    if let (Some(port), Protocol::Tcp) = (local, flow.protocol) {
         if service.toa {
             flags = flags.union(Flags::TOA_PENDING);
         }
-        if let Some(segment) = hit::segment(packet).filter(|s| s.flags & SYN != 0) {
-            let t = flow_bytes(&forward);
+        if let Some(seq) = *seq {
             seq_delta =
-                fullnat::sequence_delta(flows.isn_secret, cx.now, &t, segment.seq, port.exceed);
-        }
-    }
-    // Both checksums of a plain packet change by one constant each, whatever it is made of.
-    if let Some(reply) = &mut reply {
-        for (d, down) in [(&mut forward, false), (&mut *reply, true)] {
-            d.l4_delta += fullnat::moved(seq_delta, down);
-            if !keep_ttl {
-                d.ip_delta += Delta::TTL_DOWN;
-            }
+                fullnat::sequence_delta(flows.isn_secret, cx.now, &forward, seq, port.exceed);
         }
     }
     let new = NewSession {
@@ -328,16 +538,20 @@ fn make<B: PacketBuf>(
         flags,
         seq_delta,
     };
-    flows.table.insert(&new, cx.now_ms).map_err(|e| {
-        if let Some((address, port)) = local {
-            let remote = (new.forward.new_dst, new.forward.new_dst_port);
-            flows.ports.give_back(address, remote, port, cx.now_ms);
-        }
-        match e {
-            InsertError::Full => DropReason::TableFull,
-            InsertError::ForwardTaken | InsertError::ReplyTaken => DropReason::KeyTaken,
-        }
-    })
+    Ok(Made { new, local })
+}
+
+/// The place of the local address that the next FULLNAT session tries first, and the shard of its
+/// client.
+fn turn_and_shard(flows: &mut Flows, service: &AService, flow: &FlowKey) -> (usize, u8) {
+    let turn = flows.local_turn;
+    let turn = if turn < service.local_addresses.len() {
+        turn
+    } else {
+        0
+    };
+    flows.local_turn = turn + 1;
+    (turn, flows.shards.shard(flow.src, flow.src_port))
 }
 
 /// A free local port toward a server: each local address once, in turn.
@@ -346,16 +560,11 @@ fn take_local(
     cx: &Context<'_>,
     service: &AService,
     server: (IpAddr, u16),
-    shard: u8,
+    (turn, shard): (usize, u8),
 ) -> Result<(IpAddr, LocalPort), DropReason> {
     let addresses = &service.local_addresses;
-    let first = flows.local_turn;
-    flows.local_turn = flows.local_turn.wrapping_add(1);
-    for n in 0..addresses.len() {
-        // Division is for new sessions only.
-        let Some(address) = addresses.get(first.wrapping_add(n) % addresses.len()) else {
-            break;
-        };
+    let (before, from) = addresses.split_at_checked(turn).unwrap_or((&[], addresses));
+    for address in from.iter().chain(before) {
         if !same_family(*address, server.0) {
             continue;
         }
@@ -366,40 +575,36 @@ fn take_local(
     Err(DropReason::NoLocalPort)
 }
 
-fn direction(t: &Translation, hop: NextHop, generation: u16) -> Direction {
-    let addresses = |k: &FlowKey| address_bytes(k.src, k.dst);
-    let ports = |k: &FlowKey| (u32::from(k.src_port) << 16 | u32::from(k.dst_port)).to_be_bytes();
-    let ip = Delta::between(&addresses(&t.from), &addresses(&t.to));
-    let l4 = ip + Delta::between(&ports(&t.from), &ports(&t.to));
+/// A direction whose packets come as `from` and leave as `to`.
+fn direction(from: &FlowKey, to: &FlowKey, adjacency: AdjacencyId, generation: u16) -> Direction {
+    let ports = |k: &FlowKey| u64::from(k.src_port.to_be()) + u64::from(k.dst_port.to_be());
+    let ip = Delta::of_sums(address_sum(from), address_sum(to));
+    let l4 = ip + Delta::of_sums(checksum::fold(ports(from)), checksum::fold(ports(to)));
     Direction {
-        key: Key::from(&t.from),
-        new_src: t.to.src,
-        new_dst: t.to.dst,
-        new_src_port: t.to.src_port,
-        new_dst_port: t.to.dst_port,
+        key: Key::from(from),
+        new_src: to.src,
+        new_dst: to.dst,
+        new_src_port: to.src_port,
+        new_dst_port: to.dst_port,
         l4_delta: l4,
         ip_delta: ip,
-        adjacency: hop.adjacency,
+        adjacency,
         adjacency_generation: generation,
     }
 }
 
-/// Source and destination as they stand in a header.
-fn address_bytes(src: IpAddr, dst: IpAddr) -> arrayvec::ArrayVec<u8, 32> {
-    let mut bytes = arrayvec::ArrayVec::new();
-    for addr in [src, dst] {
-        match addr {
-            IpAddr::V4(a) => bytes.extend(a.octets()),
-            IpAddr::V6(a) => bytes.extend(a.octets()),
+/// Sum of source and destination as they stand in a header.
+fn address_sum(flow: &FlowKey) -> u16 {
+    match (flow.src, flow.dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            checksum::fold(u64::from(src.to_bits().to_be()) + u64::from(dst.to_bits().to_be()))
+        }
+        (src, dst) => {
+            let sum = |a| match a {
+                IpAddr::V4(a) => checksum::sum(&a.octets()),
+                IpAddr::V6(a) => checksum::sum(&a.octets()),
+            };
+            checksum::add(&[sum(src), sum(dst)])
         }
     }
-    bytes
-}
-
-fn flow_bytes(d: &Direction) -> arrayvec::ArrayVec<u8, 36> {
-    let mut bytes: arrayvec::ArrayVec<u8, 36> =
-        address_bytes(d.new_src, d.new_dst).into_iter().collect();
-    bytes.extend(d.new_src_port.to_be_bytes());
-    bytes.extend(d.new_dst_port.to_be_bytes());
-    bytes
 }

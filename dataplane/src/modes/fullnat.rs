@@ -2,10 +2,10 @@
 //! the client's address told to the server in a TCP option (TOA) until it has surely arrived.
 
 use core::hash::Hasher;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use shunt_service::Ticks;
-use shunt_session::{Flags, LineNo, Segment, SessionMut, Table};
+use shunt_session::{Direction, Flags, LineNo, Segment, SessionMut, Table};
 use shunt_wire::checksum::Delta;
 use shunt_wire::packet::tcp_flags::{ACK, RST, SYN};
 use shunt_wire::tcp::TcpHeader;
@@ -173,17 +173,33 @@ const fn after(a: u32, b: u32) -> bool {
 
 /// How far a new session's client sequence numbers are moved: the server shall see a keyed
 /// initial sequence number on a clock of 64 ns (after RFC 6528), and one later than the last
-/// that was sent from this local port. `flow` is what the server sees of addresses and ports.
+/// that was sent from this local port. `d` leads to what the server sees of addresses and ports.
 pub(crate) fn sequence_delta(
     secret: [u64; 2],
     now: Ticks,
-    flow: &[u8],
+    d: &Direction,
     isn: u32,
     exceed: Option<u32>,
 ) -> u32 {
     let [k0, k1] = secret;
     let mut hash = SipHasher13::new_with_keys(k0, k1);
-    hash.write(flow);
+    let ports = u32::from(d.new_src_port) << 16 | u32::from(d.new_dst_port);
+    match (d.new_src, d.new_dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            let both = u64::from(src.to_bits()) << 32 | u64::from(dst.to_bits());
+            let bytes = u128::from(both) << 64 | u128::from(ports) << 32;
+            hash.write(bytes.to_be_bytes().first_chunk::<12>().unwrap_or(&[0; 12]));
+        }
+        (src, dst) => {
+            for address in [src, dst] {
+                match address {
+                    IpAddr::V4(a) => hash.write(&a.octets()),
+                    IpAddr::V6(a) => hash.write(&a.octets()),
+                }
+            }
+            hash.write(&ports.to_be_bytes());
+        }
+    }
     let clock = (now.0 >> 6) as u32;
     let mut new = (hash.finish() as u32).wrapping_add(clock);
     if let Some(last) = exceed

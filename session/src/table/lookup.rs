@@ -19,7 +19,9 @@ impl Table {
         self.index.place(key::hash6(self.secret, key))
     }
 
-    pub(super) fn hash(&self, key: &Key) -> Hash {
+    /// Hash of a key.
+    #[inline]
+    pub fn hash(&self, key: &Key) -> Hash {
         match key {
             Key::V4(k) => self.hash4(k),
             Key::V6(k) => self.hash6(k),
