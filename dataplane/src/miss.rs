@@ -206,17 +206,20 @@ impl<'a> Wanted<'a> {
 }
 
 /// A server that was picked for a session.
+#[derive(Clone, Copy)]
 struct Pick<'a> {
     server: &'a RealServer,
-    /// What the session is to be, once that is worked out; the server is counted with it. `None` if
-    /// it takes no more.
-    made: Option<Result<Made, DropReason>>,
+    /// Whether it takes another session, and is counted with this one.
+    has_room: bool,
 }
 
-/// All of a session but its place.
-struct Made {
-    new: NewSession,
-    local: Option<LocalPort>,
+/// What a session holds before it has its place.
+#[derive(Clone, Copy)]
+struct Held {
+    /// Where its packets leave.
+    adjacency: AdjacencyId,
+    /// FULLNAT: the port that the server sees. TUN: the outer source, port 0.
+    local: Option<(IpAddr, LocalPort)>,
 }
 
 /// A session to be, between the passes over what a burst left to the side.
@@ -224,13 +227,13 @@ struct Opening<'a> {
     wanted: Wanted<'a>,
     pick: Pick<'a>,
     /// FULLNAT: place of the local address that is tried first, and the client's shard.
-    turn: usize,
-    shard: u8,
+    turn_and_shard: (usize, u8),
+    held: Result<Held, DropReason>,
 }
 
 /// Deals with what a burst left to the side, in passes, so that the memory latency of new sessions
-/// overlaps: pick servers and fetch their ports, make the sessions and fetch their buckets, then in
-/// order insert them and send.
+/// overlaps: pick servers and fetch their ports, take the ports and fetch the buckets of replies, then
+/// in order make the sessions and send.
 pub(crate) fn several<P: Port>(
     egress: &mut Egress<P>,
     flows: &mut Flows,
@@ -246,21 +249,21 @@ pub(crate) fn several<P: Port>(
         let _ = openings.try_push(opening);
     }
     for opening in openings.iter_mut().flatten() {
-        let Opening {
-            wanted,
-            pick,
-            turn,
-            shard,
-        } = opening;
-        if let Some(made) = &mut pick.made {
-            *made = make(flows, cx, wanted, pick.server, (*turn, *shard));
+        if opening.pick.has_room {
+            opening.held = hold(
+                flows,
+                cx,
+                &opening.wanted,
+                opening.pick.server,
+                opening.turn_and_shard,
+            );
         }
     }
-    for (packet, opening) in side.drain(..).zip(openings) {
+    for (packet, opening) in side.drain(..).zip(&openings) {
         match opening {
-            Some(Opening { wanted, pick, .. }) => {
-                let opened = open(egress, flows, cx, &wanted, Some(pick));
-                begin(egress, flows, cx, packet, &wanted, opened);
+            Some(opening) => {
+                let opened = open(egress, flows, cx, &opening.wanted, Some(opening));
+                begin(egress, flows, cx, packet, &opening.wanted, opened);
             }
             None => aside(egress, flows, packet),
         }
@@ -320,14 +323,15 @@ fn first_look<'a, B: PacketBuf>(
         return None;
     }
     let pick = pick(flows, service, &flow, &mut State::default())?;
-    let (mut turn, mut shard) = (0, 0);
-    if pick.made.is_some() {
+    let mut turn_and_shard = (0, 0);
+    if pick.has_room {
         if flow.protocol == Protocol::Tcp {
             // As its SYN will leave it: the next pick goes by that.
             flows.load.set_active(flows.id, pick.server.slot, true);
         }
         if pick.server.mode == Mode::FullNat {
-            (turn, shard) = turn_and_shard(flows, service, &flow);
+            turn_and_shard = next_turn(flows, service, &flow);
+            let (turn, shard) = turn_and_shard;
             if let Some(local) = service.local_addresses.get(turn) {
                 let remote = remote(pick.server, &flow);
                 flows.ports.prefetch(*local, remote, shard);
@@ -337,8 +341,8 @@ fn first_look<'a, B: PacketBuf>(
     Some(Opening {
         wanted: Wanted::new(service, flow, packet),
         pick,
-        turn,
-        shard,
+        turn_and_shard,
+        held: Err(DropReason::NoServer),
     })
 }
 
@@ -354,10 +358,7 @@ fn pick<'a>(
         .schedule(flow, &service.servers, &flows.load, state)?;
     let server = service.servers.as_slice().get(n)?;
     let has_room = flows.load.open(flows.id, server.slot, server.upper);
-    Some(Pick {
-        server,
-        made: has_room.then_some(Err(DropReason::NoServer)),
-    })
+    Some(Pick { server, has_room })
 }
 
 /// Picks a server and makes the session; the first pick may have been made before.
@@ -366,34 +367,38 @@ fn open<P: Port>(
     flows: &mut Flows,
     cx: &Context<'_>,
     wanted: &Wanted<'_>,
-    first: Option<Pick<'_>>,
+    first: Option<&Opening<'_>>,
 ) -> Result<LineNo, DropReason> {
     let Wanted { service, flow, .. } = wanted;
     let mut state = State::default();
     let mut refusal = DropReason::NoServer;
     let mut first = first;
     for _ in 0..PICKS {
-        let Pick { server, made } = match first.take() {
-            Some(pick) => {
-                if pick.made.is_some() && flow.protocol == Protocol::Tcp {
-                    flows.load.set_active(flows.id, pick.server.slot, false);
+        let (Pick { server, has_room }, held) = match first.take() {
+            Some(opening) => {
+                if opening.pick.has_room && flow.protocol == Protocol::Tcp {
+                    let slot = opening.pick.server.slot;
+                    flows.load.set_active(flows.id, slot, false);
                 }
-                pick
+                (opening.pick, opening.held)
             }
             None => {
-                let Some(mut pick) = pick(flows, service, flow, &mut state) else {
+                let Some(pick) = pick(flows, service, flow, &mut state) else {
                     return Err(refusal);
                 };
-                if let Some(made) = &mut pick.made {
-                    let turn_and_shard = turn_and_shard(flows, service, flow);
-                    *made = make(flows, cx, wanted, pick.server, turn_and_shard);
-                }
-                pick
+                let held = if pick.has_room {
+                    let turn_and_shard = next_turn(flows, service, flow);
+                    hold(flows, cx, wanted, pick.server, turn_and_shard)
+                } else {
+                    Err(DropReason::ServerLimit)
+                };
+                (pick, held)
             }
         };
-        match made {
-            None => refusal = DropReason::ServerLimit,
-            Some(made) => match made.and_then(|made| insert(egress, flows, cx, &made)) {
+        if !has_room {
+            refusal = DropReason::ServerLimit;
+        } else {
+            match held.and_then(|held| insert(egress, flows, cx, wanted, server, &held)) {
                 Ok(line) => {
                     egress.counters.sessions_created.add(1);
                     egress.counters.sessions.set(flows.table.len() as u64);
@@ -408,7 +413,7 @@ fn open<P: Port>(
                         return Err(reason);
                     }
                 }
-            },
+            }
         }
         // Asked once more, without this one.
         state.exclude = Some(server.slot);
@@ -416,24 +421,24 @@ fn open<P: Port>(
     Err(refusal)
 }
 
-/// Gives a session its place; where there is none gives back what it holds.
+/// Makes a session and gives it its place; where there is none gives back what it holds.
 fn insert<P: Port>(
     egress: &mut Egress<P>,
     flows: &mut Flows,
     cx: &Context<'_>,
-    made: &Made,
+    wanted: &Wanted<'_>,
+    server: &RealServer,
+    held: &Held,
 ) -> Result<LineNo, DropReason> {
-    let Made { new, local } = made;
-    let mut inserted = flows.table.insert(new, cx.now_ms);
+    let new = make(flows, cx, wanted, server, held);
+    let mut inserted = flows.table.insert(&new, cx.now_ms);
     if inserted == Err(InsertError::Full) && flows.evict(egress, cx) {
-        inserted = flows.table.insert(new, cx.now_ms);
+        inserted = flows.table.insert(&new, cx.now_ms);
     }
     inserted.map_err(|e| {
-        if let Some(port) = *local {
-            let remote = (new.forward.new_dst, new.forward.new_dst_port);
-            flows
-                .ports
-                .give_back(new.forward.new_src, remote, port, cx.now_ms);
+        if let (Some((address, port)), Mode::FullNat) = (held.local, server.mode) {
+            let remote = remote(server, &wanted.flow);
+            flows.ports.give_back(address, remote, port, cx.now_ms);
         }
         match e {
             InsertError::Full => DropReason::TableFull,
@@ -452,28 +457,80 @@ fn remote(server: &RealServer, flow: &FlowKey) -> (IpAddr, u16) {
     (server.addr, port)
 }
 
-fn make(
+/// A packet of the flow as the server sees it, where it is translated.
+fn inside(wanted: &Wanted<'_>, server: &RealServer, local: Option<(IpAddr, LocalPort)>) -> FlowKey {
+    let (dst, dst_port) = remote(server, &wanted.flow);
+    let (src, src_port) = match local {
+        Some((address, port)) => (address, port.port),
+        None => (wanted.flow.src, wanted.flow.src_port),
+    };
+    FlowKey {
+        protocol: wanted.flow.protocol,
+        src,
+        dst,
+        src_port,
+        dst_port,
+    }
+}
+
+/// Takes what a session needs toward its server, and fetches the bucket of its replies.
+fn hold(
     flows: &mut Flows,
     cx: &Context<'_>,
     wanted: &Wanted<'_>,
     server: &RealServer,
     turn_and_shard: (usize, u8),
-) -> Result<Made, DropReason> {
-    let Wanted { service, flow, seq } = wanted;
-    let generation = cx.config.fib.generation;
-    let to_server = flows.adjacency(cx, server).ok_or(DropReason::NoRoute)?;
-    let mut local = None;
-    let (forward, reply) = match server.mode {
-        Mode::Dr => (direction(flow, flow, to_server, generation), None),
+) -> Result<Held, DropReason> {
+    let adjacency = flows.adjacency(cx, server).ok_or(DropReason::NoRoute)?;
+    let local = match server.mode {
+        Mode::Dr | Mode::Nat => None,
         Mode::Tun => {
             let hop = cx.config.fib.next_hop(server.addr);
-            let src = hop
-                .and_then(|h| h.src)
-                .filter(|s| same_family(*s, server.addr));
-            let (src, dst) = (src.ok_or(DropReason::NoRoute)?, server.addr);
-            let mut d = direction(flow, flow, to_server, generation);
-            (d.new_src, d.new_dst) = (src, dst);
-            if let (IpAddr::V4(src), IpAddr::V4(dst)) = (src, dst) {
+            let src = hop.and_then(|h| h.src);
+            let src = src.filter(|s| same_family(*s, server.addr));
+            let port = LocalPort {
+                port: 0,
+                exceed: None,
+            };
+            Some((src.ok_or(DropReason::NoRoute)?, port))
+        }
+        Mode::FullNat => {
+            let remote = remote(server, &wanted.flow);
+            let local = take_local(flows, cx, wanted.service, remote, turn_and_shard)?;
+            Some(local)
+        }
+    };
+    if server.mode.sees_replies() {
+        let replies = inside(wanted, server, local).reversed();
+        flows.table.prefetch_key(&Key::from(&replies));
+    }
+    Ok(Held { adjacency, local })
+}
+
+/// What a session is to be.
+fn make(
+    flows: &Flows,
+    cx: &Context<'_>,
+    wanted: &Wanted<'_>,
+    server: &RealServer,
+    held: &Held,
+) -> NewSession {
+    let Wanted { service, flow, seq } = wanted;
+    let hop = (held.adjacency, cx.config.fib.generation);
+    let mut seq_delta = 0;
+    let mut flags = if service.ttl == TtlPolicy::Keep {
+        Flags::KEEP_TTL
+    } else {
+        Flags::empty()
+    };
+    let (forward, reply) = match server.mode {
+        Mode::Dr => (direction(flow, flow, hop), None),
+        Mode::Tun => {
+            let mut d = direction(flow, flow, hop);
+            if let Some((src, _)) = held.local {
+                (d.new_src, d.new_dst) = (src, server.addr);
+            }
+            if let (IpAddr::V4(src), IpAddr::V4(dst)) = (d.new_src, d.new_dst) {
                 // Nothing inside changes: the place keeps what the outer header's checksum starts
                 // from.
                 d.ip_delta = Delta(Outer4::new(src, dst).sum());
@@ -481,21 +538,19 @@ fn make(
             (d, None)
         }
         Mode::Nat | Mode::FullNat => {
-            let (dst, dst_port) = remote(server, flow);
-            let mut inside = FlowKey {
-                dst,
-                dst_port,
-                ..*flow
-            };
-            if server.mode == Mode::FullNat {
-                let (address, port) =
-                    take_local(flows, cx, service, (dst, dst_port), turn_and_shard)?;
-                (inside.src, inside.src_port) = (address, port.port);
-                local = Some(port);
+            let inside = inside(wanted, server, held.local);
+            let forward = direction(flow, &inside, hop);
+            if let (Some((_, port)), Protocol::Tcp) = (held.local, flow.protocol) {
+                if service.toa {
+                    flags = flags.union(Flags::TOA_PENDING);
+                }
+                if let Some(seq) = *seq {
+                    let (secret, now) = (flows.isn_secret, cx.now);
+                    seq_delta = fullnat::sequence_delta(secret, now, &inside, seq, port.exceed);
+                }
             }
-            let forward = direction(flow, &inside, to_server, generation);
-            // What the addresses and ports change the other way, and no next hop: it is looked up
-            // when the server answers, which it does not in a flood.
+            // Changes the same the other way, and has no next hop: it is looked up when the server
+            // answers, which it does not in a flood.
             let reply = Direction {
                 key: Key::from(&inside.reversed()),
                 new_src: flow.dst,
@@ -505,29 +560,12 @@ fn make(
                 l4_delta: forward.l4_delta.inverse(),
                 ip_delta: forward.ip_delta.inverse(),
                 adjacency: AdjacencyId::NONE,
-                adjacency_generation: generation,
+                adjacency_generation: hop.1,
             };
-            // On its way while the others are worked out.
-            flows.table.prefetch_key(&reply.key);
             (forward, Some(reply))
         }
     };
-    let mut flags = if service.ttl == TtlPolicy::Keep {
-        Flags::KEEP_TTL
-    } else {
-        Flags::empty()
-    };
-    let mut seq_delta = 0;
-    if let (Some(port), Protocol::Tcp) = (local, flow.protocol) {
-        if service.toa {
-            flags = flags.union(Flags::TOA_PENDING);
-        }
-        if let Some(seq) = *seq {
-            seq_delta =
-                fullnat::sequence_delta(flows.isn_secret, cx.now, &forward, seq, port.exceed);
-        }
-    }
-    let new = NewSession {
+    NewSession {
         protocol: flow.protocol,
         mode: server.mode,
         forward,
@@ -537,13 +575,12 @@ fn make(
         slot: server.slot,
         flags,
         seq_delta,
-    };
-    Ok(Made { new, local })
+    }
 }
 
 /// The place of the local address that the next FULLNAT session tries first, and the shard of its
 /// client.
-fn turn_and_shard(flows: &mut Flows, service: &AService, flow: &FlowKey) -> (usize, u8) {
+fn next_turn(flows: &mut Flows, service: &AService, flow: &FlowKey) -> (usize, u8) {
     let turn = flows.local_turn;
     let turn = if turn < service.local_addresses.len() {
         turn
@@ -576,7 +613,7 @@ fn take_local(
 }
 
 /// A direction whose packets come as `from` and leave as `to`.
-fn direction(from: &FlowKey, to: &FlowKey, adjacency: AdjacencyId, generation: u16) -> Direction {
+fn direction(from: &FlowKey, to: &FlowKey, hop: (AdjacencyId, u16)) -> Direction {
     let ports = |k: &FlowKey| u64::from(k.src_port.to_be()) + u64::from(k.dst_port.to_be());
     let ip = Delta::of_sums(address_sum(from), address_sum(to));
     let l4 = ip + Delta::of_sums(checksum::fold(ports(from)), checksum::fold(ports(to)));
@@ -588,8 +625,8 @@ fn direction(from: &FlowKey, to: &FlowKey, adjacency: AdjacencyId, generation: u
         new_dst_port: to.dst_port,
         l4_delta: l4,
         ip_delta: ip,
-        adjacency,
-        adjacency_generation: generation,
+        adjacency: hop.0,
+        adjacency_generation: hop.1,
     }
 }
 

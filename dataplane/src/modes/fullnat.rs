@@ -4,8 +4,8 @@
 use core::hash::Hasher;
 use core::net::{IpAddr, SocketAddr};
 
-use shunt_service::Ticks;
-use shunt_session::{Direction, Flags, LineNo, Segment, SessionMut, Table};
+use shunt_service::{FlowKey, Ticks};
+use shunt_session::{Flags, LineNo, Segment, SessionMut, Table};
 use shunt_wire::checksum::Delta;
 use shunt_wire::packet::tcp_flags::{ACK, RST, SYN};
 use shunt_wire::tcp::TcpHeader;
@@ -173,18 +173,18 @@ const fn after(a: u32, b: u32) -> bool {
 
 /// How far a new session's client sequence numbers are moved: the server shall see a keyed
 /// initial sequence number on a clock of 64 ns (after RFC 6528), and one later than the last
-/// that was sent from this local port. `d` leads to what the server sees of addresses and ports.
+/// that was sent from this local port. `flow` is what the server sees.
 pub(crate) fn sequence_delta(
     secret: [u64; 2],
     now: Ticks,
-    d: &Direction,
+    flow: &FlowKey,
     isn: u32,
     exceed: Option<u32>,
 ) -> u32 {
     let [k0, k1] = secret;
     let mut hash = SipHasher13::new_with_keys(k0, k1);
-    let ports = u32::from(d.new_src_port) << 16 | u32::from(d.new_dst_port);
-    match (d.new_src, d.new_dst) {
+    let ports = u32::from(flow.src_port) << 16 | u32::from(flow.dst_port);
+    match (flow.src, flow.dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
             let both = u64::from(src.to_bits()) << 32 | u64::from(dst.to_bits());
             let bytes = u128::from(both) << 64 | u128::from(ports) << 32;
