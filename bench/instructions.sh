@@ -91,7 +91,7 @@ if [ "${1:-}" = --growth ]; then
     grows G.flows '% more instructions' "FULLNAT, 1000 to $most flows" '' '--flows 1000' "--flows $most"
     for what in servers services; do
         grows "G.$what" 'instructions more' "established, 1 to 100000 $what" '' "--$what 1" "--$what 100000"
-        grows "G.open.$what" '% more instructions' "first packet, 1 to 100000 $what" --open "--$what 1" "--$what 100000"
+        grows "G.open.$what" '% more instructions' "first packet, 1 to 100000 $what" '--packet 1' "--$what 1" "--$what 100000"
     done
     exit $failed
 fi

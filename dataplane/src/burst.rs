@@ -15,7 +15,7 @@ use crate::egress::{Egress, Outgoing};
 use crate::flows::Flows;
 use crate::io::{BURST, Burst, PacketBuf, Port};
 use crate::worker::{Context, Packet};
-use crate::{answer, fast, hit, icmp, miss, steer};
+use crate::{answer, control, fast, hit, icmp, miss, steer};
 
 /// A packet that is not plain.
 struct Other {
@@ -183,10 +183,9 @@ fn apply<P: Port>(
     }
     egress.forward(&mut out, port);
     if !side.is_empty() {
-        flows.table.prefetch_free(side.len());
-        for packet in side.drain(..) {
+        miss::several(egress, flows, cx, &mut side, |egress, flows, packet| {
             aside(egress, flows, cx, packet);
-        }
+        });
     }
 }
 
@@ -219,6 +218,9 @@ fn second_look<P: Port>(
         if line.is_some() {
             buf = fast::apply(egress, out, &mut flows.table, still, n, buf)?;
         }
+    }
+    if let Some(line) = line {
+        buf = control::apply(egress, flows, cx, line, buf)?;
     }
     let packet = whole(egress, buf, port)?;
     match line {

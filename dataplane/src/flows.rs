@@ -3,7 +3,11 @@
 use core::net::IpAddr;
 use std::sync::Arc;
 
-use shunt_service::{Load, OnRemoved, Protocol, ServerSlot, ServiceId, Status, TcpState, WorkerId};
+use shunt_scheduler::Scheduler;
+use shunt_service::{
+    AdjacencyId, FlowKey, Load, OnRemoved, Protocol, RealServer, ServerSlot, Service, ServiceId,
+    ServiceKey, Status, TcpState, Timeouts, WorkerId,
+};
 use shunt_session::{Closed, LineNo, LocalPorts, SessionView, Shards, Table};
 
 use crate::command::{SessionPage, SessionRecord};
@@ -29,6 +33,11 @@ pub(crate) struct Flows {
     pub(crate) ports: LocalPorts,
     pub(crate) isn_secret: [u64; 2],
     pub(crate) load: Arc<Load>,
+    pub(crate) memo: Memo,
+    /// By server slot: the configuration under which its next hop was looked up, and the adjacency.
+    hops: Box<[(u32, AdjacencyId)]>,
+    /// Counts configurations.
+    epoch: u32,
     /// Local address that the next FULLNAT session tries first.
     pub(crate) local_turn: usize,
     /// Full bursts of a flood since the last that might open a session.
@@ -55,6 +64,9 @@ impl Flows {
             shards,
             ports,
             isn_secret,
+            memo: Memo::NEW,
+            hops: vec![(0, AdjacencyId::NONE); load.capacity() as usize].into(),
+            epoch: 1,
             load,
             local_turn: 0,
             flooded: 0,
@@ -75,6 +87,7 @@ impl Flows {
         let elapsed = cx.now_ms.wrapping_sub(self.last_ms).min(SWEEP_PERIOD);
         if elapsed != 0 {
             self.last_ms = cx.now_ms;
+            self.ports.forget(cx.now_ms);
             self.owed += u64::from(elapsed) * u64::from(self.table.slots());
         }
         let due = (self.owed / u64::from(SWEEP_PERIOD)).min(u64::from(SWEEP_MOST)) as u32;
@@ -145,18 +158,33 @@ impl Flows {
         true
     }
 
-    /// A session's state has changed, and with it perhaps its timeout.
-    pub(crate) fn look_again(&mut self, cx: &Context<'_>, line: LineNo) {
-        let (service, protocol, state) = self.table.timeout_key(line);
-        let ms = timeout_of(cx.config, service, protocol, state);
-        self.table.look_again(line, cx.now_ms, ms);
-    }
-
     /// Timeouts may be others, servers may have gone or come back: the sweep judges every session
     /// again, quickly.
     pub(crate) fn config_changed(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
         self.table.judge_all();
         self.owed = u64::from(self.table.slots()) * u64::from(SWEEP_PERIOD);
+    }
+
+    /// The adjacency that leads to a server, `NONE` if its neighbour is not known; `None` if there is no
+    /// route.
+    #[inline]
+    pub(crate) fn adjacency(
+        &mut self,
+        cx: &Context<'_>,
+        server: &RealServer,
+    ) -> Option<AdjacencyId> {
+        let memo = self.hops.get_mut(server.slot.index());
+        if let Some((epoch, adjacency)) = memo.as_deref()
+            && *epoch == self.epoch
+        {
+            return Some(*adjacency);
+        }
+        let adjacency = cx.config.fib.next_hop(server.addr)?.adjacency;
+        if let Some(memo) = memo {
+            *memo = (self.epoch, adjacency);
+        }
+        Some(adjacency)
     }
 
     /// Fills a page of the session listing.
@@ -188,6 +216,72 @@ fn record(config: &Config, v: &SessionView) -> SessionRecord {
         bytes_in: v.bytes_in,
         packets_out: v.packets_out,
         bytes_out: v.bytes_out,
+    }
+}
+
+/// Places of services that were looked for lately, by id and by address, so that few sessions need a
+/// look into the tables of all: what is found there is asked whether it is the right one.
+pub(crate) struct Memo {
+    by_id: [u32; Self::PLACES],
+    by_address: [u32; Self::PLACES],
+}
+
+impl Memo {
+    const PLACES: usize = 64;
+    const NEW: Self = Self {
+        by_id: [0; Self::PLACES],
+        by_address: [0; Self::PLACES],
+    };
+
+    /// The service for a packet's destination.
+    #[inline]
+    pub(crate) fn lookup<'a>(
+        &mut self,
+        config: &'a Config,
+        flow: &FlowKey,
+    ) -> Option<&'a Service<Arc<dyn Scheduler>>> {
+        let services = &config.services;
+        let low = match flow.dst {
+            IpAddr::V4(a) => a.to_bits(),
+            IpAddr::V6(a) => a.to_bits() as u32,
+        };
+        let place = low.wrapping_add(flow.dst_port.into()) as usize % Self::PLACES;
+        let memo = self.by_address.get_mut(place);
+        let key = ServiceKey {
+            protocol: flow.protocol,
+            vip: flow.dst,
+            port: flow.dst_port,
+        };
+        // Of the exact port alone: one for any port may have another before it.
+        let last = memo
+            .as_deref()
+            .and_then(|n| services.list().get(*n as usize));
+        if let Some(service) = last.filter(|s| s.key == key) {
+            return Some(service);
+        }
+        let found = services.lookup(flow.protocol, flow.dst, flow.dst_port)?;
+        if let (Some(memo), Some(n)) = (memo, services.place(found.id)) {
+            *memo = n;
+        }
+        Some(found)
+    }
+
+    /// Timeouts of a service's sessions; the general ones where it is gone.
+    #[inline]
+    pub(crate) fn timeouts<'a>(&mut self, config: &'a Config, id: ServiceId) -> &'a Timeouts {
+        let services = &config.services;
+        let memo = self.by_id.get_mut(id.0 as usize % Self::PLACES);
+        let at = |n: u32| services.list().get(n as usize).filter(|s| s.id == id);
+        if let Some(service) = memo.as_deref().and_then(|n| at(*n)) {
+            return &service.timeouts;
+        }
+        let found = services.place(id);
+        if let (Some(memo), Some(n)) = (memo, found) {
+            *memo = n;
+        }
+        found
+            .and_then(at)
+            .map_or(&config.settings.timeouts, |s| &s.timeouts)
     }
 }
 

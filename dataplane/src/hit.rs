@@ -4,15 +4,17 @@
 //! alone. What is rare (SYN, FIN, RST, a client address still to be told, a server that left)
 //! goes through [`control_segment`] and [`gone`] first.
 
-use shunt_service::{Adjacency, Mode, OnRemoved, Protocol, TcpState};
-use shunt_session::{Flags, LineNo, Segment};
+use shunt_service::{Adjacency, Load, Mode, OnRemoved, Protocol, TcpState, WorkerId};
+use shunt_session::{Entry, Flags, LineNo, Segment, SessionMut, Transition};
 use shunt_wire::Kind;
 use shunt_wire::packet::tcp_flags::{ACK, FIN, RST, SYN};
+use shunt_wire::tcp::{self, TcpHeader};
 use shunt_wire::tcp_options::scan;
+use shunt_wire::view;
 
 use crate::counters::DropReason;
 use crate::egress::{Account, Egress};
-use crate::flows::{Flows, gone_policy};
+use crate::flows::{Flows, Memo, gone_policy};
 use crate::io::{PacketBuf, Port};
 use crate::modes::{self, Rewrite};
 use crate::worker::{Context, Packet};
@@ -143,8 +145,12 @@ fn numbers<B: PacketBuf>(packet: &Packet<B>) -> Option<(u32, u32, u16)> {
 }
 
 /// Next hop of a session whose cached adjacency is not valid; remembers what it finds.
-#[cold]
-fn look_up<'a>(flows: &mut Flows, cx: &Context<'a>, line: LineNo) -> Option<&'a Adjacency> {
+#[inline(never)]
+pub(crate) fn look_up<'a>(
+    flows: &mut Flows,
+    cx: &Context<'a>,
+    line: LineNo,
+) -> Option<&'a Adjacency> {
     let fib = &cx.config.fib;
     let hop = fib.next_hop(destination(flows, cx, line)?)?;
     flows
@@ -187,7 +193,7 @@ fn unresolved<P: Port>(
 ///
 /// Returns whether the session shall be scheduled anew (a SYN on a closing session), or `None`
 /// if the segment cannot be read.
-#[cold]
+#[inline(never)]
 fn control_segment<P: Port>(
     egress: &mut Egress<P>,
     flows: &mut Flows,
@@ -195,59 +201,89 @@ fn control_segment<P: Port>(
     packet: &mut Packet<P::Buf>,
     line: LineNo,
 ) -> Option<bool> {
-    let parsed = packet.parsed;
-    let segment = segment(packet)?;
-    let entry = flows.table.entry(line);
-    let (slot, reply, was_active) = (
-        entry.slot(),
-        entry.is_reply(),
-        entry.flags().contains(Flags::ACTIVE),
-    );
-    let closing = matches!(entry.state(), TcpState::TimeWait | TcpState::Close);
-    if closing && !reply && parsed.tcp_flags & (SYN | ACK | RST) == SYN {
+    let (parsed, segment) = (packet.parsed, segment(packet)?);
+    if begins_anew(flows.table.entry(line), segment.flags) {
         return Some(true);
     }
-    let fullnat = entry.mode() == Mode::FullNat;
-    let transition = shunt_session::on_segment(&mut flows.table, line, &segment);
-    if !transition.in_window {
-        egress.counters.out_of_window.add(1);
-    }
-    if transition.to != transition.from {
-        flows.look_again(cx, line);
-    }
-    let active = transition.to.is_active();
-    if active != was_active {
-        flows.load.set_active(flows.id, slot, active);
-        flows.table.set_active(line, active);
-    }
-    if fullnat {
-        modes::fullnat::handshake(flows, packet, line, &segment)?;
+    let mut session = flows.table.session_mut(line);
+    let of = Of {
+        memo: &mut flows.memo,
+        load: &flows.load,
+        id: flows.id,
+    };
+    note(egress, cx, of, &mut session, &segment);
+    if session.entry().mode() == Mode::FullNat {
+        let bytes = packet
+            .buf
+            .data_mut()
+            .get_mut(usize::from(parsed.l4)..usize::from(parsed.payload))?;
+        modes::fullnat::handshake(&mut session, bytes, parsed.ipv6, &segment);
     }
     Some(false)
 }
 
+/// Whether a segment is the SYN of another connection, after one that has ended.
+#[inline(always)]
+pub(crate) fn begins_anew(entry: &Entry, flags: u8) -> bool {
+    let closing = matches!(entry.state(), TcpState::TimeWait | TcpState::Close);
+    closing && flags & (SYN | ACK | RST) == SYN && !entry.is_reply()
+}
+
+/// What is of a worker's sessions besides the table.
+pub(crate) struct Of<'a> {
+    pub(crate) memo: &'a mut Memo,
+    pub(crate) load: &'a Load,
+    pub(crate) id: WorkerId,
+}
+
+/// Takes a segment into account, and what follows from it: another timeout, another load of the server.
+#[inline(always)]
+pub(crate) fn note<P: Port>(
+    egress: &mut Egress<P>,
+    cx: &Context<'_>,
+    of: Of<'_>,
+    session: &mut SessionMut<'_>,
+    segment: &Segment,
+) {
+    let Transition {
+        from,
+        to,
+        in_window,
+    } = session.segment(segment);
+    if !in_window {
+        egress.counters.out_of_window.add(1);
+    }
+    if to == from {
+        return;
+    }
+    let timeouts = of.memo.timeouts(cx.config, session.service());
+    session.look_again(cx.now_ms, timeouts.of(to));
+    if to.is_active() != from.is_active() {
+        let slot = session.entry().slot();
+        of.load.set_active(of.id, slot, to.is_active());
+    }
+}
+
 /// What the state machine looks at.
+#[inline(always)]
 pub(crate) fn segment<B: PacketBuf>(packet: &Packet<B>) -> Option<Segment> {
     let parsed = &packet.parsed;
-    let header = packet
-        .buf
-        .data()
-        .get(usize::from(parsed.l4)..)?
-        .first_chunk::<20>()?;
-    let [_, _, _, _, s0, s1, s2, s3, a0, a1, a2, a3, _, _, w0, w1, ..] = *header;
-    let options = packet
-        .buf
-        .data()
-        .get(usize::from(parsed.l4) + 20..usize::from(parsed.payload))?;
+    let segment = packet.buf.data().get(usize::from(parsed.l4)..)?;
+    let tcp: &TcpHeader = view::header(segment, 0)?;
+    let flags = parsed.tcp_flags;
+    let wscale = if flags & SYN != 0 {
+        let header = usize::from(parsed.payload - parsed.l4);
+        scan(segment.get(tcp::HEADER_LEN..header)?).window_scale
+    } else {
+        None
+    };
     Some(Segment {
-        flags: parsed.tcp_flags,
-        seq: u32::from_be_bytes([s0, s1, s2, s3]),
-        ack: u32::from_be_bytes([a0, a1, a2, a3]),
-        window: u16::from_be_bytes([w0, w1]),
+        flags,
+        seq: tcp.seq.get(),
+        ack: tcp.ack.get(),
+        window: tcp.window.get(),
         payload_len: parsed.end - parsed.payload,
-        wscale: (parsed.tcp_flags & SYN != 0)
-            .then(|| scan(options).window_scale)
-            .flatten(),
+        wscale,
     })
 }
 

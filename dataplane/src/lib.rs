@@ -20,6 +20,7 @@ mod announce;
 mod answer;
 mod burst;
 pub mod command;
+mod control;
 pub mod counters;
 mod egress;
 mod fast;

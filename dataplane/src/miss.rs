@@ -4,24 +4,24 @@
 use core::net::IpAddr;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use shunt_scheduler::{Scheduler, State};
 use shunt_service::{
-    AdjacencyId, FlowKey, Mode, NextHop, NoServer, Protocol, RealServer, Service, TtlPolicy,
-    Unknown,
+    AdjacencyId, FlowKey, Mode, NoServer, Protocol, RealServer, Service, TtlPolicy, Unknown,
 };
 use shunt_session::{Direction, Flags, InsertError, Key, LineNo, LocalPort, NewSession};
 use shunt_wire::Kind;
-use shunt_wire::checksum::Delta;
+use shunt_wire::checksum::{self, Delta};
 use shunt_wire::encap::Outer4;
 use shunt_wire::packet::tcp_flags::{ACK, RST, SYN};
 
 use crate::counters::DropReason;
 use crate::egress::Egress;
 use crate::flows::{Flows, same_family};
-use crate::io::{PacketBuf, Port};
+use crate::io::{BURST, PacketBuf, Port};
 use crate::modes::fullnat;
 use crate::worker::{Context, Packet};
-use crate::{answer, hit};
+use crate::{answer, control, hit};
 
 type AService = Service<Arc<dyn Scheduler>>;
 
@@ -43,7 +43,7 @@ pub(crate) fn handle<P: Port>(
     if !is_for_us(cx, &packet) {
         return to_kernel(egress, cx, packet);
     }
-    let Some(service) = services.lookup(flow.protocol, flow.dst, flow.dst_port) else {
+    let Some(service) = flows.memo.lookup(cx.config, &flow) else {
         // Late packets to a local address that the kernel does not have.
         if services
             .address(flow.dst)
@@ -68,7 +68,28 @@ pub(crate) fn handle<P: Port>(
             };
         }
     }
-    match open(egress, flows, cx, service, &flow, &packet) {
+    let wanted = Wanted::new(service, flow, &packet);
+    let opened = open(egress, flows, cx, &wanted, None);
+    begin(egress, flows, cx, packet, &wanted, opened);
+}
+
+/// The first packet of a session that was made, or of one that was not.
+fn begin<P: Port>(
+    egress: &mut Egress<P>,
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    packet: Packet<P::Buf>,
+    wanted: &Wanted<'_>,
+    opened: Result<LineNo, DropReason>,
+) {
+    let Wanted { service, flow, .. } = wanted;
+    match opened {
+        Ok(line) if flow.protocol == Protocol::Tcp => {
+            let Packet { buf, parsed, port } = packet;
+            if let Some(buf) = control::apply(egress, flows, cx, line, buf) {
+                hit::apply(egress, flows, cx, Packet { buf, parsed, port }, line);
+            }
+        }
         Ok(line) => hit::apply(egress, flows, cx, packet, line),
         Err(DropReason::NoServer) => match service.no_server {
             NoServer::Reset => {
@@ -160,32 +181,224 @@ pub(crate) fn flow_key<B: PacketBuf>(packet: &Packet<B>) -> Option<FlowKey> {
     })
 }
 
-/// Picks a server and makes the session.
+/// A session that a packet asks for.
+struct Wanted<'a> {
+    service: &'a AService,
+    flow: FlowKey,
+    /// Sequence number of a SYN.
+    seq: Option<u32>,
+}
+
+impl<'a> Wanted<'a> {
+    fn new<B: PacketBuf>(service: &'a AService, flow: FlowKey, packet: &Packet<B>) -> Self {
+        let syn = packet.parsed.kind == Kind::Tcp && packet.parsed.tcp_flags & SYN != 0;
+        let seq = || {
+            let at = usize::from(packet.parsed.l4) + 4;
+            let bytes = packet.buf.data().get(at..)?.first_chunk()?;
+            Some(u32::from_be_bytes(*bytes))
+        };
+        Self {
+            service,
+            flow,
+            seq: if syn { seq() } else { None },
+        }
+    }
+}
+
+/// A server that was picked for a session.
+#[derive(Clone, Copy)]
+struct Pick<'a> {
+    server: &'a RealServer,
+    /// Whether it takes another session, and is counted with this one.
+    has_room: bool,
+}
+
+/// What a session holds before it has its place.
+#[derive(Clone, Copy)]
+struct Held {
+    /// Where its packets leave.
+    adjacency: AdjacencyId,
+    /// FULLNAT: the port that the server sees. TUN: the outer source, port 0.
+    local: Option<(IpAddr, LocalPort)>,
+}
+
+/// A session to be, between the passes over what a burst left to the side.
+struct Opening<'a> {
+    wanted: Wanted<'a>,
+    pick: Pick<'a>,
+    /// FULLNAT: place of the local address that is tried first, and the client's shard.
+    turn_and_shard: (usize, u8),
+    held: Result<Held, DropReason>,
+}
+
+/// Deals with what a burst left to the side, in passes, so that the memory latency of new sessions
+/// overlaps: pick servers and fetch their ports, take the ports and fetch the buckets of replies, then
+/// in order make the sessions and send.
+pub(crate) fn several<P: Port>(
+    egress: &mut Egress<P>,
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    side: &mut ArrayVec<Packet<P::Buf>, BURST>,
+    mut aside: impl FnMut(&mut Egress<P>, &mut Flows, Packet<P::Buf>),
+) {
+    flows.table.prefetch_free(side.len());
+    let mut openings: ArrayVec<Option<Opening<'_>>, BURST> = ArrayVec::new();
+    let mut seen = Seen::default();
+    for packet in side.iter() {
+        let opening = first_look(flows, cx, packet, &mut seen, &openings);
+        let _ = openings.try_push(opening);
+    }
+    for opening in openings.iter_mut().flatten() {
+        if opening.pick.has_room {
+            opening.held = hold(
+                flows,
+                cx,
+                &opening.wanted,
+                opening.pick.server,
+                opening.turn_and_shard,
+            );
+        }
+    }
+    for (packet, opening) in side.drain(..).zip(&openings) {
+        match opening {
+            Some(opening) => {
+                let opened = open(egress, flows, cx, &opening.wanted, Some(opening));
+                begin(egress, flows, cx, packet, &opening.wanted, opened);
+            }
+            None => aside(egress, flows, packet),
+        }
+    }
+}
+
+/// Flows of a burst that sessions are opened for: a bit for many of them.
+#[derive(Default)]
+struct Seen([u64; 4]);
+
+impl Seen {
+    /// Notes a flow; returns whether it may have been noted before.
+    fn note(&mut self, flow: &FlowKey) -> bool {
+        let low = match flow.src {
+            IpAddr::V4(a) => a.to_bits(),
+            IpAddr::V6(a) => a.to_bits() as u32,
+        };
+        let mixed = (low ^ u32::from(flow.src_port) << 16).wrapping_mul(0x9e37_79b1) >> 24;
+        let bit = 1 << (mixed % 64);
+        let Some(word) = self.0.get_mut(mixed as usize / 64) else {
+            return true;
+        };
+        let before = *word & bit != 0;
+        *word |= bit;
+        before
+    }
+}
+
+/// Picks a server for a packet that nothing but a new session is to be made for; `None` says that it
+/// is to be dealt with by itself, in order.
+fn first_look<'a, B: PacketBuf>(
+    flows: &mut Flows,
+    cx: &Context<'a>,
+    packet: &Packet<B>,
+    seen: &mut Seen,
+    openings: &[Option<Opening<'_>>],
+) -> Option<Opening<'a>> {
+    let parsed = &packet.parsed;
+    let opens = match parsed.kind {
+        Kind::Tcp => parsed.tcp_flags & (SYN | ACK | RST) == SYN,
+        Kind::Udp => true,
+        _ => false,
+    };
+    if !opens || !is_for_us(cx, packet) {
+        return None;
+    }
+    let flow = flow_key(packet)?;
+    let service = flows.memo.lookup(cx.config, &flow)?;
+    // Sessions of this burst are found once those before them are made.
+    let same = |o: &Option<Opening<'_>>| o.as_ref().is_some_and(|o| o.wanted.flow == flow);
+    if flows
+        .table
+        .may_be_recent(flows.table.hash(&Key::from(&flow)))
+        || (seen.note(&flow) && openings.iter().any(same))
+        || cx.config.services.address(flow.src).is_some()
+    {
+        return None;
+    }
+    let pick = pick(flows, service, &flow, &mut State::default())?;
+    let mut turn_and_shard = (0, 0);
+    if pick.has_room {
+        if flow.protocol == Protocol::Tcp {
+            // As its SYN will leave it: the next pick goes by that.
+            flows.load.set_active(flows.id, pick.server.slot, true);
+        }
+        if pick.server.mode == Mode::FullNat {
+            turn_and_shard = next_turn(flows, service, &flow);
+            let (turn, shard) = turn_and_shard;
+            if let Some(local) = service.local_addresses.get(turn) {
+                let remote = remote(pick.server, &flow);
+                flows.ports.prefetch(*local, remote, shard);
+            }
+        }
+    }
+    Some(Opening {
+        wanted: Wanted::new(service, flow, packet),
+        pick,
+        turn_and_shard,
+        held: Err(DropReason::NoServer),
+    })
+}
+
+/// The scheduler's pick, which is counted with the session if it has room.
+fn pick<'a>(
+    flows: &Flows,
+    service: &'a AService,
+    flow: &FlowKey,
+    state: &mut State,
+) -> Option<Pick<'a>> {
+    let n = service
+        .scheduler
+        .schedule(flow, &service.servers, &flows.load, state)?;
+    let server = service.servers.as_slice().get(n)?;
+    let has_room = flows.load.open(flows.id, server.slot, server.upper);
+    Some(Pick { server, has_room })
+}
+
+/// Picks a server and makes the session; the first pick may have been made before.
 fn open<P: Port>(
     egress: &mut Egress<P>,
     flows: &mut Flows,
     cx: &Context<'_>,
-    service: &AService,
-    flow: &FlowKey,
-    packet: &Packet<P::Buf>,
+    wanted: &Wanted<'_>,
+    first: Option<&Opening<'_>>,
 ) -> Result<LineNo, DropReason> {
+    let Wanted { service, flow, .. } = wanted;
     let mut state = State::default();
     let mut refusal = DropReason::NoServer;
+    let mut first = first;
     for _ in 0..PICKS {
-        let pick = service
-            .scheduler
-            .schedule(flow, &service.servers, &flows.load, &mut state);
-        let Some(server) = pick.and_then(|n| service.servers.as_slice().get(n)) else {
-            return Err(refusal);
+        let (Pick { server, has_room }, held) = match first.take() {
+            Some(opening) => {
+                if opening.pick.has_room && flow.protocol == Protocol::Tcp {
+                    let slot = opening.pick.server.slot;
+                    flows.load.set_active(flows.id, slot, false);
+                }
+                (opening.pick, opening.held)
+            }
+            None => {
+                let Some(pick) = pick(flows, service, flow, &mut state) else {
+                    return Err(refusal);
+                };
+                let held = if pick.has_room {
+                    let turn_and_shard = next_turn(flows, service, flow);
+                    hold(flows, cx, wanted, pick.server, turn_and_shard)
+                } else {
+                    Err(DropReason::ServerLimit)
+                };
+                (pick, held)
+            }
         };
-        if !flows.load.open(flows.id, server.slot, server.upper) {
+        if !has_room {
             refusal = DropReason::ServerLimit;
         } else {
-            let mut made = make(flows, cx, service, server, flow, packet);
-            if made == Err(DropReason::TableFull) && flows.evict(egress, cx) {
-                made = make(flows, cx, service, server, flow, packet);
-            }
-            match made {
+            match held.and_then(|held| insert(egress, flows, cx, wanted, server, &held)) {
                 Ok(line) => {
                     egress.counters.sessions_created.add(1);
                     egress.counters.sessions.set(flows.table.len() as u64);
@@ -208,129 +421,23 @@ fn open<P: Port>(
     Err(refusal)
 }
 
-/// What a session needs in one direction before its lines are written.
-struct Translation {
-    from: FlowKey,
-    to: FlowKey,
-}
-
-fn make<B: PacketBuf>(
+/// Makes a session and gives it its place; where there is none gives back what it holds.
+fn insert<P: Port>(
+    egress: &mut Egress<P>,
     flows: &mut Flows,
     cx: &Context<'_>,
-    service: &AService,
+    wanted: &Wanted<'_>,
     server: &RealServer,
-    flow: &FlowKey,
-    packet: &Packet<B>,
+    held: &Held,
 ) -> Result<LineNo, DropReason> {
-    let fib = &cx.config.fib;
-    let to_server = fib.next_hop(server.addr).ok_or(DropReason::NoRoute)?;
-    let keep_ttl = service.ttl == TtlPolicy::Keep;
-    let mut local = None;
-    let (mut forward, mut reply) = match server.mode {
-        Mode::Dr => {
-            let t = Translation {
-                from: *flow,
-                to: *flow,
-            };
-            (direction(&t, to_server, fib.generation), None)
-        }
-        Mode::Tun => {
-            let src = to_server.src.filter(|s| same_family(*s, server.addr));
-            let outer = FlowKey {
-                src: src.ok_or(DropReason::NoRoute)?,
-                dst: server.addr,
-                ..*flow
-            };
-            let t = Translation {
-                from: *flow,
-                to: *flow,
-            };
-            let mut d = direction(&t, to_server, fib.generation);
-            (d.new_src, d.new_dst) = (outer.src, outer.dst);
-            if let (IpAddr::V4(src), IpAddr::V4(dst)) = (outer.src, outer.dst) {
-                // Nothing inside changes: the place keeps what the outer header's checksum starts
-                // from.
-                d.ip_delta = Delta(Outer4::new(src, dst).sum());
-            }
-            (d, None)
-        }
-        Mode::Nat | Mode::FullNat => {
-            let dst_port = if server.port == 0 {
-                flow.dst_port
-            } else {
-                server.port
-            };
-            let mut inside = FlowKey {
-                dst: server.addr,
-                dst_port,
-                ..*flow
-            };
-            if server.mode == Mode::FullNat {
-                let shard = flows.shards.shard(flow.src, flow.src_port);
-                let (address, port) =
-                    take_local(flows, cx, service, (server.addr, dst_port), shard)?;
-                (inside.src, inside.src_port) = (address, port.port);
-                local = Some((address, port));
-            }
-            // On its way while the rest is worked out.
-            flows.table.prefetch_key(&Key::from(&inside.reversed()));
-            let to_client = fib.next_hop(flow.src).unwrap_or(NextHop {
-                adjacency: AdjacencyId::NONE,
-                ..to_server
-            });
-            let forward = Translation {
-                from: *flow,
-                to: inside,
-            };
-            let reply = Translation {
-                from: inside.reversed(),
-                to: flow.reversed(),
-            };
-            (
-                direction(&forward, to_server, fib.generation),
-                Some(direction(&reply, to_client, fib.generation)),
-            )
-        }
-    };
-    let mut flags = if keep_ttl {
-        Flags::KEEP_TTL
-    } else {
-        Flags::empty()
-    };
-    let mut seq_delta = 0;
-    if let (Some((_, port)), Protocol::Tcp) = (&local, flow.protocol) {
-        if service.toa {
-            flags = flags.union(Flags::TOA_PENDING);
-        }
-        if let Some(segment) = hit::segment(packet).filter(|s| s.flags & SYN != 0) {
-            let t = flow_bytes(&forward);
-            seq_delta =
-                fullnat::sequence_delta(flows.isn_secret, cx.now, &t, segment.seq, port.exceed);
-        }
+    let new = make(flows, cx, wanted, server, held);
+    let mut inserted = flows.table.insert(&new, cx.now_ms);
+    if inserted == Err(InsertError::Full) && flows.evict(egress, cx) {
+        inserted = flows.table.insert(&new, cx.now_ms);
     }
-    // Both checksums of a plain packet change by one constant each, whatever it is made of.
-    if let Some(reply) = &mut reply {
-        for (d, down) in [(&mut forward, false), (&mut *reply, true)] {
-            d.l4_delta += fullnat::moved(seq_delta, down);
-            if !keep_ttl {
-                d.ip_delta += Delta::TTL_DOWN;
-            }
-        }
-    }
-    let new = NewSession {
-        protocol: flow.protocol,
-        mode: server.mode,
-        forward,
-        reply,
-        service: service.id,
-        server: server.id,
-        slot: server.slot,
-        flags,
-        seq_delta,
-    };
-    flows.table.insert(&new, cx.now_ms).map_err(|e| {
-        if let Some((address, port)) = local {
-            let remote = (new.forward.new_dst, new.forward.new_dst_port);
+    inserted.map_err(|e| {
+        if let (Some((address, port)), Mode::FullNat) = (held.local, server.mode) {
+            let remote = remote(server, &wanted.flow);
             flows.ports.give_back(address, remote, port, cx.now_ms);
         }
         match e {
@@ -340,22 +447,161 @@ fn make<B: PacketBuf>(
     })
 }
 
+/// Where a server is reached: its address, and its port or the service's.
+fn remote(server: &RealServer, flow: &FlowKey) -> (IpAddr, u16) {
+    let port = if server.port == 0 {
+        flow.dst_port
+    } else {
+        server.port
+    };
+    (server.addr, port)
+}
+
+/// A packet of the flow as the server sees it, where it is translated.
+fn inside(wanted: &Wanted<'_>, server: &RealServer, local: Option<(IpAddr, LocalPort)>) -> FlowKey {
+    let (dst, dst_port) = remote(server, &wanted.flow);
+    let (src, src_port) = match local {
+        Some((address, port)) => (address, port.port),
+        None => (wanted.flow.src, wanted.flow.src_port),
+    };
+    FlowKey {
+        protocol: wanted.flow.protocol,
+        src,
+        dst,
+        src_port,
+        dst_port,
+    }
+}
+
+/// Takes what a session needs toward its server, and fetches the bucket of its replies.
+fn hold(
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    wanted: &Wanted<'_>,
+    server: &RealServer,
+    turn_and_shard: (usize, u8),
+) -> Result<Held, DropReason> {
+    let adjacency = flows.adjacency(cx, server).ok_or(DropReason::NoRoute)?;
+    let local = match server.mode {
+        Mode::Dr | Mode::Nat => None,
+        Mode::Tun => {
+            let hop = cx.config.fib.next_hop(server.addr);
+            let src = hop.and_then(|h| h.src);
+            let src = src.filter(|s| same_family(*s, server.addr));
+            let port = LocalPort {
+                port: 0,
+                exceed: None,
+            };
+            Some((src.ok_or(DropReason::NoRoute)?, port))
+        }
+        Mode::FullNat => {
+            let remote = remote(server, &wanted.flow);
+            let local = take_local(flows, cx, wanted.service, remote, turn_and_shard)?;
+            Some(local)
+        }
+    };
+    if server.mode.sees_replies() {
+        let replies = inside(wanted, server, local).reversed();
+        flows.table.prefetch_key(&Key::from(&replies));
+    }
+    Ok(Held { adjacency, local })
+}
+
+/// What a session is to be.
+fn make(
+    flows: &Flows,
+    cx: &Context<'_>,
+    wanted: &Wanted<'_>,
+    server: &RealServer,
+    held: &Held,
+) -> NewSession {
+    let Wanted { service, flow, seq } = wanted;
+    let hop = (held.adjacency, cx.config.fib.generation);
+    let mut seq_delta = 0;
+    let mut flags = if service.ttl == TtlPolicy::Keep {
+        Flags::KEEP_TTL
+    } else {
+        Flags::empty()
+    };
+    let (forward, reply) = match server.mode {
+        Mode::Dr => (direction(flow, flow, hop), None),
+        Mode::Tun => {
+            let mut d = direction(flow, flow, hop);
+            if let Some((src, _)) = held.local {
+                (d.new_src, d.new_dst) = (src, server.addr);
+            }
+            if let (IpAddr::V4(src), IpAddr::V4(dst)) = (d.new_src, d.new_dst) {
+                // Nothing inside changes: the place keeps what the outer header's checksum starts
+                // from.
+                d.ip_delta = Delta(Outer4::new(src, dst).sum());
+            }
+            (d, None)
+        }
+        Mode::Nat | Mode::FullNat => {
+            let inside = inside(wanted, server, held.local);
+            let forward = direction(flow, &inside, hop);
+            if let (Some((_, port)), Protocol::Tcp) = (held.local, flow.protocol) {
+                if service.toa {
+                    flags = flags.union(Flags::TOA_PENDING);
+                }
+                if let Some(seq) = *seq {
+                    let (secret, now) = (flows.isn_secret, cx.now);
+                    seq_delta = fullnat::sequence_delta(secret, now, &inside, seq, port.exceed);
+                }
+            }
+            // Changes the same the other way, and has no next hop: it is looked up when the server
+            // answers, which it does not in a flood.
+            let reply = Direction {
+                key: Key::from(&inside.reversed()),
+                new_src: flow.dst,
+                new_dst: flow.src,
+                new_src_port: flow.dst_port,
+                new_dst_port: flow.src_port,
+                l4_delta: forward.l4_delta.inverse(),
+                ip_delta: forward.ip_delta.inverse(),
+                adjacency: AdjacencyId::NONE,
+                adjacency_generation: hop.1,
+            };
+            (forward, Some(reply))
+        }
+    };
+    NewSession {
+        protocol: flow.protocol,
+        mode: server.mode,
+        forward,
+        reply,
+        service: service.id,
+        server: server.id,
+        slot: server.slot,
+        flags,
+        seq_delta,
+    }
+}
+
+/// The place of the local address that the next FULLNAT session tries first, and the shard of its
+/// client.
+fn next_turn(flows: &mut Flows, service: &AService, flow: &FlowKey) -> (usize, u8) {
+    let turn = flows.local_turn;
+    let turn = if turn < service.local_addresses.len() {
+        turn
+    } else {
+        0
+    };
+    flows.local_turn = turn + 1;
+    (turn, flows.shards.shard(flow.src, flow.src_port))
+}
+
 /// A free local port toward a server: each local address once, in turn.
 fn take_local(
     flows: &mut Flows,
     cx: &Context<'_>,
     service: &AService,
     server: (IpAddr, u16),
-    shard: u8,
+    (turn, shard): (usize, u8),
 ) -> Result<(IpAddr, LocalPort), DropReason> {
     let addresses = &service.local_addresses;
-    let first = flows.local_turn;
-    flows.local_turn = flows.local_turn.wrapping_add(1);
-    for n in 0..addresses.len() {
-        // Division is for new sessions only.
-        let Some(address) = addresses.get(first.wrapping_add(n) % addresses.len()) else {
-            break;
-        };
+    let (before, from) = addresses.split_at_checked(turn).unwrap_or((&[], addresses));
+    for address in from.iter().chain(before) {
         if !same_family(*address, server.0) {
             continue;
         }
@@ -366,40 +612,36 @@ fn take_local(
     Err(DropReason::NoLocalPort)
 }
 
-fn direction(t: &Translation, hop: NextHop, generation: u16) -> Direction {
-    let addresses = |k: &FlowKey| address_bytes(k.src, k.dst);
-    let ports = |k: &FlowKey| (u32::from(k.src_port) << 16 | u32::from(k.dst_port)).to_be_bytes();
-    let ip = Delta::between(&addresses(&t.from), &addresses(&t.to));
-    let l4 = ip + Delta::between(&ports(&t.from), &ports(&t.to));
+/// A direction whose packets come as `from` and leave as `to`.
+fn direction(from: &FlowKey, to: &FlowKey, hop: (AdjacencyId, u16)) -> Direction {
+    let ports = |k: &FlowKey| u64::from(k.src_port.to_be()) + u64::from(k.dst_port.to_be());
+    let ip = Delta::of_sums(address_sum(from), address_sum(to));
+    let l4 = ip + Delta::of_sums(checksum::fold(ports(from)), checksum::fold(ports(to)));
     Direction {
-        key: Key::from(&t.from),
-        new_src: t.to.src,
-        new_dst: t.to.dst,
-        new_src_port: t.to.src_port,
-        new_dst_port: t.to.dst_port,
+        key: Key::from(from),
+        new_src: to.src,
+        new_dst: to.dst,
+        new_src_port: to.src_port,
+        new_dst_port: to.dst_port,
         l4_delta: l4,
         ip_delta: ip,
-        adjacency: hop.adjacency,
-        adjacency_generation: generation,
+        adjacency: hop.0,
+        adjacency_generation: hop.1,
     }
 }
 
-/// Source and destination as they stand in a header.
-fn address_bytes(src: IpAddr, dst: IpAddr) -> arrayvec::ArrayVec<u8, 32> {
-    let mut bytes = arrayvec::ArrayVec::new();
-    for addr in [src, dst] {
-        match addr {
-            IpAddr::V4(a) => bytes.extend(a.octets()),
-            IpAddr::V6(a) => bytes.extend(a.octets()),
+/// Sum of source and destination as they stand in a header.
+fn address_sum(flow: &FlowKey) -> u16 {
+    match (flow.src, flow.dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            checksum::fold(u64::from(src.to_bits().to_be()) + u64::from(dst.to_bits().to_be()))
+        }
+        (src, dst) => {
+            let sum = |a| match a {
+                IpAddr::V4(a) => checksum::sum(&a.octets()),
+                IpAddr::V6(a) => checksum::sum(&a.octets()),
+            };
+            checksum::add(&[sum(src), sum(dst)])
         }
     }
-    bytes
-}
-
-fn flow_bytes(d: &Direction) -> arrayvec::ArrayVec<u8, 36> {
-    let mut bytes: arrayvec::ArrayVec<u8, 36> =
-        address_bytes(d.new_src, d.new_dst).into_iter().collect();
-    bytes.extend(d.new_src_port.to_be_bytes());
-    bytes.extend(d.new_dst_port.to_be_bytes());
-    bytes
 }

@@ -155,6 +155,11 @@ impl<S> Services<S> {
         self.list.get(*self.by_id.get(&id)? as usize)
     }
 
+    /// The place of a service in [`Services::list`].
+    pub fn place(&self, id: ServiceId) -> Option<u32> {
+        self.by_id.get(&id).copied()
+    }
+
     /// All services, in the order of the configuration.
     pub fn list(&self) -> &[Service<S>] {
         &self.list

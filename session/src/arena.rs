@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::cold::{Cold, Replies};
 use crate::due::Due;
+use crate::entry::Entry;
 use crate::head::{CHUNKS_MOST, HEAD_BYTES, Head, KINDS_OFFSET};
 use crate::memory::Memory;
 
@@ -98,6 +99,11 @@ impl Class {
         self.replies_offset() + self.per_chunk() as usize * self.replies_bytes()
     }
 
+    #[inline(always)]
+    fn layout(self) -> &'static Layout {
+        &LAYOUTS[self as usize]
+    }
+
     const fn from_number(n: u8) -> Option<Self> {
         match n {
             0 => Some(Self::One4),
@@ -108,6 +114,34 @@ impl Class {
         }
     }
 }
+
+/// The figures of a class, worked out: they are asked for with every packet that is not plain.
+struct Layout {
+    /// Lines of a session, as a power of two.
+    shift: u32,
+    /// Sessions of a chunk.
+    per_chunk: u32,
+    /// Offsets of the parts in a chunk, bytes; replies are of paired ones alone.
+    cold: usize,
+    replies: usize,
+    due: usize,
+    paired: bool,
+}
+
+static LAYOUTS: [Layout; Class::ALL.len()] = {
+    const fn of(c: Class) -> Layout {
+        Layout {
+            shift: c.lines().trailing_zeros(),
+            per_chunk: c.per_chunk(),
+            cold: c.cold_offset(),
+            replies: c.replies_offset(),
+            due: c.due_offset(),
+            paired: c.is_paired(),
+        }
+    }
+    let [a, b, c, d] = Class::ALL;
+    [of(a), of(b), of(c), of(d)]
+};
 
 const _: () = {
     let mut n = 0;
@@ -405,6 +439,17 @@ unsafe impl Send for Chunks {}
 // SAFETY: as above; `&Chunks` gives `&` references to lines alone.
 unsafe impl Sync for Chunks {}
 
+/// All of a session but the addresses of IPv6.
+pub(crate) struct Parts<'a> {
+    /// The entry that was asked for.
+    pub(crate) own: &'a mut Entry,
+    /// The other direction's, where there is one.
+    pub(crate) peer: Option<&'a mut Entry>,
+    pub(crate) cold: &'a mut Cold,
+    pub(crate) replies: Option<&'a mut Replies>,
+    pub(crate) due: &'a mut Due,
+}
+
 /// A line of nothing.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -589,21 +634,26 @@ impl Chunks {
         }
     }
 
-    /// Where the chunk of a line starts, bytes from `base`; its class, and the session's number in
-    /// it.
+    /// Where the chunk of a line starts, bytes from `base`; what a session of it is like, and the
+    /// session's number in it.
+    ///
+    /// # Panics
+    /// As [`Chunks::class`], and if the line is none of a session's.
     #[inline(always)]
-    fn place(&self, line: LineNo) -> (usize, Class, usize) {
-        let class = self.class(line);
+    fn place(&self, line: LineNo) -> (usize, &'static Layout, usize) {
+        let layout = self.class(line).layout();
         let chunk = (line.0 >> CHUNK_SHIFT) as usize * CHUNK_BYTES;
-        let within = line.0 & (CHUNK_LINES as u32 - 1);
-        let session = (within / class.lines()).min(class.per_chunk() - 1);
-        (chunk, class, session as usize)
+        let session = (line.0 & (CHUNK_LINES as u32 - 1)) >> layout.shift;
+        if session >= layout.per_chunk {
+            foreign();
+        }
+        (chunk, layout, session as usize)
     }
 
     /// Address of the cold part of a session, by any of its lines.
     fn cold_ptr(&self, line: LineNo) -> NonNull<Cold> {
-        let (chunk, class, session) = self.place(line);
-        let at = chunk + class.cold_offset() + session * size_of::<Cold>();
+        let (chunk, layout, session) = self.place(line);
+        let at = chunk + layout.cold + session * size_of::<Cold>();
         // SAFETY: the chunk is ours (`place` has checked) and `session` is one of it, so that the
         // cold part lies within the chunk (asserted at compile time).
         unsafe { self.base.add(at).cast() }
@@ -611,12 +661,37 @@ impl Chunks {
 
     /// Address of the cold part of a session's replies, if it has such.
     fn replies_ptr(&self, line: LineNo) -> Option<NonNull<Replies>> {
-        let (chunk, class, session) = self.place(line);
-        let at = chunk + class.replies_offset() + session * size_of::<Replies>();
+        let (chunk, layout, session) = self.place(line);
+        let at = chunk + layout.replies + session * size_of::<Replies>();
         // SAFETY: as for `cold_ptr`; the chunk has this part, as its class is a paired one.
-        class
-            .is_paired()
-            .then(|| unsafe { self.base.add(at).cast() })
+        layout.paired.then(|| unsafe { self.base.add(at).cast() })
+    }
+
+    /// A session's parts, by either entry, all to change.
+    #[inline(always)]
+    pub(crate) fn parts_mut(&mut self, line: LineNo) -> Parts<'_> {
+        let (chunk, layout, session) = self.place(line);
+        let cold = chunk + layout.cold + session * size_of::<Cold>();
+        let replies = chunk + layout.replies + session * size_of::<Replies>();
+        let due = chunk + layout.due + session * size_of::<Due>();
+        // SAFETY: the chunk is ours (`place` has checked). Its lines come in pairs, so that the
+        // other line of a pair lies in it as well, and a line is within the mapping. `session` is one
+        // of the chunk, so that its other parts lie within it, aligned (asserted at compile time),
+        // and behind all lines of sessions. No two of these overlap, every bit pattern is valid for
+        // each of them, and `&mut self` makes them the only references.
+        unsafe {
+            let own = self.base.add(line.0 as usize * LINE).cast::<Entry>();
+            let peer = self.base.add((line.0 ^ 1) as usize * LINE).cast::<Entry>();
+            Parts {
+                own: &mut *own.as_ptr(),
+                peer: layout.paired.then(|| &mut *peer.as_ptr()),
+                cold: self.base.add(cold).cast().as_mut(),
+                replies: layout
+                    .paired
+                    .then(|| self.base.add(replies).cast().as_mut()),
+                due: self.base.add(due).cast().as_mut(),
+            }
+        }
     }
 
     /// Fetches the cold parts of a session into the cache.
@@ -652,30 +727,23 @@ impl Chunks {
     }
 
     /// The times to look again at the sessions of a chunk of ours, by its first line or any other.
-    fn due_ptr(&self, line: LineNo) -> (NonNull<Due>, usize) {
-        let class = self.class(line);
-        let at = (line.0 >> CHUNK_SHIFT) as usize * CHUNK_BYTES + class.due_offset();
-        // SAFETY: the chunk is ours (`class` has checked), and there are as many times within it as
-        // it has sessions (asserted at compile time).
-        (
-            unsafe { self.base.add(at).cast() },
-            class.per_chunk() as usize,
-        )
-    }
-
     pub(crate) fn due(&self, line: LineNo) -> &[Due] {
-        let (first, len) = self.due_ptr(line);
-        // SAFETY: the range is right and aligned (asserted at compile time); every bit pattern is a
-        // valid `Due`; `&self` keeps `due_mut` away.
-        unsafe { core::slice::from_raw_parts(first.as_ptr(), len) }
+        let (chunk, layout, _) = self.place(line);
+        // SAFETY: the chunk is ours (`place` has checked), and there are as many times within it as
+        // it has sessions, aligned (asserted at compile time); every bit pattern is a valid `Due`;
+        // `&self` keeps `due_mut` away.
+        unsafe {
+            let first = self.base.add(chunk + layout.due).cast();
+            core::slice::from_raw_parts(first.as_ptr(), layout.per_chunk as usize)
+        }
     }
 
     pub(crate) fn due_mut(&mut self, line: LineNo) -> &mut Due {
-        let (first, len) = self.due_ptr(line);
-        let within = line.0 & (CHUNK_LINES as u32 - 1);
-        let session = (within / self.class(line).lines()) as usize;
-        // SAFETY: as for `due`; `&mut self` makes it the only reference.
-        unsafe { first.add(session.min(len - 1)).as_mut() }
+        let (chunk, layout, session) = self.place(line);
+        let at = chunk + layout.due + session * size_of::<Due>();
+        // SAFETY: as for `due`, and `session` is one of the chunk; `&mut self` makes it the only
+        // reference.
+        unsafe { self.base.add(at).cast().as_mut() }
     }
 
     /// Fetches a line into the cache.

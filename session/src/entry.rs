@@ -72,6 +72,11 @@ impl Flags {
     pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
+
+    /// All but those of `other`.
+    pub(crate) const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
 }
 
 // Parts of the word at offset 8.
@@ -479,6 +484,13 @@ impl Entry {
         self.settle();
     }
 
+    /// Sets TCP state, window scale and flags at once.
+    pub(crate) fn set_rest(&mut self, state: TcpState, wscale: u8, flags: Flags) {
+        let rest = u64::from(state as u8 | wscale << 4) | u64::from(flags.0) << 8;
+        self.word = self.word & !(0xffff << STATE_SHIFT) | rest << STATE_SHIFT;
+        self.settle();
+    }
+
     /// TCP state; [`TcpState::None`] for UDP.
     #[inline(always)]
     pub fn state(&self) -> TcpState {
@@ -504,10 +516,6 @@ impl Entry {
 
     pub(crate) const fn wscale(&self) -> u8 {
         self.state_byte() >> 4
-    }
-
-    pub(crate) fn set_wscale(&mut self, scale: u8) {
-        self.set_state_byte(self.state_byte() & 0x0f | scale.min(14) << 4);
     }
 
     /// FULLNAT: what is added to the client's sequence numbers, and taken from the

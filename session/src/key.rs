@@ -159,7 +159,7 @@ impl Key {
 
 /// One step of a keyed multiply-fold: the high and the low half of a 128-bit product.
 #[inline(always)]
-const fn fold(a: u64, b: u64) -> u64 {
+pub(crate) const fn fold(a: u64, b: u64) -> u64 {
     let product = a as u128 * b as u128;
     product as u64 ^ (product >> 64) as u64
 }

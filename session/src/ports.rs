@@ -5,12 +5,21 @@
 //! out. The server may remember the connection it had before (TIME-WAIT), so what is known of it
 //! goes along: a reuse within [`REMEMBERED_MS`] must start beyond the client's last sequence number
 //! there, and where that is not known the port rests for [`REST_MS`].
+//!
+//! Taking a port and giving it back touch a head, two lines of the shard and one of those that wait,
+//! and never more than a bounded number. Memory comes in blocks as it is needed (`blocks`), and is
+//! used again: ports that nobody has and nobody remembers ([`LocalPorts::forget`]) take none, as when
+//! their server has left.
+
+mod blocks;
+mod waiting;
 
 use core::net::IpAddr;
-use std::collections::VecDeque;
 
-use hashbrown::HashMap;
 use shunt_service::settings::SHARDS;
+
+use self::blocks::{Blocks, Heads};
+use self::waiting::{Chunks, Freed, Waiting};
 
 /// First local port: below are the well-known ones.
 pub const FIRST: u16 = 1024;
@@ -32,59 +41,102 @@ pub struct LocalPort {
     pub exceed: Option<u32>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Freed {
-    port: u16,
-    at_ms: u32,
-    last_seq: Option<u32>,
+/// Number of nothing in a list.
+const NONE: u32 = u32::MAX;
+
+/// Whose ports: local address, server (IPv4 addresses as IPv6 ones), server's port and shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Key([u64; 5]);
+
+impl Key {
+    /// Of a place that nobody has.
+    const NOBODY: Self = Self([u64::MAX; 5]);
+
+    #[inline]
+    fn new(local: IpAddr, server: (IpAddr, u16), shard: u8) -> Self {
+        let words = |a: IpAddr| match a {
+            IpAddr::V4(a) => [0, 0xffff_0000_0000 | u64::from(a.to_bits())],
+            IpAddr::V6(a) => [(a.to_bits() >> 64) as u64, a.to_bits() as u64],
+        };
+        let ([a, b], [c, d]) = (words(local), words(server.0));
+        Self([a, b, c, d, u64::from(server.1) << 8 | u64::from(shard)])
+    }
+
+    /// Nobody chooses these but the operator: the hash has no secret.
+    #[inline]
+    fn hash(&self) -> u64 {
+        // Digits of pi.
+        let [a, b, c, d, e] = self.0;
+        let left = crate::key::fold(a ^ 0x243f_6a88_85a3_08d3, b ^ 0x1319_8a2e_0370_7344);
+        let right = crate::key::fold(c ^ 0xa409_3822_299f_31d0, d ^ 0x082e_fa98_ec4e_6c89);
+        crate::key::fold(left ^ e, right ^ 0x4528_21e6_38d0_1377)
+    }
 }
 
 type Bits = [u64; PER_SHARD.div_ceil(64) as usize];
 
-/// Ports of one shard.
-#[derive(Debug, Default)]
+fn bit(port: u16) -> (usize, u64) {
+    let n = usize::from(port.saturating_sub(FIRST)) / SHARDS;
+    (n / 64, 1 << (n % 64))
+}
+
+fn is_in(bits: &Bits, port: u16) -> bool {
+    let (word, bit) = bit(port);
+    bits.get(word).is_some_and(|w| w & bit != 0)
+}
+
+/// Ports of one shard: two lines.
+#[derive(Debug)]
+#[repr(C, align(128))]
 struct Shard {
+    key: Key,
+    /// The next in the list of its head, or of those that are of no use.
+    next: u32,
     /// Ports, counted from `start` and around, that the search for one that was never handed out
     /// has passed.
     fresh: u16,
     start: u16,
+    /// Those that wait to be used again.
+    waiting: Waiting,
+    /// One more than the number of [`LocalPorts::known`], 0 for none.
+    known: u32,
     /// A bit for each port that is taken, in numeric order.
     taken: Bits,
-    /// A bit for each port that is taken or was: it is taken now, or waits in `freed`.
-    known: Bits,
-    freed: VecDeque<Freed>,
 }
 
+const _: () = assert!(size_of::<Shard>() == 128);
+
 impl Shard {
-    fn bit(port: u16) -> (usize, u64) {
-        let n = usize::from(port.saturating_sub(FIRST)) / SHARDS;
-        (n / 64, 1 << (n % 64))
-    }
-
-    fn is_in(bits: &Bits, port: u16) -> bool {
-        let (word, bit) = Self::bit(port);
-        bits.get(word).is_some_and(|w| w & bit != 0)
-    }
-
-    fn is_taken(&self, port: u16) -> bool {
-        Self::is_in(&self.taken, port)
+    fn new(key: Key, next: u32) -> Self {
+        Self {
+            key,
+            next,
+            fresh: 0,
+            start: 0,
+            waiting: Waiting::NOBODY,
+            known: 0,
+            taken: Bits::default(),
+        }
     }
 
     fn set_taken(&mut self, port: u16, on: bool) {
-        let (word, bit) = Self::bit(port);
-        if let (Some(taken), Some(known)) = (self.taken.get_mut(word), self.known.get_mut(word)) {
+        let (word, bit) = bit(port);
+        if let Some(taken) = self.taken.get_mut(word) {
             *taken = if on { *taken | bit } else { *taken & !bit };
-            *known |= bit;
         }
     }
 
     /// The next port that was never handed out.
-    fn next_fresh(&mut self, shard: u8) -> Option<u16> {
+    fn next_fresh(&mut self, known: &[Bits]) -> Option<u16> {
+        let shard = self.key.0[4] as u8;
         while self.fresh < PER_SHARD {
-            let n = (self.start + self.fresh) % PER_SHARD;
+            let n = self.start + self.fresh;
+            let n = if n < PER_SHARD { n } else { n - PER_SHARD };
             let port = FIRST + n * SHARDS as u16 + u16::from(shard);
             self.fresh += 1;
-            if !Self::is_in(&self.known, port) {
+            let adopted = (self.known as usize).checked_sub(1);
+            let adopted = adopted.and_then(|n| known.get(n));
+            if !adopted.is_some_and(|known| is_in(known, port)) {
                 return Some(port);
             }
         }
@@ -92,18 +144,32 @@ impl Shard {
     }
 }
 
+/// Local ports of one worker. Memory is bounded by the ports that are taken or remembered.
 #[derive(Debug)]
-struct Pool {
-    /// Each made when it is used first: together they are 13 KiB, more than one packet may pay for.
-    shards: Box<[Option<Box<Shard>>; SHARDS]>,
-    taken: u32,
+pub struct LocalPorts {
+    heads: Heads,
+    shards: Blocks<Shard>,
+    /// The first place in `shards` that is of no use.
+    unused: u32,
+    chunks: Chunks,
+    /// Of shards with ports that were adopted: a bit for each of those, which are not to be found
+    /// when one is looked for that was never handed out.
+    known: Vec<Bits>,
+    /// Where [`LocalPorts::forget`] goes on.
+    at: u32,
 }
 
-/// Local ports of one worker. Memory is bounded by the local addresses and servers in use, and in
-/// each by the ports there are.
-#[derive(Debug, Default)]
-pub struct LocalPorts {
-    pools: HashMap<(IpAddr, IpAddr, u16), Pool>,
+impl Default for LocalPorts {
+    fn default() -> Self {
+        Self {
+            heads: Heads::new(NONE),
+            shards: Blocks::new(),
+            unused: NONE,
+            chunks: Chunks::default(),
+            known: Vec::new(),
+            at: 0,
+        }
+    }
 }
 
 impl LocalPorts {
@@ -120,50 +186,102 @@ impl LocalPorts {
         shard: u8,
         now_ms: u32,
     ) -> Option<LocalPort> {
-        let pool = self.pool(local, server);
-        let place = pool.shards.get_mut(usize::from(shard))?;
-        let ports = place.get_or_insert_default();
-        let taken = if let Some(port) = ports.next_fresh(shard) {
+        let n = self.shard(Key::new(local, server, shard));
+        let ports = self.shards.get_mut(n)?;
+        let taken = if let Some(port) = ports.next_fresh(&self.known) {
             LocalPort { port, exceed: None }
         } else {
             // The first that need not rest: one that must does not hold up those behind it.
             let rested = |f: &Freed| now_ms.wrapping_sub(f.at_ms);
-            let usable = |f: &Freed| f.last_seq.is_some() || rested(f) >= REST_MS;
-            let freed = ports.freed.remove(ports.freed.iter().position(usable)?)?;
-            let exceed = freed.last_seq.filter(|_| rested(&freed) < REMEMBERED_MS);
+            let usable = |f: &Freed| f.last_seq().is_some() || rested(f) >= REST_MS;
+            let freed = ports.waiting.take(&mut self.chunks, usable)?;
+            let exceed = freed.last_seq().filter(|_| rested(&freed) < REMEMBERED_MS);
             LocalPort {
                 port: freed.port,
                 exceed,
             }
         };
         ports.set_taken(taken.port, true);
-        pool.taken += 1;
         Some(taken)
     }
 
-    fn pool(&mut self, local: IpAddr, server: (IpAddr, u16)) -> &mut Pool {
-        self.pools
-            .entry((local, server.0, server.1))
-            .or_insert_with(|| Pool {
-                shards: Box::new([const { None }; SHARDS]),
-                taken: 0,
-            })
+    /// Fetches what taking a port, or giving it back, begins with.
+    pub fn prefetch(&self, local: IpAddr, server: (IpAddr, u16), shard: u8) {
+        let head = self.heads.of(Key::new(local, server, shard).hash());
+        if let Some(shard) = self.shards.get(head) {
+            let first: *const Shard = shard;
+            crate::prefetch::read(first.cast());
+            crate::prefetch::read(first.cast::<u8>().wrapping_add(64));
+        }
+    }
+
+    fn find(&self, key: &Key) -> Option<u32> {
+        let mut n = self.heads.of(key.hash());
+        loop {
+            let shard = self.shards.get(n)?;
+            if shard.key == *key {
+                return Some(n);
+            }
+            n = shard.next;
+        }
+    }
+
+    /// The place of a shard, which is made if there is none.
+    fn shard(&mut self, key: Key) -> u32 {
+        if let Some(n) = self.find(&key) {
+            return n;
+        }
+        self.grow();
+        let hash = key.hash();
+        let shard = Shard::new(key, self.heads.of(hash));
+        let n = match self.shards.get_mut(self.unused) {
+            Some(place) => {
+                let n = core::mem::replace(&mut self.unused, place.next);
+                *place = shard;
+                n
+            }
+            None => self.shards.push(shard),
+        };
+        self.heads.set(hash, n);
+        n
+    }
+
+    /// One head more if there are as many shards as heads: those of one list find their new place.
+    fn grow(&mut self) {
+        if self.shards.len() < self.heads.len() || self.unused != NONE {
+            return;
+        }
+        let mut n = self.heads.split();
+        while let Some(shard) = self.shards.get_mut(n) {
+            let (next, hash) = (shard.next, shard.key.hash());
+            shard.next = self.heads.of(hash);
+            self.heads.set(hash, n);
+            n = next;
+        }
     }
 
     /// Takes the port of a session that an earlier process made; to be called before any is taken.
     /// Which ports were given back lately is not known: those behind the highest that is taken,
     /// which that process would have come to last, are handed out first.
     pub fn adopt(&mut self, local: IpAddr, server: (IpAddr, u16), port: u16) {
-        let pool = self.pool(local, server);
-        let Some(place) = pool.shards.get_mut(usize::from(port) % SHARDS) else {
+        let n = self.shard(Key::new(local, server, shard_of(port)));
+        let Some(ports) = self.shards.get_mut(n) else {
             return;
         };
-        let ports = place.get_or_insert_default();
-        if port >= FIRST && !ports.is_taken(port) {
-            ports.set_taken(port, true);
-            let n = (port - FIRST) / SHARDS as u16;
-            ports.start = ports.start.max((n + 1) % PER_SHARD);
-            pool.taken += 1;
+        if port < FIRST || is_in(&ports.taken, port) {
+            return;
+        }
+        ports.set_taken(port, true);
+        let n = (port - FIRST) / SHARDS as u16;
+        ports.start = ports.start.max((n + 1) % PER_SHARD);
+        if ports.known == 0 {
+            self.known.push(Bits::default());
+            ports.known = self.known.len() as u32;
+        }
+        let known = self.known.get_mut(ports.known as usize - 1);
+        let (word, bit) = bit(port);
+        if let Some(known) = known.and_then(|k| k.get_mut(word)) {
+            *known |= bit;
         }
     }
 
@@ -177,16 +295,8 @@ impl LocalPorts {
         now_ms: u32,
         last_seq: Option<u32>,
     ) {
-        self.put(
-            local,
-            server,
-            Freed {
-                port,
-                at_ms: now_ms,
-                last_seq,
-            },
-            false,
-        );
+        let freed = Freed::new(port, now_ms, last_seq);
+        self.put(local, server, freed, Waiting::push_back);
     }
 
     /// Gives a port back that was never used, with what was known of it: it is next again.
@@ -197,56 +307,98 @@ impl LocalPorts {
         port: LocalPort,
         now_ms: u32,
     ) {
-        let last_seq = Some(port.exceed.unwrap_or(0));
         let rested = if port.exceed.is_some() {
             0
         } else {
             REMEMBERED_MS
         };
-        let at_ms = now_ms.wrapping_sub(rested);
-        self.put(
-            local,
-            server,
-            Freed {
-                port: port.port,
-                at_ms,
-                last_seq,
-            },
-            true,
-        );
+        let last_seq = Some(port.exceed.unwrap_or(0));
+        let freed = Freed::new(port.port, now_ms.wrapping_sub(rested), last_seq);
+        self.put(local, server, freed, Waiting::push_front);
     }
 
-    fn put(&mut self, local: IpAddr, server: (IpAddr, u16), freed: Freed, first: bool) {
-        let Some(pool) = self.pools.get_mut(&(local, server.0, server.1)) else {
+    fn put(
+        &mut self,
+        local: IpAddr,
+        server: (IpAddr, u16),
+        freed: Freed,
+        push: impl FnOnce(&mut Waiting, Freed, &mut Chunks),
+    ) {
+        let Some(n) = self.find(&Key::new(local, server, shard_of(freed.port))) else {
             return;
         };
-        let place = pool.shards.get_mut(usize::from(freed.port) % SHARDS);
-        let Some(ports) = place.and_then(Option::as_deref_mut) else {
+        let Some(ports) = self.shards.get_mut(n) else {
             return;
         };
         // A port that is given back twice would be handed out twice.
-        if freed.port < FIRST || !ports.is_taken(freed.port) {
+        if freed.port < FIRST || !is_in(&ports.taken, freed.port) {
             return;
         }
         ports.set_taken(freed.port, false);
-        if first {
-            ports.freed.push_front(freed);
+        push(&mut ports.waiting, freed, &mut self.chunks);
+    }
+
+    /// Looks at one of the shards, each time at the next: what is known of its ports is of no use any
+    /// more if none is taken and all were given back long ago. To be called now and then.
+    pub fn forget(&mut self, now_ms: u32) {
+        let n = if self.at < self.shards.len() {
+            self.at
         } else {
-            ports.freed.push_back(freed);
+            0
+        };
+        self.at = n + 1;
+        let Some(shard) = self.shards.get(n) else {
+            return;
+        };
+        let key = shard.key;
+        let old = |f: &Freed| now_ms.wrapping_sub(f.at_ms) >= REMEMBERED_MS;
+        let is_used = shard.taken != Bits::default() || !shard.waiting.all(&self.chunks, old);
+        if key == Key::NOBODY || is_used {
+            return;
         }
-        pool.taken = pool.taken.saturating_sub(1);
+        let (next, hash) = (shard.next, key.hash());
+        let mut before = self.heads.of(hash);
+        if before == n {
+            self.heads.set(hash, next);
+        }
+        while let Some(shard) = self.shards.get_mut(before) {
+            before = shard.next;
+            if before == n {
+                shard.next = next;
+            }
+        }
+        if let Some(shard) = self.shards.get_mut(n) {
+            shard.waiting.clear(&mut self.chunks);
+            *shard = Shard::new(Key::NOBODY, self.unused);
+            self.unused = n;
+        }
     }
 
     /// Ports taken on a local address toward a server.
     pub fn taken(&self, local: IpAddr, server: (IpAddr, u16)) -> u32 {
-        self.pools
-            .get(&(local, server.0, server.1))
-            .map_or(0, |p| p.taken)
+        let shards = (0..SHARDS as u8).filter_map(|shard| {
+            let n = self.find(&Key::new(local, server, shard))?;
+            self.shards.get(n)
+        });
+        shards.flat_map(|s| s.taken).map(u64::count_ones).sum()
     }
+
+    /// Shards that memory is used for.
+    #[cfg(test)]
+    fn used(&self) -> usize {
+        let shards = (0..self.shards.len()).filter_map(|n| self.shards.get(n));
+        shards.filter(|s| s.key != Key::NOBODY).count()
+    }
+}
+
+fn shard_of(port: u16) -> u8 {
+    (usize::from(port) % SHARDS) as u8
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use hashbrown::HashSet;
     use proptest::prelude::*;
 
@@ -335,6 +487,75 @@ mod tests {
         assert_eq!(p.exceed, None, "long forgotten");
     }
 
+    /// Servers come and go: what was known of their ports goes, and its memory is used again.
+    #[test]
+    fn what_nobody_remembers_takes_no_memory() {
+        let (local, server) = ends();
+        let mut ports = LocalPorts::new();
+        let mut now = 0;
+        for round in 0..4 {
+            // Of each server's shards one port, but for the last, more than a chunk's.
+            for n in 0..700_u16 {
+                let server = (server.0, 1000 * round + n);
+                let many = if n == 699 { 40 } else { 1 };
+                let taken: Vec<_> = (0..many)
+                    .map(|_| ports.take(local, server, 9, now).unwrap().port)
+                    .collect();
+                for port in taken {
+                    ports.release(local, server, port, now, None);
+                }
+            }
+            assert_eq!(ports.used(), 700);
+            for _ in 0..2000 {
+                ports.forget(now + REMEMBERED_MS - 1);
+            }
+            assert_eq!(ports.used(), 700, "still remembered");
+            let kept = (server.0, 1000 * round + 3);
+            let port = ports.take(local, kept, 9, now).unwrap().port;
+            now += REMEMBERED_MS;
+            for _ in 0..2000 {
+                ports.forget(now);
+            }
+            assert_eq!((ports.used(), ports.taken(local, kept)), (1, 1));
+            ports.release(local, kept, port, now, Some(1));
+            now += REMEMBERED_MS;
+            for _ in 0..2000 {
+                ports.forget(now);
+            }
+            assert_eq!(ports.used(), 0);
+            assert_eq!((ports.shards.len(), ports.chunks.len()), (700, 707));
+        }
+    }
+
+    /// Ports of a shard as they were kept before: a list of those that wait.
+    #[derive(Default)]
+    struct Model {
+        fresh: u16,
+        taken: Vec<u16>,
+        waiting: VecDeque<(u16, u32, Option<u32>)>,
+    }
+
+    impl Model {
+        fn take(&mut self, shard: u8, now: u32) -> Option<LocalPort> {
+            let taken = if self.fresh < PER_SHARD {
+                self.fresh += 1;
+                let port = FIRST + (self.fresh - 1) * 128 + u16::from(shard);
+                LocalPort { port, exceed: None }
+            } else {
+                let usable =
+                    |(_, at, seq): &(u16, u32, Option<u32>)| seq.is_some() || now - at >= REST_MS;
+                let (port, at, seq) = self
+                    .waiting
+                    .remove(self.waiting.iter().position(usable)?)
+                    .unwrap();
+                let exceed = seq.filter(|_| now - at < REMEMBERED_MS);
+                LocalPort { port, exceed }
+            };
+            self.taken.push(taken.port);
+            Some(taken)
+        }
+    }
+
     proptest! {
         #[test]
         fn never_a_taken_port(ops in prop::collection::vec((any::<bool>(), 0_u8..3, any::<prop::sample::Index>()), 1..2000)) {
@@ -354,6 +575,35 @@ mod tests {
                     ports.release(local, server, port, now, n.is_multiple_of(2).then_some(n));
                 }
                 prop_assert_eq!(ports.taken(local, server) as usize, taken.len());
+            }
+        }
+
+        /// Port by port what a plain queue gives.
+        #[test]
+        fn equals_a_queue(ops in prop::collection::vec((0_u8..8, any::<prop::sample::Index>(), 0_u32..2000), 1..3000)) {
+            let (local, server) = ends();
+            let (mut ports, mut model) = (LocalPorts::new(), Model::default());
+            // Most are taken from the start, so that the rest is what is tried.
+            for _ in 0..PER_SHARD - 5 {
+                prop_assert_eq!(ports.take(local, server, 3, 0), model.take(3, 0));
+            }
+            let mut now = 200_000;
+            for (what, which, wait) in ops {
+                now += wait;
+                if what < 3 || model.taken.is_empty() {
+                    prop_assert_eq!(ports.take(local, server, 3, now), model.take(3, now));
+                } else {
+                    let port = model.taken.swap_remove(which.index(model.taken.len()));
+                    let seq = (what < 6).then_some(now);
+                    if what == 7 {
+                        ports.give_back(local, server, LocalPort { port, exceed: seq }, now);
+                        model.waiting.push_front((port, now - REMEMBERED_MS, Some(0)));
+                    } else {
+                        ports.release(local, server, port, now, seq);
+                        model.waiting.push_back((port, now, seq));
+                    }
+                }
+                ports.forget(now);
             }
         }
     }

@@ -14,17 +14,20 @@ use core::fmt;
 use core::net::IpAddr;
 use std::sync::Arc;
 
-use shunt_service::{AdjacencyId, Mode, Protocol, ServerId, ServerSlot, ServiceId, TcpState};
+use shunt_service::{AdjacencyId, Mode, Protocol, ServerId, ServerSlot, ServiceId};
 use shunt_wire::checksum::Delta;
 
-use crate::arena::{Arena, Chunks, Class, LineNo};
+use crate::arena::{Arena, Chunks, Class, LineNo, Parts};
 use crate::cold::{Cold, Replies};
+use crate::due::Due;
 use crate::entry::{Addresses6, Entry, Flags};
 use crate::index::Index;
 use crate::key::{Hash, Key, Key4, Key6};
 use crate::staged::Staged;
+use crate::tcp::{self, Segment, Transition};
 
 pub use self::adopt::{AdoptConfig, Adopted, Census, adopt};
+use self::evict::is_half_open;
 pub use self::view::{Closed, SessionView};
 
 /// How a table is made.
@@ -125,6 +128,62 @@ struct Free {
     /// Next line of the newest chunk that was never used, and how many follow.
     fresh: u32,
     fresh_left: u32,
+}
+
+/// A session with all its parts at hand, by the entry of a packet's direction.
+pub struct SessionMut<'a> {
+    parts: Parts<'a>,
+    half_open: &'a mut usize,
+}
+
+impl SessionMut<'_> {
+    /// The entry of the packet's direction.
+    #[inline(always)]
+    pub fn entry(&self) -> &Entry {
+        self.parts.own
+    }
+
+    /// The entry of the packet's direction, to change.
+    #[inline(always)]
+    pub fn entry_mut(&mut self) -> &mut Entry {
+        self.parts.own
+    }
+
+    /// The service.
+    pub fn service(&self) -> ServiceId {
+        self.parts.cold.service()
+    }
+
+    /// The cold part of the replies; `None` if they do not pass the director.
+    pub fn replies_mut(&mut self) -> Option<&mut Replies> {
+        self.parts.replies.as_deref_mut()
+    }
+
+    /// Takes a TCP segment into account. It is for segments that are not plain data in ESTABLISHED;
+    /// [`Entry::record`] is for those.
+    #[inline]
+    pub fn segment(&mut self, s: &Segment) -> Transition {
+        let Parts { own, peer, .. } = &mut self.parts;
+        let transition = tcp::judge(own, peer.as_deref_mut(), s);
+        let (before, after) = (is_half_open(transition.from), is_half_open(transition.to));
+        if before != after {
+            *self.half_open = (*self.half_open + usize::from(after)).saturating_sub(before.into());
+        }
+        transition
+    }
+
+    /// The server knows its client.
+    pub fn clear_toa(&mut self) {
+        self.parts.own.set_flag(Flags::TOA_PENDING, false);
+        if let Some(peer) = self.parts.peer.as_deref_mut() {
+            peer.set_flag(Flags::TOA_PENDING, false);
+        }
+    }
+
+    /// As [`Table::look_again`].
+    pub fn look_again(&mut self, now_ms: u32, ms: u32) {
+        *self.parts.due = Due::after(now_ms, ms);
+    }
 }
 
 /// The session table of one worker.
@@ -278,38 +337,25 @@ impl Table {
     }
 
     fn on_both(&mut self, line: LineNo, mut f: impl FnMut(&mut Entry)) {
-        let peer = self.peer(line);
-        f(self.entry_mut(line));
-        if peer != line {
-            f(self.entry_mut(peer));
+        let parts = self.chunks.parts_mut(line);
+        f(parts.own);
+        if let Some(peer) = parts.peer {
+            f(peer);
         }
     }
 
-    /// Sets the TCP state of a session.
-    pub(crate) fn set_state(&mut self, line: LineNo, state: TcpState) {
-        self.count_half_open(line, false);
-        self.on_both(line, |e| e.set_state(state));
-        self.count_half_open(line, true);
-    }
-
-    /// Nothing is known of the windows of a paired session any more.
-    pub(crate) fn forget_windows(&mut self, line: LineNo) {
-        self.on_both(line, |e| e.set_flag(Flags::WINDOW_KNOWN, false));
-    }
-
-    /// Notes whether a session is counted as active.
-    pub fn set_active(&mut self, line: LineNo, active: bool) {
-        self.on_both(line, |e| e.set_flag(Flags::ACTIVE, active));
+    /// A session with all its parts, by the entry of a packet's direction.
+    #[inline(always)]
+    pub fn session_mut(&mut self, line: LineNo) -> SessionMut<'_> {
+        SessionMut {
+            parts: self.chunks.parts_mut(line),
+            half_open: &mut self.half_open,
+        }
     }
 
     /// Notes whether a session's server has left.
     pub fn set_gone(&mut self, line: LineNo, gone: bool) {
         self.on_both(line, |e| e.set_flag(Flags::GONE, gone));
-    }
-
-    /// The server knows its client.
-    pub fn clear_toa(&mut self, line: LineNo) {
-        self.on_both(line, |e| e.set_flag(Flags::TOA_PENDING, false));
     }
 
     /// Adds an entry's counters to the cold part.

@@ -9,7 +9,7 @@ use shunt_service::TcpState::{
 use shunt_wire::packet::tcp_flags::{ACK, FIN, RST, SYN};
 
 use crate::arena::LineNo;
-use crate::entry::Flags;
+use crate::entry::{Entry, Flags};
 use crate::table::Table;
 
 /// What the state machine looks at of a segment.
@@ -97,11 +97,16 @@ pub const fn next(side: Side, state: TcpState, flags: u8) -> TcpState {
 /// How far from the highest client sequence number a RST or FIN of a one-way session may be.
 const ONE_WAY_WINDOW: u32 = 65_536;
 
-/// Takes a segment of a session into account. It is for segments that are not plain data in
-/// ESTABLISHED; [`crate::Entry::record`] is for those.
+/// [`crate::SessionMut::segment`] by the entry of the segment's direction.
 pub fn on_segment(table: &mut Table, line: LineNo, s: &Segment) -> Transition {
-    let entry = table.entry(line);
-    let from = entry.state();
+    table.session_mut(line).segment(s)
+}
+
+/// Judges a segment by the entry of its direction and, of a paired session, the other one, and notes in
+/// them what it has told.
+#[inline]
+pub(crate) fn judge(own: &mut Entry, peer: Option<&mut Entry>, s: &Segment) -> Transition {
+    let from = own.state();
     if s.flags & (SYN | FIN | RST | ACK) == 0 {
         return Transition {
             from,
@@ -109,34 +114,31 @@ pub fn on_segment(table: &mut Table, line: LineNo, s: &Segment) -> Transition {
             in_window: true,
         };
     }
-    let (paired, reply) = (entry.is_paired(), entry.is_reply());
-    let delta = if paired && !reply {
-        entry.seq_delta()
-    } else {
-        0
+    let (reply, mut flags, mut wscale) = (own.is_reply(), own.flags(), own.wscale());
+    let (side, in_window) = match &peer {
+        None => {
+            let off = s.seq.wrapping_sub(own.highest_seq());
+            let near = off.wrapping_add(ONE_WAY_WINDOW) <= 2 * ONE_WAY_WINDOW;
+            (
+                Side::InputOnly,
+                near || !flags.contains(Flags::WINDOW_KNOWN),
+            )
+        }
+        Some(peer) => {
+            let (side, delta) = if reply {
+                (Side::Output, 0)
+            } else {
+                (Side::Input, own.seq_delta())
+            };
+            // In the numbers that the peer sees: its acknowledgements are of those. A FIN may carry
+            // data; its own place is behind it, and that may be past an edge that has moved on. Its
+            // start is what is judged.
+            let seq = s.seq.wrapping_add(delta);
+            let near = seq.wrapping_sub(peer.ack()) <= peer.edge().wrapping_sub(peer.ack());
+            (side, near || !peer.flags().contains(Flags::WINDOW_KNOWN))
+        }
     };
-    let side = match (paired, reply) {
-        (false, _) => Side::InputOnly,
-        (true, false) => Side::Input,
-        (true, true) => Side::Output,
-    };
-    let peer = table.entry(table.peer(line));
-    // In the numbers that the peer sees: its acknowledgements are of those.
-    let seq = s.seq.wrapping_add(delta);
-    let in_window = if s.flags & (RST | FIN) == 0 {
-        true
-    } else if paired {
-        // A FIN may carry data; its own place is behind it, and that may be past an edge that has
-        // moved on. Its start is what is judged.
-        !peer.flags().contains(Flags::WINDOW_KNOWN)
-            || seq.wrapping_sub(peer.ack()) <= peer.edge().wrapping_sub(peer.ack())
-    } else {
-        !entry.flags().contains(Flags::WINDOW_KNOWN)
-            || s.seq
-                .wrapping_sub(entry.highest_seq())
-                .wrapping_add(ONE_WAY_WINDOW)
-                <= 2 * ONE_WAY_WINDOW
-    };
+    let in_window = in_window || s.flags & (RST | FIN) == 0;
     let to = if in_window {
         next(side, from, s.flags)
     } else {
@@ -147,30 +149,45 @@ pub fn on_segment(table: &mut Table, line: LineNo, s: &Segment) -> Transition {
     // can send, a SYN and a RST of one sequence number, would end a session.
     let opens = s.flags & (SYN | RST) == SYN && from != ES;
     let stray = s.flags & SYN != 0 && !opens;
-    if opens && paired && s.flags & ACK == 0 {
-        // A connection begins: what was known of the one before does not count for it.
-        table.forget_windows(line);
+    // A connection begins: what was known of the one before does not count for it.
+    let begins = opens && peer.is_some() && s.flags & ACK == 0;
+    if begins {
+        flags = flags.without(Flags::WINDOW_KNOWN);
     }
-    let entry = table.entry_mut(line);
     if opens {
         // A SYN without the option says that its sender does not scale (RFC 7323, section 2.2).
-        entry.set_wscale(s.wscale.unwrap_or(0));
+        wscale = s.wscale.unwrap_or(0).min(14);
     }
     if in_window && !stray {
-        if paired {
+        if peer.is_some() {
             if s.flags & ACK != 0 {
-                entry.record(s.seq, s.ack, s.window);
-                entry.set_flag(Flags::WINDOW_KNOWN, true);
+                own.record_window(s.ack, s.window);
+                flags = flags.union(Flags::WINDOW_KNOWN);
             }
-        } else if !entry.flags().contains(Flags::WINDOW_KNOWN) || opens {
-            entry.set_highest_seq(s.seq);
-            entry.set_flag(Flags::WINDOW_KNOWN, true);
+        } else if !flags.contains(Flags::WINDOW_KNOWN) || opens {
+            own.set_highest_seq(s.seq);
+            flags = flags.union(Flags::WINDOW_KNOWN);
         } else {
-            entry.record(s.seq, s.ack, s.window);
+            own.record_seq(s.seq);
         }
     }
-    if to != from {
-        table.set_state(line, to);
+    let active = |flags: Flags| {
+        if to.is_active() {
+            flags.union(Flags::ACTIVE)
+        } else {
+            flags.without(Flags::ACTIVE)
+        }
+    };
+    own.set_rest(to, wscale, active(flags));
+    if let Some(peer) = peer
+        && (to != from || begins)
+    {
+        let flags = if begins {
+            peer.flags().without(Flags::WINDOW_KNOWN)
+        } else {
+            peer.flags()
+        };
+        peer.set_rest(to, peer.wscale(), active(flags));
     }
     Transition {
         from,

@@ -285,7 +285,6 @@ fn highest_client_sequence_the_server_may_have() {
 fn flags_are_for_both_directions() {
     let (mut table, line, _) = established(Mode::Nat, None);
     let peer = table.peer(line);
-    table.set_active(peer, true);
     table.set_gone(line, true);
     for l in [line, peer] {
         let flags = table.entry(l).flags();

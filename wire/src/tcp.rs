@@ -66,22 +66,35 @@ impl TcpHeader {
     }
 
     /// Shifts the sequence number by `by` (modulo 2^32).
+    #[inline(always)]
     pub fn shift_seq(&mut self, by: u32) {
         let new = U32::new(self.seq.get().wrapping_add(by));
-        let delta = Delta::between(&self.seq.to_bytes(), &new.to_bytes());
+        self.replace(self.seq, new);
         self.seq = new;
-        self.apply(delta);
     }
 
     /// Shifts the acknowledgement number by `by` (modulo 2^32), if the segment acknowledges.
+    #[inline(always)]
     pub fn shift_ack(&mut self, by: u32) {
         if self.flags & tcp_flags::ACK == 0 {
             return;
         }
         let new = U32::new(self.ack.get().wrapping_add(by));
-        let delta = Delta::between(&self.ack.to_bytes(), &new.to_bytes());
+        self.replace(self.ack, new);
         self.ack = new;
-        self.apply(delta);
+    }
+
+    /// Changes the checksum as a number is.
+    #[inline(always)]
+    fn replace(&mut self, old: U32, new: U32) {
+        let [old, new] = [old, new].map(|n| u32::from_ne_bytes(n.to_bytes()));
+        let field = u16::from_ne_bytes(self.checksum.to_bytes());
+        let field = if old == new {
+            field
+        } else {
+            Delta::ZERO.apply_with(field, old, new)
+        };
+        self.checksum = field.to_ne_bytes().into();
     }
 }
 

@@ -8,7 +8,7 @@ use crate::checksum::{self, Delta};
 use crate::tcp::{self, TcpHeader};
 use crate::view;
 
-pub use crate::toa::{OptionList, set_options, toa, toa_len};
+pub use crate::toa::{OptionList, push_front, set_options, toa, toa_len};
 
 /// Option kinds (IANA).
 pub mod kind {
@@ -122,9 +122,14 @@ pub fn options(segment: &[u8]) -> Option<&[u8]> {
     segment.get(tcp::HEADER_LEN..header.header_len())
 }
 
-/// Changes the option list of a segment in place and mends its checksum. `change` says whether it
-/// changed anything.
-fn edit(segment: &mut [u8], change: impl FnOnce(&mut [u8]) -> bool) -> bool {
+/// Changes what `find` finds (offset and length) in the option list of a segment, in place, and mends
+/// the checksum. Returns whether it found anything.
+#[inline(always)]
+fn edit(
+    segment: &mut [u8],
+    find: impl FnOnce(&[u8]) -> Option<(usize, usize)>,
+    change: impl FnOnce(&mut [u8]),
+) -> bool {
     let Some((header, rest)) = segment.split_first_chunk_mut::<{ tcp::HEADER_LEN }>() else {
         return false;
     };
@@ -135,48 +140,53 @@ fn edit(segment: &mut [u8], change: impl FnOnce(&mut [u8]) -> bool) -> bool {
     let Some(list) = rest.get_mut(..len) else {
         return false;
     };
-    let before = checksum::sum(list);
-    let changed = change(list);
-    if changed {
-        header.apply(Delta::of_sums(before, checksum::sum(list)));
+    let Some((at, len)) = find(list) else {
+        return false;
+    };
+    // The words that it lies in.
+    let (first, end) = (at & !1, (at + len).next_multiple_of(2));
+    let Some(words) = list.get_mut(first..end) else {
+        return false;
+    };
+    let before = checksum::sum(words);
+    if let Some(found) = words.get_mut(at - first..at - first + len) {
+        change(found);
     }
-    changed
+    header.apply(Delta::of_sums(before, checksum::sum(words)));
+    true
 }
 
-/// Lowers the maximum segment size of a SYN to `max` if it is larger. Returns whether it was. A SYN
+/// Lowers the maximum segment size of a SYN by `by`, to 0 at least. Returns whether it has one: a SYN
 /// without the option means 536 or 1220 (RFC 9293, section 3.7.1) and is left so.
 ///
 /// `segment` starts with the TCP header; only the header is needed.
-pub fn lower_mss(segment: &mut [u8], max: u16) -> bool {
-    edit(segment, |list| {
-        let found = Options::new(list).find(|o| o.kind == kind::MSS && o.body.len() == 2);
-        let Some(at) = found.map(|o| o.at + 2) else {
-            return false;
-        };
-        let Some(field) = list.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<2>) else {
-            return false;
-        };
-        let lower = u16::from_be_bytes(*field) > max;
-        if lower {
-            *field = max.to_be_bytes();
-        }
-        lower
-    })
+pub fn lower_mss(segment: &mut [u8], by: u16) -> bool {
+    edit(
+        segment,
+        |list| {
+            let found = Options::new(list).find(|o| o.kind == kind::MSS && o.body.len() == 2)?;
+            Some((found.at + 2, 2))
+        },
+        |field| {
+            if let Some(mss) = field.first_chunk_mut::<2>() {
+                *mss = u16::from_be_bytes(*mss).saturating_sub(by).to_be_bytes();
+            }
+        },
+    )
 }
 
 /// Replaces a timestamps option by NOPs. Returns whether there was one.
 ///
 /// `segment` starts with the TCP header; only the header is needed.
 pub fn strip_timestamps(segment: &mut [u8]) -> bool {
-    edit(segment, |list| {
-        let found = Options::new(list).find(|o| o.kind == kind::TIMESTAMPS);
-        let Some((at, len)) = found.map(|o| (o.at, o.body.len() + 2)) else {
-            return false;
-        };
-        list.get_mut(at..at + len)
-            .map(|option| option.fill(kind::NOP))
-            .is_some()
-    })
+    edit(
+        segment,
+        |list| {
+            let found = Options::new(list).find(|o| o.kind == kind::TIMESTAMPS)?;
+            Some((found.at, found.body.len() + 2))
+        },
+        |option| option.fill(kind::NOP),
+    )
 }
 
 /// Shifts the edges of all SACK blocks by `by` (modulo 2^32), as the acknowledgement number is
@@ -184,20 +194,19 @@ pub fn strip_timestamps(segment: &mut [u8]) -> bool {
 ///
 /// `segment` starts with the TCP header; only the header is needed.
 pub fn shift_sack(segment: &mut [u8], by: u32) -> bool {
-    edit(segment, |list| {
-        let found =
-            Options::new(list).find(|o| o.kind == kind::SACK && o.body.len().is_multiple_of(8));
-        let Some((at, len)) = found.map(|o| (o.at + 2, o.body.len())) else {
-            return false;
-        };
-        let Some(blocks) = list.get_mut(at..at + len) else {
-            return false;
-        };
-        for edge in blocks.as_chunks_mut::<4>().0 {
-            *edge = u32::from_be_bytes(*edge).wrapping_add(by).to_be_bytes();
-        }
-        len > 0
-    })
+    edit(
+        segment,
+        |list| {
+            let found = Options::new(list)
+                .find(|o| o.kind == kind::SACK && o.body.len().is_multiple_of(8))?;
+            (!found.body.is_empty()).then_some((found.at + 2, found.body.len()))
+        },
+        |blocks| {
+            for edge in blocks.as_chunks_mut::<4>().0 {
+                *edge = u32::from_be_bytes(*edge).wrapping_add(by).to_be_bytes();
+            }
+        },
+    )
 }
 
 #[cfg(test)]
@@ -281,14 +290,14 @@ mod tests {
     #[test]
     fn changes_in_place() {
         let mss = |v: u16| [&[2, 4][..], &v.to_be_bytes(), &[1, 1, 4, 2]].concat();
-        becomes(&mss(1460), &mss(1440), |h| lower_mss(h, 1440));
-        becomes(&mss(1400), &mss(1400), |h| lower_mss(h, 1440));
-        becomes(&[4, 2, 1, 1], &[4, 2, 1, 1], |h| lower_mss(h, 1440));
+        becomes(&mss(1460), &mss(1440), |h| lower_mss(h, 20));
+        becomes(&mss(7), &mss(0), |h| lower_mss(h, 20));
+        becomes(&[4, 2, 1, 1], &[4, 2, 1, 1], |h| lower_mss(h, 20));
         // At an odd offset, where its bytes are in different words.
         becomes(
             &[1, 2, 4, 5, 180, 1, 1, 1],
             &[1, 2, 4, 5, 160, 1, 1, 1],
-            |h| lower_mss(h, 1440),
+            |h| lower_mss(h, 20),
         );
         let with = [4, 2, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8];
         let without = [4, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1];

@@ -155,6 +155,52 @@ pub fn set_options(
     Some(())
 }
 
+/// Puts an option list in front of a segment's options, where both have room: `frame` begins with as
+/// many spare bytes as `list` has, and with the headers moved forward by them it has none.
+///
+/// `l3` and `l4` are offsets from the end of the spare bytes. `None`, with nothing changed, if there is
+/// no room for both or the headers are not where they should be.
+pub fn push_front(frame: &mut [u8], l3: usize, l4: usize, list: &OptionList) -> Option<()> {
+    let list = list.as_bytes();
+    let head = l4 + tcp::HEADER_LEN;
+    let packet = frame.get(list.len()..)?;
+    let tcp: &TcpHeader = view::header(packet, l4)?;
+    let header = tcp.header_len();
+    let room = (tcp::HEADER_LEN..=tcp::HEADER_LEN + MAX_LEN - list.len()).contains(&header);
+    if !room || l3 >= l4 || packet.len() < l4 + header {
+        return None;
+    }
+    let ipv6 = *packet.get(l3)? >> 4 == 6;
+    let old_ip_len = if ipv6 {
+        view::header::<Ipv6Header>(packet, l3)?.payload_length.get()
+    } else {
+        view::header::<Ipv4Header>(packet, l3)?.total_length.get()
+    };
+    let new_ip_len = old_ip_len.checked_add(list.len() as u16)?;
+    frame.copy_within(list.len()..list.len() + head, 0);
+    frame
+        .get_mut(head..head + list.len())?
+        .copy_from_slice(list);
+    if ipv6 {
+        view::header_mut::<Ipv6Header>(frame, l3)?.payload_length = new_ip_len.into();
+    } else {
+        view::header_mut::<Ipv4Header>(frame, l3)?.set_total_length(new_ip_len);
+    }
+    let tcp: &mut TcpHeader = view::header_mut(frame, l4)?;
+    let before = u16::from_ne_bytes([tcp.data_offset, tcp.flags]);
+    tcp.data_offset = (tcp.data_offset & 0x0f) | ((header + list.len()) as u8) << 2;
+    let after = u16::from_ne_bytes([tcp.data_offset, tcp.flags]);
+    // The pseudo-header's TCP length changes as the IP length does.
+    let (old, new) = (
+        u32::from(before),
+        u32::from(after) + u32::from(checksum::sum(list)),
+    );
+    let delta = Delta::word(old_ip_len, new_ip_len);
+    let field = u16::from_ne_bytes(tcp.checksum.to_bytes());
+    tcp.checksum = delta.apply_with(field, old, new).to_ne_bytes().into();
+    Some(())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -288,6 +334,40 @@ mod tests {
         }
 
         /// Headers that are not what they are said to be are left alone.
+        #[test]
+        fn push_front_is_set_options(
+            ipv6 in any::<bool>(), vlan in any::<bool>(), old in lists(), long: bool,
+        ) {
+            let list = toa(254, ends(long).0);
+            let build = |list: &[u8]| {
+                let b = segment(ipv6, list).flags(tcp_flags::ACK);
+                if vlan { b.vlan(9) } else { b }.padding(3).frame()
+            };
+            let plain = build(&old);
+            let parsed = parse(&plain, plain.len(), false).unwrap();
+            let mut frame = [vec![0xee; list.as_bytes().len()], plain].concat();
+            let before = frame.clone();
+            let done = push_front(&mut frame, parsed.l3.into(), parsed.l4.into(), &list);
+            match list.with(&old) {
+                Some(both) => {
+                    prop_assert_eq!(done, Some(()));
+                    prop_assert_eq!(frame, build(both.as_bytes()));
+                }
+                None => prop_assert_eq!((done, frame), (None, before)),
+            }
+        }
+
+        #[test]
+        fn push_front_refuses(
+            mut frame in prop::collection::vec(any::<u8>(), 0..120),
+            l3 in 0_usize..60, l4 in 0_usize..80,
+        ) {
+            let before = frame.clone();
+            if push_front(&mut frame, l3, l4, &toa(254, ends(false).0)).is_none() {
+                prop_assert_eq!(frame, before);
+            }
+        }
+
         #[test]
         fn set_options_refuses(
             mut frame in prop::collection::vec(any::<u8>(), 0..120),

@@ -4,13 +4,16 @@
 //! both. An iteration stands for 3.2 us: the sweep of sessions is in the figures at ten million
 //! packets a second.
 //!
+//! With `--packet` it is the packets of new connections that are measured, one kind of them; those
+//! before it pass outside of what is measured.
+//!
 //! Prints one line of figures in words; the script adds the instructions.
 
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use shunt_bench::director::Scene;
-use shunt_bench::flows::{Kind, Traffic, establish};
+use shunt_bench::flows::{Frames, Kind, Known, Rig, Traffic, establish};
 use shunt_bench::lab::Lab;
 use shunt_bench::port::{BenchBuf, RX_BURST, lock};
 use shunt_service::Protocol;
@@ -43,9 +46,10 @@ struct Arguments {
     /// Packets from the client, or from the server.
     #[arg(long, default_value = "request")]
     direction: Direction,
-    /// First packets of new sessions rather than those of established ones.
-    #[arg(long)]
-    open: bool,
+    /// Instead of established sessions' packets those of new connections: the n-th of six (SYN, SYN
+    /// ACK, ACK, FIN, FIN of the server, ACK). Of UDP, and where replies do not pass, 1 alone.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=6))]
+    packet: Option<u8>,
     /// Once the sessions are established say so, and go on at a line of input.
     #[arg(long)]
     wait: bool,
@@ -83,7 +87,9 @@ fn main() -> ExitCode {
     }
     let protocol = if a.udp { Protocol::Udp } else { Protocol::Tcp };
     // New ones, too, and never fuller than an index is made for.
-    let room = a.flows.saturating_mul(5) / 4 + 64 + a.bursts * RX_BURST as u32;
+    let fresh = a.bursts * RX_BURST as u32;
+    // More than a sixteenth half-open would be a flood, of which most is shed.
+    let room = a.flows.saturating_mul(5) / 4 + 64 + 17 * fresh;
     let mut lab = Lab::new(Scene {
         servers: a.servers,
         others: a.services,
@@ -107,34 +113,40 @@ fn main() -> ExitCode {
         }
     }
 
-    let before = lab.counters().forwarded.get();
+    let mut sent = 0;
     let mut fresh = a.flows;
     let mut frame = [0; 256];
     let mut length = 0;
     let mut bufs: Vec<BenchBuf> = (0..RX_BURST).map(|_| BenchBuf::new()).collect();
     let mut next: u64 = 1;
     for _ in 0..a.bursts {
-        for buf in &mut bufs {
+        let servers_know = match a.packet {
+            Some(packet) => begin(&mut lab, &traffic, fresh, packet),
+            None => Vec::new(),
+        };
+        for (n, buf) in bufs.iter_mut().enumerate() {
             // Flows by chance (Knuth's MMIX generator): neighbours in time are not in memory.
             next = next
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
             let flow = ((next >> 33) % u64::from(a.flows)) as u32;
-            length = match known.get(flow as usize) {
-                _ if a.open => {
-                    fresh += 1;
-                    traffic.request(Kind::Open, fresh, &mut frame)
+            length = match (a.packet, known.get(flow as usize)) {
+                (Some(packet), _) => {
+                    let client = fresh + n as u32;
+                    packet_of(&traffic, packet, client, servers_know.get(n), &mut frame)
                 }
-                Some(k) => traffic.reply(Kind::Data, flow, *k, &mut frame),
-                None => traffic.request(Kind::Data, flow, &mut frame),
+                (None, Some(k)) => traffic.reply(Kind::Data, flow, *k, &mut frame),
+                (None, None) => traffic.request(Kind::Data, flow, &mut frame),
             };
             buf.set(&frame[..length], !a.verify);
         }
+        fresh += RX_BURST as u32;
         lock(&lab.wire).coming.append(&mut bufs);
+        let before = lab.counters().forwarded.get();
         lab.measure();
+        sent += lab.counters().forwarded.get() - before;
         bufs.append(&mut lock(&lab.wire).sent);
     }
-    let sent = lab.counters().forwarded.get() - before;
     let expected = u64::from(a.bursts) * RX_BURST as u64;
     println!("packets {sent} flows {} frame {length}", a.flows);
     if sent != expected {
@@ -142,4 +154,40 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
+}
+
+/// The n-th packet of a connection.
+fn packet_of(
+    traffic: &Traffic,
+    packet: u8,
+    client: u32,
+    known: Option<&Known>,
+    to: &mut [u8],
+) -> usize {
+    match (packet, known) {
+        (2, Some(known)) => traffic.reply(Kind::Open, client, *known, to),
+        (3, _) => traffic.request(Kind::Ack, client, to),
+        (4, _) => traffic.request(Kind::Fin, client, to),
+        (5, Some(known)) => traffic.reply(Kind::Fin, client, *known, to),
+        (6, _) => traffic.request(Kind::Last, client, to),
+        _ => traffic.request(Kind::Open, client, to),
+    }
+}
+
+/// Sends what comes before the n-th packet of a burst of new connections; gives what servers know.
+fn begin(lab: &mut Lab, traffic: &Traffic, first: u32, packet: u8) -> Vec<Known> {
+    let (mut frames, mut out) = (Frames::default(), Frames::default());
+    let mut known: Vec<Known> = Vec::new();
+    for before in 1..packet {
+        frames.clear();
+        for n in 0..RX_BURST {
+            let (client, known) = (first + n as u32, known.get(n));
+            frames.push(|to| packet_of(traffic, before, client, known, to));
+        }
+        lab.pass(&frames, &mut out);
+        if before == 1 {
+            known = out.iter().filter_map(|f| traffic.learn(f)).collect();
+        }
+    }
+    known
 }

@@ -2,10 +2,10 @@
 //! the client's address told to the server in a TCP option (TOA) until it has surely arrived.
 
 use core::hash::Hasher;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
-use shunt_service::Ticks;
-use shunt_session::{Flags, LineNo, Segment, Table};
+use shunt_service::{FlowKey, Ticks};
+use shunt_session::{Flags, LineNo, Segment, SessionMut, Table};
 use shunt_wire::checksum::Delta;
 use shunt_wire::packet::tcp_flags::{ACK, RST, SYN};
 use shunt_wire::tcp::TcpHeader;
@@ -15,9 +15,7 @@ use siphasher::sip::SipHasher13;
 
 use super::{Rewrite, nat, tells_client};
 use crate::counters::{DropReason, WorkerCounters};
-use crate::flows::Flows;
 use crate::io::PacketBuf;
-use crate::worker::Packet;
 
 #[inline(always)]
 pub(crate) fn rewrite<B: PacketBuf>(
@@ -39,7 +37,8 @@ pub(crate) fn rewrite<B: PacketBuf>(
     }
     let out = nat::rewrite(buf, parsed, table, line, transport, keep_ttl)?;
     if parsed.kind == Kind::Tcp && tells_client(entry, parsed) {
-        tell_client(buf, parsed, table.client(line), toa_kind, counters);
+        let at = (parsed.l3.into(), parsed.l4.into());
+        tell_client(buf, at, table.client(line), toa_kind, counters);
     }
     Ok(out)
 }
@@ -77,94 +76,94 @@ fn move_sequence<B: PacketBuf>(
 
 /// Puts the client's address in front of a segment's options. Where there is no room for both,
 /// all but timestamps go; where there is none even so, it goes without, counted.
-#[cold]
-fn tell_client<B: PacketBuf>(
+#[inline(never)]
+pub(crate) fn tell_client<B: PacketBuf>(
     buf: &mut B,
-    parsed: &Parsed,
+    (l3, l4): (usize, usize),
     client: SocketAddr,
     kind: u8,
     counters: &WorkerCounters,
 ) {
-    let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
-    let told = buf
-        .data()
-        .get(l4..)
-        .and_then(tcp_options::options)
-        .and_then(|options| {
-            let toa = tcp_options::toa(kind, client);
-            let list = OptionList::with_front(toa.as_bytes(), options, false)
-                .or_else(|| OptionList::with_front(toa.as_bytes(), options, true))?;
-            Some((list, options.len()))
-        });
-    let done = told.and_then(|(list, old_len)| {
-        let new_len = list.as_bytes().len();
-        let grow = new_len.saturating_sub(old_len) as u16;
-        let shrink = old_len.saturating_sub(new_len) as u16;
-        buf.prepend(grow).ok()?;
-        let set = tcp_options::set_options(buf.data_mut(), l3, l4, old_len, &list);
-        buf.trim_front(if set.is_some() { shrink } else { grow })
-            .ok()?;
-        set
-    });
-    if done.is_none() {
+    let toa = tcp_options::toa(kind, client);
+    let room = tcp_options::toa_len(client.is_ipv6()) as u16;
+    if buf.prepend(room).is_ok() {
+        if tcp_options::push_front(buf.data_mut(), l3, l4, &toa).is_some() {
+            return;
+        }
+        // It was there a moment ago.
+        let _ = buf.trim_front(room);
+    }
+    if tell_client_instead(buf, (l3, l4), &toa).is_none() {
         counters.toa_no_room.add(1);
     }
 }
 
-/// What a SYN, and the segments until the server knows its client, need besides the rewrite.
-/// Called before it.
-pub(crate) fn handshake<B: PacketBuf>(
-    flows: &mut Flows,
-    packet: &mut Packet<B>,
-    line: LineNo,
-    segment: &Segment,
+/// Puts the client's address where other options were.
+#[cold]
+fn tell_client_instead<B: PacketBuf>(
+    buf: &mut B,
+    (l3, l4): (usize, usize),
+    toa: &OptionList,
 ) -> Option<()> {
-    let parsed = packet.parsed;
-    let entry = flows.table.entry(line);
+    let options = tcp_options::options(buf.data().get(l4..)?)?;
+    let old_len = options.len();
+    let list = OptionList::with_front(toa.as_bytes(), options, false)
+        .or_else(|| OptionList::with_front(toa.as_bytes(), options, true))?;
+    let new_len = list.as_bytes().len();
+    let grow = new_len.saturating_sub(old_len) as u16;
+    let shrink = old_len.saturating_sub(new_len) as u16;
+    buf.prepend(grow).ok()?;
+    let set = tcp_options::set_options(buf.data_mut(), l3, l4, old_len, &list);
+    buf.trim_front(if set.is_some() { shrink } else { grow })
+        .ok()?;
+    set
+}
+
+/// What a SYN, and the segments until the server knows its client, need besides the rewrite.
+/// Called before it, with the TCP header and its options.
+#[inline]
+pub(crate) fn handshake(
+    session: &mut SessionMut<'_>,
+    header: &mut [u8],
+    ipv6: bool,
+    segment: &Segment,
+) {
+    let entry = session.entry();
     let (reply, delta) = (entry.is_reply(), entry.seq_delta());
     let pending = entry.flags().contains(Flags::TOA_PENDING);
-    let bytes = packet
-        .buf
-        .data_mut()
-        .get_mut(usize::from(parsed.l4)..usize::from(parsed.payload))?;
+    if segment.flags & SYN == 0 && (!pending || segment.flags & RST != 0) {
+        return;
+    }
+    let Some(replies) = session.replies_mut() else {
+        return;
+    };
     match (segment.flags & SYN != 0, reply) {
         (true, false) => {
             // The server judges age by the timestamps of one host; behind a local address there
             // are many (RFC 7323, section 5).
-            tcp_options::strip_timestamps(bytes);
-            flows.table.replies_mut(line)?.isn_client = segment.seq;
+            tcp_options::strip_timestamps(header);
+            replies.isn_client = segment.seq;
         }
         (true, true) => {
-            flows.table.replies_mut(line)?.isn_server = segment.seq;
+            replies.isn_server = segment.seq;
             if pending {
-                let syn = tcp_options::scan(tcp_options::options(bytes)?);
-                let room = tcp_options::toa_len(parsed.ipv6) as u16;
-                if let Some(mss) = syn.mss {
-                    tcp_options::lower_mss(bytes, mss.saturating_sub(room));
-                }
+                tcp_options::lower_mss(header, tcp_options::toa_len(ipv6) as u16);
             }
         }
-        (false, _) if !pending || segment.flags & RST != 0 => {}
         // The server has data past the client's SYN: it saw a segment that told it.
         (false, true) => {
-            let isn = flows
-                .table
-                .replies_mut(line)?
-                .isn_client
-                .wrapping_add(delta);
+            let isn = replies.isn_client.wrapping_add(delta);
             if after(segment.ack, isn.wrapping_add(1)) {
-                flows.table.clear_toa(line);
+                session.clear_toa();
             }
         }
         // The client has data past the server's SYN: the server accepted the connection.
         (false, false) => {
-            let isn = flows.table.replies_mut(line)?.isn_server;
-            if after(segment.ack, isn.wrapping_add(1)) {
-                flows.table.clear_toa(line);
+            if after(segment.ack, replies.isn_server.wrapping_add(1)) {
+                session.clear_toa();
             }
         }
     }
-    Some(())
 }
 
 /// Whether sequence number `a` is after `b` (RFC 9293, section 3.4).
@@ -174,17 +173,33 @@ const fn after(a: u32, b: u32) -> bool {
 
 /// How far a new session's client sequence numbers are moved: the server shall see a keyed
 /// initial sequence number on a clock of 64 ns (after RFC 6528), and one later than the last
-/// that was sent from this local port. `flow` is what the server sees of addresses and ports.
+/// that was sent from this local port. `flow` is what the server sees.
 pub(crate) fn sequence_delta(
     secret: [u64; 2],
     now: Ticks,
-    flow: &[u8],
+    flow: &FlowKey,
     isn: u32,
     exceed: Option<u32>,
 ) -> u32 {
     let [k0, k1] = secret;
     let mut hash = SipHasher13::new_with_keys(k0, k1);
-    hash.write(flow);
+    let ports = u32::from(flow.src_port) << 16 | u32::from(flow.dst_port);
+    match (flow.src, flow.dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            let both = u64::from(src.to_bits()) << 32 | u64::from(dst.to_bits());
+            let bytes = u128::from(both) << 64 | u128::from(ports) << 32;
+            hash.write(bytes.to_be_bytes().first_chunk::<12>().unwrap_or(&[0; 12]));
+        }
+        (src, dst) => {
+            for address in [src, dst] {
+                match address {
+                    IpAddr::V4(a) => hash.write(&a.octets()),
+                    IpAddr::V6(a) => hash.write(&a.octets()),
+                }
+            }
+            hash.write(&ports.to_be_bytes());
+        }
+    }
     let clock = (now.0 >> 6) as u32;
     let mut new = (hash.finish() as u32).wrapping_add(clock);
     if let Some(last) = exceed

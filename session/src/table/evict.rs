@@ -36,14 +36,10 @@ impl Table {
 
     fn is_half_open(&self, line: LineNo) -> bool {
         let entry = self.entry(line);
-        entry.protocol() == Protocol::Tcp
-            && matches!(
-                entry.state(),
-                TcpState::None | TcpState::SynSent | TcpState::SynRecv | TcpState::SynAck
-            )
+        entry.protocol() == Protocol::Tcp && is_half_open(entry.state())
     }
 
-    /// Keeps their number: before a session changes or ends, and after it began or changed.
+    /// Keeps their number: before a session ends, and after it began.
     pub(super) fn count_half_open(&mut self, line: LineNo, after: bool) {
         if self.is_half_open(line) {
             self.half_open = if after {
@@ -53,4 +49,12 @@ impl Table {
             };
         }
     }
+}
+
+/// Whether a handshake is not complete in this state.
+pub(super) const fn is_half_open(state: TcpState) -> bool {
+    matches!(
+        state,
+        TcpState::None | TcpState::SynSent | TcpState::SynRecv | TcpState::SynAck
+    )
 }

@@ -3,12 +3,15 @@
 
 use core::net::IpAddr;
 
+use shunt_service::Protocol;
+
 use super::{Closed, Direction, InsertError, NewSession, Table, adopt, recent_bit};
 use crate::arena::{Class, LineNo};
+use crate::check;
 use crate::cold::{Cold, Replies};
 use crate::due::Due;
-use crate::entry::{Addresses6, Immutable};
-use crate::key::{Key, address_hash};
+use crate::entry::{Addresses6, Entry, Immutable};
+use crate::key::{Hash, Key, address_hash};
 
 impl Table {
     pub(super) fn allocate(&mut self, class: Class) -> Option<LineNo> {
@@ -50,16 +53,21 @@ impl Table {
     /// # Errors
     /// [`InsertError`]; nothing has changed then.
     pub fn insert(&mut self, new: &NewSession, now_ms: u32) -> Result<LineNo, InsertError> {
-        if self.find(&new.forward.key).is_some() {
+        let forward_hash = self.hash(&new.forward.key);
+        if self.has(&new.forward.key, forward_hash) {
             return Err(InsertError::ForwardTaken);
         }
-        let reply_key = new.reply.as_ref().map(|r| r.key);
-        if reply_key.is_some_and(|k| k == new.forward.key || self.find(&k).is_some()) {
-            return Err(InsertError::ReplyTaken);
+        let mut reply_hash = None;
+        if let Some(reply) = &new.reply {
+            let hash = self.hash(&reply.key);
+            if reply.key == new.forward.key || self.has(&reply.key, hash) {
+                return Err(InsertError::ReplyTaken);
+            }
+            reply_hash = Some(hash);
         }
         // Addresses of either direction need their line, whatever the other's family.
-        let is_ipv6 = |key: Key| matches!(key, Key::V6(_));
-        let ipv6 = is_ipv6(new.forward.key) || reply_key.is_some_and(is_ipv6);
+        let is_ipv6 = |d: &Direction| matches!(d.key, Key::V6(_));
+        let ipv6 = is_ipv6(&new.forward) || new.reply.as_ref().is_some_and(is_ipv6);
         let class = Class::of(ipv6, new.reply.is_some());
         if self.sessions >= self.most {
             self.refused += 1;
@@ -70,39 +78,45 @@ impl Table {
             return Err(InsertError::Full);
         };
         self.last = class;
-        let forward_hash = self.hash(&new.forward.key);
         self.recent |= recent_bit(forward_hash);
         if self.index.insert(forward_hash, line.0).is_err() {
             return Err(self.give_back(class, line));
         }
-        if let Some(key) = reply_key {
-            let hash = self.hash(&key);
+        if let Some(hash) = reply_hash {
             self.recent |= recent_bit(hash);
             if self.index.insert(hash, line.0 ^ 1).is_err() {
                 self.index.remove(forward_hash, line.0);
                 return Err(self.give_back(class, line));
             }
         }
-        *self.chunks.cold_mut(line) = Cold::new(new.service, new.server);
-        if let Some(replies) = self.chunks.replies_mut(line) {
-            *replies = Replies::default();
-        }
         self.generation = self.generation.wrapping_add(1).max(1);
-        let generation = self.generation;
-        self.write(line, new, &new.forward, false, now_ms);
-        if let Some(reply) = &new.reply {
-            self.write(LineNo(line.0 ^ 1), new, reply, true, now_ms);
+        if ipv6 {
+            self.write_addresses(line, &new.forward);
+            if let Some(reply) = &new.reply {
+                self.write_addresses(LineNo(line.0 ^ 1), reply);
+            }
         }
-        self.chunks.cold_mut(line).check = adopt::sum(&self.chunks, class, line);
-        self.entry(line).commit(generation);
+        self.write(line, new, now_ms);
+        if ipv6 {
+            self.chunks.cold_mut(line).check = adopt::sum(&self.chunks, class, line);
+        }
+        self.entry(line).commit(self.generation);
         if new.reply.is_some() {
-            self.entry(LineNo(line.0 ^ 1)).commit(generation);
+            self.entry(LineNo(line.0 ^ 1)).commit(self.generation);
         }
-        // Whoever knows its timeout gives it another time; who does not, the sweep asks.
-        *self.chunks.due_mut(line) = Due::now(now_ms);
-        self.count_half_open(line, true);
+        if new.protocol == Protocol::Tcp {
+            self.half_open += 1;
+        }
         self.sessions += 1;
         Ok(line)
+    }
+
+    fn has(&self, key: &Key, hash: Hash) -> bool {
+        match key {
+            Key::V4(k) => self.find4(hash, None, k),
+            Key::V6(k) => self.find6(hash, None, k),
+        }
+        .is_some()
     }
 
     fn give_back(&mut self, class: Class, line: LineNo) -> InsertError {
@@ -111,50 +125,74 @@ impl Table {
         InsertError::Full
     }
 
-    fn write(&mut self, line: LineNo, new: &NewSession, d: &Direction, reply: bool, now_ms: u32) {
-        let octets4 = |a: IpAddr| match a {
-            IpAddr::V4(a) => a.octets(),
-            IpAddr::V6(_) => [0; 4],
+    fn write_addresses(&mut self, line: LineNo, d: &Direction) {
+        let wide = |a: IpAddr| match a {
+            IpAddr::V4(a) => a.to_ipv6_mapped().octets(),
+            IpAddr::V6(a) => a.octets(),
         };
-        let (addrs, ports) = match &d.key {
-            Key::V4(k) => (k.addrs, k.ports),
-            Key::V6(k) => {
-                let wide = |a: IpAddr| match a {
-                    IpAddr::V4(a) => a.to_ipv6_mapped().octets(),
-                    IpAddr::V6(a) => a.octets(),
-                };
-                let at = self.address_line(line);
-                *self.chunks.line_mut(at) = Addresses6 {
-                    src: k.src,
-                    dst: k.dst,
-                    new_src: wide(d.new_src),
-                    new_dst: wide(d.new_dst),
-                };
-                (address_hash(self.secret, &k.src, &k.dst), k.ports)
+        if let Key::V6(k) = &d.key {
+            let at = self.address_line(line);
+            *self.chunks.line_mut(at) = Addresses6 {
+                src: k.src,
+                dst: k.dst,
+                new_src: wide(d.new_src),
+                new_dst: wide(d.new_dst),
+            };
+        }
+    }
+
+    /// Writes all of a session but the addresses of IPv6, and what commits it.
+    fn write(&mut self, line: LineNo, new: &NewSession, now_ms: u32) {
+        let secret = self.secret;
+        let write = |entry: &mut Entry, d: &Direction, reply: bool| {
+            let octets4 = |a: IpAddr| match a {
+                IpAddr::V4(a) => a.octets(),
+                IpAddr::V6(_) => [0; 4],
+            };
+            let (addrs, ports, ipv6) = match &d.key {
+                Key::V4(k) => (k.addrs, k.ports, false),
+                Key::V6(k) => (address_hash(secret, &k.src, &k.dst), k.ports, true),
+            };
+            let immutable = Immutable {
+                addrs,
+                ports,
+                l4_delta: d.l4_delta,
+                ip_delta: d.ip_delta,
+                new_addrs: [octets4(d.new_src), octets4(d.new_dst)],
+                new_ports: [d.new_src_port, d.new_dst_port],
+                protocol: new.protocol,
+                mode: new.mode,
+                ipv6,
+                reply,
+                paired: new.reply.is_some(),
+            };
+            let adjacency = (d.adjacency, d.adjacency_generation);
+            entry.write(
+                &immutable,
+                new.slot,
+                new.flags,
+                new.seq_delta,
+                adjacency,
+                now_ms,
+            );
+        };
+        let parts = self.chunks.parts_mut(line);
+        write(parts.own, &new.forward, false);
+        *parts.cold = Cold::new(new.service, new.server);
+        let ids = u64::from(new.service.0) << 32 | u64::from(new.server.0);
+        let forward = parts.own.immutable();
+        // As `adopt::sum`, without the addresses of IPv6.
+        parts.cold.check = match (&new.reply, parts.peer, parts.replies) {
+            (Some(reply), Some(peer), Some(replies)) => {
+                write(peer, reply, true);
+                *replies = Replies::default();
+                let words = [ids].into_iter().chain(forward).chain(peer.immutable());
+                check::sum(words)
             }
+            _ => check::sum([ids].into_iter().chain(forward)),
         };
-        let immutable = Immutable {
-            addrs,
-            ports,
-            l4_delta: d.l4_delta,
-            ip_delta: d.ip_delta,
-            new_addrs: [octets4(d.new_src), octets4(d.new_dst)],
-            new_ports: [d.new_src_port, d.new_dst_port],
-            protocol: new.protocol,
-            mode: new.mode,
-            ipv6: matches!(d.key, Key::V6(_)),
-            reply,
-            paired: new.reply.is_some(),
-        };
-        let adjacency = (d.adjacency, d.adjacency_generation);
-        self.entry_mut(line).write(
-            &immutable,
-            new.slot,
-            new.flags,
-            new.seq_delta,
-            adjacency,
-            now_ms,
-        );
+        // Whoever knows its timeout gives it another time; who does not, the sweep asks.
+        *parts.due = Due::now(now_ms);
     }
 
     /// Ends a session, by either entry. One that has ended already is described once more, and

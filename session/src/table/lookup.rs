@@ -19,7 +19,9 @@ impl Table {
         self.index.place(key::hash6(self.secret, key))
     }
 
-    pub(super) fn hash(&self, key: &Key) -> Hash {
+    /// Hash of a key.
+    #[inline]
+    pub fn hash(&self, key: &Key) -> Hash {
         match key {
             Key::V4(k) => self.hash4(k),
             Key::V6(k) => self.hash6(k),
@@ -156,6 +158,11 @@ impl Table {
     #[inline(always)]
     pub fn begin_burst(&mut self) {
         self.recent = 0;
+    }
+
+    /// Whether any key was inserted since the burst began.
+    pub fn is_any_recent(&self) -> bool {
+        self.recent != 0
     }
 
     /// Whether a key of this hash may have been inserted since the burst began: who looked before and
