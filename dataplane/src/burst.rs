@@ -79,7 +79,7 @@ pub(crate) fn process<P: Port>(
         which: 0,
         list: ArrayVec::new(),
     };
-    if steer && egress.hand_over.len() > 1 {
+    if steer && egress.hand_over.any() {
         parse_and_hash::<true, _>(flows, cx, burst, &mut others);
     } else {
         parse_and_hash::<false, _>(flows, cx, burst, &mut others);

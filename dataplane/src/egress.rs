@@ -12,6 +12,7 @@ use crate::counters::{DropReason, WorkerCounters};
 use crate::frame;
 use crate::io::{BURST, Burst, Event, MirrorFrame, MirrorQueues, PacketBuf, Port};
 use crate::limit::Bucket;
+use crate::rings::ToWorkers;
 
 /// Packets that wait for neighbours, at most, and for one neighbour.
 const WAITING: usize = 256;
@@ -43,13 +44,6 @@ pub(crate) struct PortState<P: Port> {
 // A bit for each packet of a burst.
 const _: () = assert!(BURST <= u64::BITS as usize);
 
-/// A packet handed to another worker, with the port it was received on.
-#[derive(Debug)]
-pub(crate) struct HandOver<B> {
-    pub(crate) buf: B,
-    pub(crate) port: PortId,
-}
-
 struct Waiting<B> {
     buf: B,
     interface: InterfaceId,
@@ -66,8 +60,8 @@ pub(crate) struct Egress<P: Port> {
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) mirror: MirrorQueues<P::Buf>,
     pub(crate) mailbox: Mailbox,
-    /// To each other worker; `None` at this worker's own place.
-    pub(crate) hand_over: Vec<Option<rtrb::Producer<HandOver<P::Buf>>>>,
+    /// To the other workers.
+    pub(crate) hand_over: ToWorkers<P::Buf>,
     pub(crate) answers: Bucket,
     pub(crate) mirror_rate: Bucket,
     waiting: VecDeque<Waiting<P::Buf>>,
@@ -81,7 +75,7 @@ impl<P: Port> Egress<P> {
         counters: Arc<WorkerCounters>,
         mirror: MirrorQueues<P::Buf>,
         mailbox: Mailbox,
-        hand_over: Vec<Option<rtrb::Producer<HandOver<P::Buf>>>>,
+        hand_over: ToWorkers<P::Buf>,
     ) -> Self {
         let state = |io| PortState {
             io,
@@ -149,8 +143,10 @@ impl<P: Port> Egress<P> {
         }
     }
 
-    /// Sends what is queued; what the device does not take is dropped.
+    /// Sends what is queued; what the device does not take is dropped. Tells other workers what they
+    /// were handed.
     pub(crate) fn flush(&mut self) {
+        self.hand_over.ring();
         for state in &mut self.ports {
             if !state.tx.is_empty() {
                 Self::flush_port(state, &self.counters);
@@ -299,12 +295,9 @@ impl<P: Port> Egress<P> {
     /// Hands a packet to the worker that owns its shard.
     #[inline]
     pub(crate) fn hand_to(&mut self, worker: usize, port: PortId, buf: P::Buf) {
-        match self.hand_over.get_mut(worker) {
-            Some(Some(ring)) => match ring.push(HandOver { buf, port }) {
-                Ok(()) => self.counters.handed_over.add(1),
-                Err(rtrb::PushError::Full(h)) => self.discard(h.buf, DropReason::HandOverFull),
-            },
-            _ => self.discard(buf, DropReason::HandOverFull),
+        match self.hand_over.push(worker, buf, port) {
+            Ok(()) => self.counters.handed_over.add(1),
+            Err(buf) => self.discard(buf, DropReason::HandOverFull),
         }
     }
 

@@ -12,10 +12,13 @@ use shunt_wire::Parsed;
 
 use crate::command::{Command, Mailbox, Reply};
 use crate::counters::WorkerCounters;
-use crate::egress::{Egress, HandOver};
+use crate::egress::Egress;
 use crate::flows::Flows;
 use crate::io::{BURST, Burst, MirrorQueues, Port};
+use crate::rings::{FromWorkers, HandOver};
 use crate::{announce, burst};
+
+pub use crate::rings::{HandOverRings, hand_over_rings};
 
 /// The configuration as the data path reads it.
 pub type Config = Snapshot<Arc<dyn Scheduler>>;
@@ -50,38 +53,6 @@ pub struct Setup<P: Port> {
     pub mailbox: Mailbox,
     /// Its rings to and from the other workers.
     pub hand_over: HandOverRings<P::Buf>,
-}
-
-/// One worker's ends of the rings between workers.
-#[derive(Debug)]
-pub struct HandOverRings<B> {
-    to: Vec<Option<rtrb::Producer<HandOver<B>>>>,
-    from: Vec<rtrb::Consumer<HandOver<B>>>,
-}
-
-/// Makes the rings between `workers` workers, `depth` packets each.
-pub fn hand_over_rings<B>(workers: usize, depth: usize) -> Vec<HandOverRings<B>> {
-    let mut ends: Vec<HandOverRings<B>> = (0..workers)
-        .map(|_| HandOverRings {
-            to: Vec::new(),
-            from: Vec::new(),
-        })
-        .collect();
-    for sender in 0..workers {
-        for receiver in 0..workers {
-            let producer = (sender != receiver).then(|| {
-                let (tx, rx) = rtrb::RingBuffer::new(depth);
-                if let Some(end) = ends.get_mut(receiver) {
-                    end.from.push(rx);
-                }
-                tx
-            });
-            if let Some(end) = ends.get_mut(sender) {
-                end.to.push(producer);
-            }
-        }
-    }
-    ends
 }
 
 /// What an iteration found to do.
@@ -125,7 +96,7 @@ pub struct Worker<P: Port> {
     mine: Arc<[ServerCounters]>,
     egress: Egress<P>,
     flows: Flows,
-    from_workers: Vec<rtrb::Consumer<HandOver<P::Buf>>>,
+    from_workers: FromWorkers<P::Buf>,
     /// Whether the first configuration has been taken up.
     started: bool,
     announcer: announce::Announcer,
@@ -156,6 +127,11 @@ impl<P: Port> Worker<P> {
             announcer: announce::Announcer::default(),
             config: setup.config,
         }
+    }
+
+    /// Its sessions: for tests and benchmarks that look at their memory.
+    pub fn table(&self) -> &Table {
+        &self.flows.table
     }
 
     /// One iteration: never blocks, makes no system call of its own, does a bounded amount of
@@ -203,7 +179,8 @@ impl<P: Port> Worker<P> {
                 burst::process(egress, flows, &cx, &mut burst, &[], PortId(n as u8), true);
             }
         }
-        for ring in from_workers.iter_mut() {
+        let mut left = false;
+        for ring in from_workers.visit() {
             let mut ports: ArrayVec<PortId, BURST> = ArrayVec::new();
             while !burst.is_full() {
                 let Ok(HandOver { buf, port }) = ring.pop() else {
@@ -212,11 +189,15 @@ impl<P: Port> Worker<P> {
                 burst.push(buf);
                 ports.push(port);
             }
+            left |= burst.is_full();
             if !burst.is_empty() {
                 egress.counters.received_handed_over.add(burst.len() as u64);
                 polled.packets += burst.len();
                 burst::process(egress, flows, &cx, &mut burst, &ports, PortId(0), false);
             }
+        }
+        if left {
+            from_workers.leave();
         }
         polled.packets += egress.send_for_kernel(&config.fib, KERNEL_FRAMES);
         announcer.step(egress, &cx, flows.id);
