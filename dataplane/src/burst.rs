@@ -14,6 +14,7 @@ use crate::counters::DropReason;
 use crate::egress::Egress;
 use crate::flows::Flows;
 use crate::io::{BURST, Burst, PacketBuf, Port};
+use crate::steer::Steer;
 use crate::worker::{Context, Packet};
 use crate::{answer, fast, hit, icmp, miss, steer};
 
@@ -63,8 +64,7 @@ impl Others {
 }
 
 /// Takes a burst through the stages. `ports` gives each packet's port where they differ;
-/// `port` is that of all others. `steer` is off for packets another worker handed over: they are
-/// never handed over twice.
+/// `port` is that of all others. [`Context::steer`] says when they are steered.
 pub(crate) fn process<P: Port>(
     egress: &mut Egress<P>,
     flows: &mut Flows,
@@ -72,14 +72,13 @@ pub(crate) fn process<P: Port>(
     burst: &mut Burst<P::Buf>,
     ports: &[PortId],
     port: PortId,
-    steer: bool,
 ) {
     flows.begin_burst(burst.len());
     let mut others = Others {
         which: 0,
         list: ArrayVec::new(),
     };
-    if steer && egress.hand_over.any() {
+    if cx.steer == Steer::First {
         parse_and_hash::<true, _>(flows, cx, burst, &mut others);
     } else {
         parse_and_hash::<false, _>(flows, cx, burst, &mut others);
@@ -328,6 +327,14 @@ fn aside<P: Port>(
     cx: &Context<'_>,
     packet: Packet<P::Buf>,
 ) {
+    if cx.steer == Steer::Miss
+        && let Some(owner) =
+            steer::owner(cx.config, &flows.shards, &packet.parsed, packet.buf.data())
+        && owner != flows.id.0
+    {
+        egress.hand_to(usize::from(owner), packet.port, packet.buf);
+        return;
+    }
     match packet.parsed.kind {
         Kind::Tcp | Kind::Udp => match find_again(flows, &packet) {
             Some(line) => hit::apply(egress, flows, cx, packet, line),

@@ -13,12 +13,17 @@ use crate::frame;
 use crate::io::{BURST, Burst, Event, MirrorFrame, MirrorQueues, PacketBuf, Port};
 use crate::limit::Bucket;
 use crate::rings::ToWorkers;
+use crate::steer::Aim;
 
 /// Packets that wait for neighbours, at most, and for one neighbour.
 const WAITING: usize = 256;
 const WAITING_EACH: usize = 16;
 /// How long a packet waits, nanoseconds.
 const WAIT: u64 = 1_000_000_000;
+
+/// See [`Aim`].
+const BAD_AIM: &str = "the device steers, but many packets come in by another worker's queue: they are \
+                       handed over in software";
 
 /// What a transmitted packet counts as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +44,9 @@ pub(crate) struct PortState<P: Port> {
     kernel: u64,
     /// Which of them the director made.
     originated: u64,
+    pub(crate) aim: Aim,
+    /// Control knows that a device which steers has a bad aim.
+    told: bool,
 }
 
 // A bit for each packet of a burst.
@@ -82,6 +90,8 @@ impl<P: Port> Egress<P> {
             tx: Burst::new(),
             kernel: 0,
             originated: 0,
+            aim: Aim::default(),
+            told: false,
         };
         Self {
             ports: ports.into_iter().map(state).collect(),
@@ -295,9 +305,27 @@ impl<P: Port> Egress<P> {
     /// Hands a packet to the worker that owns its shard.
     #[inline]
     pub(crate) fn hand_to(&mut self, worker: usize, port: PortId, buf: P::Buf) {
+        if let Some(state) = self.ports.get_mut(usize::from(port.0)) {
+            state.aim.astray();
+        }
         match self.hand_over.push(worker, buf, port) {
             Ok(()) => self.counters.handed_over.add(1),
             Err(buf) => self.discard(buf, DropReason::HandOverFull),
+        }
+    }
+
+    /// So many packets of a port were dealt with. Tells control of a device that steers badly, which
+    /// costs time and nothing else.
+    pub(crate) fn judge_aim(&mut self, port: PortId, packets: usize) {
+        let Some(state) = self.ports.get_mut(usize::from(port.0)) else {
+            return;
+        };
+        if state.aim.judge(packets) && !state.told && state.io.caps().steers {
+            state.told = true;
+            self.tell(Event::DeviceFault {
+                port,
+                what: BAD_AIM,
+            });
         }
     }
 

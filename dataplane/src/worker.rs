@@ -16,6 +16,7 @@ use crate::egress::Egress;
 use crate::flows::Flows;
 use crate::io::{BURST, Burst, MirrorQueues, Port};
 use crate::rings::{FromWorkers, HandOver};
+use crate::steer::Steer;
 use crate::{announce, burst};
 
 pub use crate::rings::{HandOverRings, hand_over_rings};
@@ -81,6 +82,8 @@ pub(crate) struct Context<'a> {
     pub(crate) mine: &'a [ServerCounters],
     pub(crate) now: Ticks,
     pub(crate) now_ms: u32,
+    /// When the packets at hand are steered.
+    pub(crate) steer: Steer,
 }
 
 /// A received packet with what parsing found.
@@ -153,7 +156,9 @@ impl<P: Port> Worker<P> {
             mine,
             now,
             now_ms: now.millis(),
+            steer: Steer::Never,
         };
+        let several = egress.hand_over.any();
         if refreshed || !*started {
             *started = true;
             egress.set_rates(&config.settings);
@@ -176,7 +181,15 @@ impl<P: Port> Worker<P> {
             if received > 0 {
                 egress.counters.received.add(received as u64);
                 polled.packets += received;
-                burst::process(egress, flows, &cx, &mut burst, &[], PortId(n as u8), true);
+                let mut cx = cx;
+                if several {
+                    cx.steer = state.aim.steer();
+                }
+                let port = PortId(n as u8);
+                burst::process(egress, flows, &cx, &mut burst, &[], port);
+                if several {
+                    egress.judge_aim(port, received);
+                }
             }
         }
         let mut left = false;
@@ -193,7 +206,7 @@ impl<P: Port> Worker<P> {
             if !burst.is_empty() {
                 egress.counters.received_handed_over.add(burst.len() as u64);
                 polled.packets += burst.len();
-                burst::process(egress, flows, &cx, &mut burst, &ports, PortId(0), false);
+                burst::process(egress, flows, &cx, &mut burst, &ports, PortId(0));
             }
         }
         if left {
