@@ -29,6 +29,7 @@ mod queue;
 #[cfg(feature = "reference")]
 pub mod reference;
 mod stats;
+pub mod steering;
 mod thread;
 
 pub use device::{Descriptors, Device, DeviceInfo};
