@@ -86,6 +86,19 @@ grows() {
     figure "$id" "$by" "$unit" "$name" "$first to $n instructions"
 }
 
+# Workers that share nothing, 1000 sessions each, and every worker's inaccessible to the others. All of
+# them steer: with one worker nothing of that is done.
+shards() {
+    local few said='' workers by
+    for workers in 2 16 128; do
+        count --mode fullnat --workers "$workers" --bursts 256
+        few=${few:-$n}
+        said="${said:+$said, }$workers: $n"
+    done
+    by=$(awk -v a="$few" -v b="$n" 'BEGIN { printf "%.1f", (b / a - 1) * 100 }')
+    figure G.shards "$by" '% more instructions' "FULLNAT, 2 to 128 workers" "instructions with $said"
+}
+
 if [ "${1:-}" = --growth ]; then
     most=${GROWTH_FLOWS:-1000000}
     grows G.flows '% more instructions' "FULLNAT, 1000 to $most flows" '' '--flows 1000' "--flows $most"
@@ -93,6 +106,7 @@ if [ "${1:-}" = --growth ]; then
         grows "G.$what" 'instructions more' "established, 1 to 100000 $what" '' "--$what 1" "--$what 100000"
         grows "G.open.$what" '% more instructions' "first packet, 1 to 100000 $what" '--packet 1' "--$what 1" "--$what 100000"
     done
+    shards
     exit $failed
 fi
 

@@ -4,7 +4,8 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use shunt_service::{Mode, Protocol};
+use shunt_service::{Mode, Protocol, Settings};
+use shunt_session::Shards;
 
 use crate::director::{MAC, ROUTER_MAC, Scene};
 use crate::template::Template;
@@ -126,6 +127,27 @@ pub fn client(n: u32, ipv6: bool) -> SocketAddr {
             .into()
     };
     SocketAddr::new(ip, port)
+}
+
+/// The first `each` clients whose sessions belong to each of `workers` workers: nothing of theirs is
+/// handed over where each worker gets its own.
+pub fn clients(workers: u16, each: u32, ipv6: bool) -> Vec<Vec<u32>> {
+    let (shards, settings) = (Shards::default(), Settings::for_workers(workers));
+    let mut all: Vec<Vec<u32>> = vec![Vec::new(); workers.into()];
+    let mut full = 0;
+    for n in 0.. {
+        if full == all.len() {
+            break;
+        }
+        let client = client(n, ipv6);
+        let shard = shards.shard(client.ip(), client.port());
+        let mine = &mut all[usize::from(settings.shard_map[usize::from(shard)])];
+        if mine.len() < each as usize {
+            mine.push(n);
+            full += usize::from(mine.len() == each as usize);
+        }
+    }
+    all
 }
 
 impl Traffic {

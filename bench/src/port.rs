@@ -154,16 +154,15 @@ pub struct BenchPort {
     measured: Arc<AtomicBool>,
 }
 
-/// A port, the wire that leads to it, and the switch that says that it is being measured.
-pub fn bench_port() -> (BenchPort, Arc<Mutex<Wire>>, Arc<AtomicBool>) {
-    let (wire, measured) = (Arc::default(), Arc::default());
+/// A port and the wire that leads to it; `measured` says that it is being measured.
+pub fn bench_port(measured: Arc<AtomicBool>) -> (BenchPort, Arc<Mutex<Wire>>) {
+    let wire = Arc::default();
     (
         BenchPort {
             wire: Arc::clone(&wire),
-            measured: Arc::clone(&measured),
+            measured,
         },
         wire,
-        measured,
     )
 }
 

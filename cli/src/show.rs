@@ -84,10 +84,14 @@ pub(crate) fn status(client: &Client, as_json: bool) -> Result<String, Failure> 
             w.core.to_string(),
             w.sessions.to_string(),
             format!("{:.1} %", w.busy * 100.0),
+            format!("{:.1} %", w.handed_over * 100.0),
         ]
     });
     text.push('\n');
-    text.push_str(&table(&[">WORKER", ">CORE", ">SESSIONS", ">BUSY"], rows));
+    text.push_str(&table(
+        &[">WORKER", ">CORE", ">SESSIONS", ">BUSY", ">HANDED OVER"],
+        rows,
+    ));
     Ok(text)
 }
 
@@ -345,6 +349,7 @@ pub(crate) fn interfaces(client: &Client, as_json: bool) -> Result<String, Failu
             }
             .to_owned(),
             format!("{}/{}", p.rx_queues, p.tx_queues),
+            p.steering.clone(),
             short(count("rx_packets")),
             short(count("tx_packets")),
             short(count("rx_missed") + count("rx_errors") + count("rx_no_mbuf")),
@@ -357,6 +362,7 @@ pub(crate) fn interfaces(client: &Client, as_json: bool) -> Result<String, Failu
         "DRIVER",
         "LINK",
         ">QUEUES",
+        "STEERING",
         ">RECEIVED",
         ">SENT",
         ">RX LOST",

@@ -136,6 +136,7 @@ impl Lab {
                     fibs,
                     file: Some(file),
                     machine: Machine::default(),
+                    local_addresses: Box::new(|_| {}),
                     ports: Box::new(|| {
                         vec![types::Port {
                             name: "p0".into(),
@@ -145,6 +146,7 @@ impl Lab {
                             link: Some(true),
                             rx_queues: 1,
                             tx_queues: 1,
+                            steering: "none".into(),
                             counters: [("rx_packets".to_owned(), 7)].into(),
                         }]
                     }),

@@ -173,6 +173,7 @@ impl Lab {
                     file: Some(file),
                     machine: Machine::default(),
                     ports: Box::new(Vec::new),
+                    local_addresses: Box::new(|_| {}),
                 };
                 let stopped = async { drop(stopped.await) };
                 run(control, socket, stopped).await.expect("it runs");

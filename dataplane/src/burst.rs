@@ -14,6 +14,7 @@ use crate::counters::DropReason;
 use crate::egress::{Egress, Outgoing};
 use crate::flows::Flows;
 use crate::io::{BURST, Burst, PacketBuf, Port};
+use crate::steer::Steer;
 use crate::worker::{Context, Packet};
 use crate::{answer, control, fast, hit, icmp, miss, steer};
 
@@ -63,8 +64,7 @@ impl Others {
 }
 
 /// Takes a burst through the stages. `ports` gives each packet's port where they differ;
-/// `port` is that of all others. `steer` is off for packets another worker handed over: they are
-/// never handed over twice.
+/// `port` is that of all others. [`Context::steer`] says when they are steered.
 pub(crate) fn process<P: Port>(
     egress: &mut Egress<P>,
     flows: &mut Flows,
@@ -72,14 +72,13 @@ pub(crate) fn process<P: Port>(
     burst: &mut Burst<P::Buf>,
     ports: &[PortId],
     port: PortId,
-    steer: bool,
 ) {
     flows.begin_burst(burst.len());
     let mut others = Others {
         which: 0,
         list: ArrayVec::new(),
     };
-    if steer && egress.hand_over.len() > 1 {
+    if cx.steer == Steer::First {
         parse_and_hash::<true, _>(flows, cx, burst, &mut others);
     } else {
         parse_and_hash::<false, _>(flows, cx, burst, &mut others);
@@ -109,20 +108,23 @@ fn parse_and_hash<const STEER: bool, B: PacketBuf>(
             other(flows, cx, others, n, buf, STEER);
             continue;
         };
-        flows.table.stage4(n, &fast::key(frame));
-        if STEER {
-            steer_plain(flows, cx, others, n, fast::key(frame));
+        let key = fast::key(frame);
+        if STEER && steer_plain(flows, cx, others, n, key) {
+            flows.table.stage_none(n);
+        } else {
+            flows.table.stage4(n, &key);
         }
     }
 }
 
+/// Whether a plain packet is another worker's; then it is noted as such.
 #[inline(never)]
-fn steer_plain(flows: &Flows, cx: &Context<'_>, others: &mut Others, n: usize, key: Key4) {
-    if let Some(owner) = steer::owner_of(cx.config, &flows.shards, &key)
-        && owner != flows.id.0
-    {
+fn steer_plain(flows: &Flows, cx: &Context<'_>, others: &mut Others, n: usize, key: Key4) -> bool {
+    let owner = steer::owner_of(cx.config, &flows.shards, &key).filter(|o| *o != flows.id.0);
+    if let Some(owner) = owner {
         others.push(n, Parsed::EMPTY, Next::HandOver(owner));
     }
+    owner.is_some()
 }
 
 /// Pass 2 for whatever is not plain.
@@ -158,21 +160,18 @@ fn apply<P: Port>(
         fib_generation: fib.generation,
         now_ms: cx.now_ms,
     };
-    let mut out = Outgoing {
-        port,
-        bufs: Burst::new(),
-    };
+    let mut out = Outgoing::new(port);
     for (n, buf) in burst.drain(..).enumerate() {
         // Nothing is staged for a packet that is not plain.
         let Some(buf) = fast::apply(egress, &mut out, &mut flows.table, &still, n, buf) else {
             continue;
         };
-        // Nothing overtakes what came before it.
-        egress.forward(&mut out, port);
         let port = ports.get(n).copied().unwrap_or(port);
         let left = if others.which >> n & 1 == 0 {
             second_look(egress, &mut out, flows, cx, &still, n, buf, port)
         } else if let Some(other) = others_left.next() {
+            // Nothing overtakes what came before it.
+            egress.forward(&mut out, port);
             not_plain(egress, flows, cx, buf, other, port)
         } else {
             whole(egress, buf, port)
@@ -182,6 +181,12 @@ fn apply<P: Port>(
         }
     }
     egress.forward(&mut out, port);
+    if cx.steer == Steer::Miss {
+        side = side
+            .drain(..)
+            .filter_map(|p| ours(egress, flows, cx, p))
+            .collect();
+    }
     if !side.is_empty() {
         miss::several(egress, flows, cx, &mut side, |egress, flows, packet| {
             aside(egress, flows, cx, packet);
@@ -220,8 +225,10 @@ fn second_look<P: Port>(
         }
     }
     if let Some(line) = line {
-        buf = control::apply(egress, flows, cx, line, buf)?;
+        buf = control::apply(egress, out, flows, cx, line, buf)?;
     }
+    // Nothing overtakes what came before it.
+    egress.forward(out, port);
     let packet = whole(egress, buf, port)?;
     match line {
         Some(line) => {
@@ -328,6 +335,23 @@ fn whole<P: Port>(egress: &Egress<P>, buf: P::Buf, port: PortId) -> Option<Packe
             egress.discard(buf, malformed.into());
             None
         }
+    }
+}
+
+/// A packet without a session here, if it is this worker's; else it is handed over.
+fn ours<P: Port>(
+    egress: &mut Egress<P>,
+    flows: &Flows,
+    cx: &Context<'_>,
+    packet: Packet<P::Buf>,
+) -> Option<Packet<P::Buf>> {
+    let owner = steer::owner(cx.config, &flows.shards, &packet.parsed, packet.buf.data());
+    match owner.filter(|o| *o != flows.id.0) {
+        Some(owner) => {
+            egress.hand_to(usize::from(owner), packet.port, packet.buf);
+            None
+        }
+        None => Some(packet),
     }
 }
 

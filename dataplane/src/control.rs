@@ -14,7 +14,7 @@ use shunt_wire::protocol;
 use shunt_wire::tcp;
 use shunt_wire::tcp_options::{self, scan, toa_len};
 
-use crate::egress::Egress;
+use crate::egress::{Egress, Outgoing};
 use crate::flows::Flows;
 use crate::hit;
 use crate::io::{PacketBuf, Port};
@@ -29,6 +29,7 @@ const L4: usize = 34;
 #[inline(never)]
 pub(crate) fn apply<P: Port>(
     egress: &mut Egress<P>,
+    out: &mut Outgoing<P::Buf>,
     flows: &mut Flows,
     cx: &Context<'_>,
     line: LineNo,
@@ -122,15 +123,18 @@ pub(crate) fn apply<P: Port>(
     if way == Way::Dr {
         frame.ip.decrement_ttl();
     } else {
-        frame.ip.apply_and_decrement_ttl(entry.ip_delta());
+        frame.ip.ttl = frame.ip.ttl.wrapping_sub(1);
+        frame.ip.apply(entry.ip_delta());
         [frame.ip.src, frame.ip.dst] = entry.new_addresses4();
         let [src_port, dst_port] = entry.new_ports();
         (frame.tcp.src_port, frame.tcp.dst_port) = (src_port.into(), dst_port.into());
-        frame.tcp.apply(entry.l4_delta());
-        if full && reply {
-            frame.tcp.shift_ack(by);
-        } else if full {
-            frame.tcp.shift_seq(by.wrapping_neg());
+        if !full {
+            frame.tcp.apply(entry.l4_delta());
+        } else if reply && flags & ACK == 0 {
+            let delta = entry.l4_delta() + fullnat::moved(entry.seq_delta(), false);
+            frame.tcp.apply(delta);
+        } else {
+            fullnat::translate(&mut frame.tcp, entry, reply);
         }
     }
     if let Some(c) = cx.mine.get(entry.slot().index()) {
@@ -150,6 +154,6 @@ pub(crate) fn apply<P: Port>(
         let kind = cx.config.settings.toa_kind;
         fullnat::tell_client(&mut buf, (L3, L4), client, kind, &egress.counters);
     }
-    egress.forward(adjacency.port, buf);
+    egress.add(out, adjacency.port, buf);
     None
 }

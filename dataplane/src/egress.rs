@@ -12,12 +12,18 @@ use crate::counters::{DropReason, WorkerCounters};
 use crate::frame;
 use crate::io::{BURST, Burst, Event, MirrorFrame, MirrorQueues, PacketBuf, Port};
 use crate::limit::Bucket;
+use crate::rings::ToWorkers;
+use crate::steer::Aim;
 
 /// Packets that wait for neighbours, at most, and for one neighbour.
 const WAITING: usize = 256;
 const WAITING_EACH: usize = 16;
 /// How long a packet waits, nanoseconds.
 const WAIT: u64 = 1_000_000_000;
+
+/// See [`Aim`].
+const BAD_AIM: &str = "the device steers, but many packets come in by another worker's queue: they are \
+                       handed over in software";
 
 /// What a transmitted packet counts as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +44,9 @@ pub(crate) struct PortState<P: Port> {
     kernel: u64,
     /// Which of them the director made.
     originated: u64,
+    pub(crate) aim: Aim,
+    /// Control knows that a device which steers has a bad aim.
+    told: bool,
 }
 
 // A bit for each packet of a burst.
@@ -51,11 +60,15 @@ pub(crate) struct Outgoing<B> {
     pub(crate) bufs: Burst<B>,
 }
 
-/// A packet handed to another worker, with the port it was received on.
-#[derive(Debug)]
-pub(crate) struct HandOver<B> {
-    pub(crate) buf: B,
-    pub(crate) port: PortId,
+impl<B> Outgoing<B> {
+    /// Without a packet, expecting some for `port`.
+    #[inline(always)]
+    pub(crate) fn new(port: PortId) -> Self {
+        Self {
+            port,
+            bufs: Burst::new(),
+        }
+    }
 }
 
 struct Waiting<B> {
@@ -74,8 +87,8 @@ pub(crate) struct Egress<P: Port> {
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) mirror: MirrorQueues<P::Buf>,
     pub(crate) mailbox: Mailbox,
-    /// To each other worker; `None` at this worker's own place.
-    pub(crate) hand_over: Vec<Option<rtrb::Producer<HandOver<P::Buf>>>>,
+    /// To the other workers.
+    pub(crate) hand_over: ToWorkers<P::Buf>,
     pub(crate) answers: Bucket,
     pub(crate) mirror_rate: Bucket,
     waiting: VecDeque<Waiting<P::Buf>>,
@@ -89,13 +102,15 @@ impl<P: Port> Egress<P> {
         counters: Arc<WorkerCounters>,
         mirror: MirrorQueues<P::Buf>,
         mailbox: Mailbox,
-        hand_over: Vec<Option<rtrb::Producer<HandOver<P::Buf>>>>,
+        hand_over: ToWorkers<P::Buf>,
     ) -> Self {
         let state = |io| PortState {
             io,
             tx: Burst::new(),
             kernel: 0,
             originated: 0,
+            aim: Aim::default(),
+            told: false,
         };
         Self {
             ports: ports.into_iter().map(state).collect(),
@@ -125,10 +140,22 @@ impl<P: Port> Egress<P> {
         }
     }
 
+    /// Adds a packet to those of the burst that go on.
+    #[inline(always)]
+    pub(crate) fn add(&mut self, out: &mut Outgoing<P::Buf>, port: PortId, buf: P::Buf) {
+        if port != out.port {
+            self.forward(out, port);
+        }
+        out.bufs.push(buf);
+    }
+
     /// Queues received packets' frames for transmission; those that come next are for `port`.
     #[inline(never)]
     pub(crate) fn forward(&mut self, out: &mut Outgoing<P::Buf>, port: PortId) {
         let to = core::mem::replace(&mut out.port, port);
+        if out.bufs.is_empty() {
+            return;
+        }
         if let Some(state) = self.ports.get_mut(usize::from(to.0)) {
             if state.tx.len() + out.bufs.len() > BURST {
                 Self::flush_port(state, &self.counters);
@@ -167,8 +194,10 @@ impl<P: Port> Egress<P> {
         }
     }
 
-    /// Sends what is queued; what the device does not take is dropped.
+    /// Sends what is queued; what the device does not take is dropped. Tells other workers what they
+    /// were handed.
     pub(crate) fn flush(&mut self) {
+        self.hand_over.ring();
         for state in &mut self.ports {
             if !state.tx.is_empty() {
                 Self::flush_port(state, &self.counters);
@@ -317,12 +346,27 @@ impl<P: Port> Egress<P> {
     /// Hands a packet to the worker that owns its shard.
     #[inline]
     pub(crate) fn hand_to(&mut self, worker: usize, port: PortId, buf: P::Buf) {
-        match self.hand_over.get_mut(worker) {
-            Some(Some(ring)) => match ring.push(HandOver { buf, port }) {
-                Ok(()) => self.counters.handed_over.add(1),
-                Err(rtrb::PushError::Full(h)) => self.discard(h.buf, DropReason::HandOverFull),
-            },
-            _ => self.discard(buf, DropReason::HandOverFull),
+        if let Some(state) = self.ports.get_mut(usize::from(port.0)) {
+            state.aim.astray();
+        }
+        match self.hand_over.push(worker, buf, port) {
+            Ok(()) => self.counters.handed_over.add(1),
+            Err(buf) => self.discard(buf, DropReason::HandOverFull),
+        }
+    }
+
+    /// So many packets of a port were dealt with. Tells control of a device that steers badly, which
+    /// costs time and nothing else.
+    pub(crate) fn judge_aim(&mut self, port: PortId, packets: usize) {
+        let Some(state) = self.ports.get_mut(usize::from(port.0)) else {
+            return;
+        };
+        if state.aim.judge(packets) && !state.told && state.io.caps().steers {
+            state.told = true;
+            self.tell(Event::DeviceFault {
+                port,
+                what: BAD_AIM,
+            });
         }
     }
 

@@ -7,7 +7,6 @@
 
 use shunt_service::{Adjacency, ServerCounters};
 use shunt_session::{Entry, Key4, Table, Way};
-use shunt_wire::checksum::Delta;
 use shunt_wire::encap::{Outer4, wrap4};
 use shunt_wire::eth::{self, EthernetHeader};
 use shunt_wire::ipv4::Ipv4Header;
@@ -18,6 +17,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::egress::{Egress, Outgoing};
 use crate::io::{PacketBuf, Port};
+use crate::modes::fullnat;
 
 const NAT: u8 = Way::Nat as u8;
 const NAT_REPLY: u8 = Way::NatReply as u8;
@@ -119,19 +119,7 @@ fn serve<const WAY: u8, P: Port>(
             entry.record_seq(frame.tcp.seq.get());
         }
         if full {
-            // The session's change of the checksum has the move in it, but for going round.
-            let by = entry.seq_delta();
-            let (went_round, step) = if reply {
-                let (new, round) = frame.tcp.ack.get().overflowing_sub(by);
-                frame.tcp.ack = new.into();
-                (round, Delta::ONE_UP)
-            } else {
-                let (new, round) = frame.tcp.seq.get().overflowing_add(by);
-                frame.tcp.seq = new.into();
-                (round, Delta::ONE_DOWN)
-            };
-            let step = if went_round { step } else { Delta::ZERO };
-            frame.tcp.apply_both(entry.l4_delta(), step);
+            fullnat::translate(&mut frame.tcp, entry, reply);
         } else if rewrites {
             frame.tcp.apply(entry.l4_delta());
         }
@@ -178,10 +166,7 @@ fn serve<const WAY: u8, P: Port>(
     if extra != 0 {
         trim_padding(&mut buf, extra);
     }
-    if adjacency.port != out.port {
-        egress.forward(out, adjacency.port);
-    }
-    out.bufs.push(buf);
+    egress.add(out, adjacency.port, buf);
     None
 }
 

@@ -58,6 +58,9 @@ pub struct PortCaps {
     pub tx_multi_segment: bool,
     /// Verifies IPv4 header checksums.
     pub rx_ip_checksum: bool,
+    /// Was told to bring each packet by the queue of the worker it belongs to, or many of them. What it
+    /// really does is seen by what has to be handed over.
+    pub steers: bool,
 }
 
 /// A packet in place: an mbuf in production, a vector in tests.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use shunt_scheduler::{Scheduler, State};
 use shunt_service::{
-    AdjacencyId, FlowKey, Mode, NoServer, Protocol, RealServer, Service, TtlPolicy, Unknown,
+    AdjacencyId, FlowKey, Mode, NoServer, PortId, Protocol, RealServer, Service, TtlPolicy, Unknown,
 };
 use shunt_session::{Direction, Flags, InsertError, Key, LineNo, LocalPort, NewSession};
 use shunt_wire::Kind;
@@ -16,7 +16,7 @@ use shunt_wire::encap::Outer4;
 use shunt_wire::packet::tcp_flags::{ACK, RST, SYN};
 
 use crate::counters::DropReason;
-use crate::egress::Egress;
+use crate::egress::{Egress, Outgoing};
 use crate::flows::{Flows, same_family};
 use crate::io::{BURST, PacketBuf, Port};
 use crate::modes::fullnat;
@@ -70,12 +70,15 @@ pub(crate) fn handle<P: Port>(
     }
     let wanted = Wanted::new(service, flow, &packet);
     let opened = open(egress, flows, cx, &wanted, None);
-    begin(egress, flows, cx, packet, &wanted, opened);
+    let mut out = Outgoing::new(packet.port);
+    begin(egress, &mut out, flows, cx, packet, &wanted, opened);
+    egress.forward(&mut out, PortId(0));
 }
 
 /// The first packet of a session that was made, or of one that was not.
 fn begin<P: Port>(
     egress: &mut Egress<P>,
+    out: &mut Outgoing<P::Buf>,
     flows: &mut Flows,
     cx: &Context<'_>,
     packet: Packet<P::Buf>,
@@ -86,11 +89,15 @@ fn begin<P: Port>(
     match opened {
         Ok(line) if flow.protocol == Protocol::Tcp => {
             let Packet { buf, parsed, port } = packet;
-            if let Some(buf) = control::apply(egress, flows, cx, line, buf) {
+            if let Some(buf) = control::apply(egress, out, flows, cx, line, buf) {
+                egress.forward(out, port);
                 hit::apply(egress, flows, cx, Packet { buf, parsed, port }, line);
             }
         }
-        Ok(line) => hit::apply(egress, flows, cx, packet, line),
+        Ok(line) => {
+            egress.forward(out, packet.port);
+            hit::apply(egress, flows, cx, packet, line);
+        }
         Err(DropReason::NoServer) => match service.no_server {
             NoServer::Reset => {
                 answer::unreachable(egress, cx, packet, true, DropReason::NoServer);
@@ -259,15 +266,20 @@ pub(crate) fn several<P: Port>(
             );
         }
     }
+    let mut out = Outgoing::new(PortId(0));
     for (packet, opening) in side.drain(..).zip(&openings) {
         match opening {
             Some(opening) => {
                 let opened = open(egress, flows, cx, &opening.wanted, Some(opening));
-                begin(egress, flows, cx, packet, &opening.wanted, opened);
+                begin(egress, &mut out, flows, cx, packet, &opening.wanted, opened);
             }
-            None => aside(egress, flows, packet),
+            None => {
+                egress.forward(&mut out, packet.port);
+                aside(egress, flows, packet);
+            }
         }
     }
+    egress.forward(&mut out, PortId(0));
 }
 
 /// Flows of a burst that sessions are opened for: a bit for many of them.
@@ -539,7 +551,7 @@ fn make(
         }
         Mode::Nat | Mode::FullNat => {
             let inside = inside(wanted, server, held.local);
-            let forward = direction(flow, &inside, hop);
+            let mut forward = direction(flow, &inside, hop);
             if let (Some((_, port)), Protocol::Tcp) = (held.local, flow.protocol) {
                 if service.toa {
                     flags = flags.union(Flags::TOA_PENDING);
@@ -549,6 +561,13 @@ fn make(
                     seq_delta = fullnat::sequence_delta(secret, now, &inside, seq, port.exceed);
                 }
             }
+            // The checksums of a plain packet change by one constant each, whatever it is made of.
+            forward.l4_delta += fullnat::moved(seq_delta, false);
+            let ttl = if service.ttl == TtlPolicy::Keep {
+                Delta::ZERO
+            } else {
+                Delta::TTL_DOWN
+            };
             // Changes the same the other way, and has no next hop: it is looked up when the server
             // answers, which it does not in a flood.
             let reply = Direction {
@@ -558,10 +577,11 @@ fn make(
                 new_src_port: flow.dst_port,
                 new_dst_port: flow.src_port,
                 l4_delta: forward.l4_delta.inverse(),
-                ip_delta: forward.ip_delta.inverse(),
+                ip_delta: forward.ip_delta.inverse() + ttl,
                 adjacency: AdjacencyId::NONE,
                 adjacency_generation: hop.1,
             };
+            forward.ip_delta += ttl;
             (forward, Some(reply))
         }
     };

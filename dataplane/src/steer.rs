@@ -1,6 +1,10 @@
 //! Which worker a packet belongs to, where there are several (ARCHITECTURE section 6). Both
 //! directions of a session, and the ICMP errors about it, are found to be of one shard:
 //! direction first, then the hash of the client's address and port.
+//!
+//! Where most packets come in by the queue of their own worker anyway, because the device steers, only
+//! those are steered whose session this worker does not have ([`Aim`]). Nothing depends on the device's
+//! word: a session is only ever found by its owner, and whatever has none is steered.
 
 use core::net::IpAddr;
 
@@ -13,6 +17,62 @@ use crate::worker::Config;
 
 /// The low bits of a FULLNAT local port are its session's shard.
 const SHARD_MASK: u16 = 127;
+
+/// When a received packet's owner is worked out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Steer {
+    /// Never: there is one worker, or another one has handed it over.
+    Never,
+    /// At once.
+    First,
+    /// Once this worker is found to have no session for it.
+    Miss,
+}
+
+/// How well a port's packets come by the queue of the worker they belong to.
+#[derive(Debug, Default)]
+pub(crate) struct Aim {
+    received: u32,
+    /// Of those, handed over.
+    astray: u32,
+    good: bool,
+}
+
+impl Aim {
+    /// Packets by which it is judged anew.
+    const WINDOW: u32 = 1024;
+    /// Good is at most one astray in so many, and bad at least one.
+    const GOOD: u32 = 32;
+    const BAD: u32 = 8;
+
+    pub(crate) fn steer(&self) -> Steer {
+        if self.good { Steer::Miss } else { Steer::First }
+    }
+
+    /// A packet belongs to another worker.
+    pub(crate) fn astray(&mut self) {
+        self.astray += 1;
+    }
+
+    /// So many packets were dealt with, which may be those of many a burst. Tells when its judgement is
+    /// that the aim is bad.
+    #[inline]
+    pub(crate) fn judge(&mut self, packets: usize) -> bool {
+        self.received += packets as u32;
+        if self.received < Self::WINDOW {
+            return false;
+        }
+        let astray = self.astray;
+        let bad = astray.saturating_mul(Self::BAD) >= self.received;
+        if bad {
+            self.good = false;
+        } else if astray.saturating_mul(Self::GOOD) <= self.received {
+            self.good = true;
+        }
+        (self.received, self.astray) = (0, 0);
+        bad
+    }
+}
 
 /// The worker that owns the packet's session; `None` where any worker will do.
 pub(crate) fn owner(
@@ -94,4 +154,34 @@ fn shard(
     } else {
         shards.shard(dst.0, dst.1)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A window of packets, so many of them astray.
+    fn window(aim: &mut Aim, astray: u32) -> bool {
+        (0..astray).for_each(|_| aim.astray());
+        aim.judge(Aim::WINDOW as usize)
+    }
+
+    #[test]
+    fn aim_is_judged_by_the_window() {
+        let mut aim = Aim::default();
+        assert_eq!(aim.steer(), Steer::First, "nobody knows yet");
+        assert!(!aim.judge(Aim::WINDOW as usize - 1));
+        assert_eq!(aim.steer(), Steer::First);
+        assert!(!aim.judge(1));
+        assert_eq!(aim.steer(), Steer::Miss);
+        // Between good and bad it stays as it is.
+        assert!(!window(&mut aim, Aim::WINDOW / 16));
+        assert_eq!(aim.steer(), Steer::Miss);
+        assert!(window(&mut aim, Aim::WINDOW / 8));
+        assert_eq!(aim.steer(), Steer::First);
+        assert!(!window(&mut aim, Aim::WINDOW / 16));
+        assert_eq!(aim.steer(), Steer::First);
+        assert!(!window(&mut aim, Aim::WINDOW / 32));
+        assert_eq!(aim.steer(), Steer::Miss);
+    }
 }

@@ -12,10 +12,14 @@ use shunt_wire::Parsed;
 
 use crate::command::{Command, Mailbox, Reply};
 use crate::counters::WorkerCounters;
-use crate::egress::{Egress, HandOver};
+use crate::egress::Egress;
 use crate::flows::Flows;
 use crate::io::{BURST, Burst, MirrorQueues, Port};
+use crate::rings::{FromWorkers, HandOver};
+use crate::steer::Steer;
 use crate::{announce, burst};
+
+pub use crate::rings::{HandOverRings, hand_over_rings};
 
 /// The configuration as the data path reads it.
 pub type Config = Snapshot<Arc<dyn Scheduler>>;
@@ -52,38 +56,6 @@ pub struct Setup<P: Port> {
     pub hand_over: HandOverRings<P::Buf>,
 }
 
-/// One worker's ends of the rings between workers.
-#[derive(Debug)]
-pub struct HandOverRings<B> {
-    to: Vec<Option<rtrb::Producer<HandOver<B>>>>,
-    from: Vec<rtrb::Consumer<HandOver<B>>>,
-}
-
-/// Makes the rings between `workers` workers, `depth` packets each.
-pub fn hand_over_rings<B>(workers: usize, depth: usize) -> Vec<HandOverRings<B>> {
-    let mut ends: Vec<HandOverRings<B>> = (0..workers)
-        .map(|_| HandOverRings {
-            to: Vec::new(),
-            from: Vec::new(),
-        })
-        .collect();
-    for sender in 0..workers {
-        for receiver in 0..workers {
-            let producer = (sender != receiver).then(|| {
-                let (tx, rx) = rtrb::RingBuffer::new(depth);
-                if let Some(end) = ends.get_mut(receiver) {
-                    end.from.push(rx);
-                }
-                tx
-            });
-            if let Some(end) = ends.get_mut(sender) {
-                end.to.push(producer);
-            }
-        }
-    }
-    ends
-}
-
 /// What an iteration found to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Polled {
@@ -110,6 +82,8 @@ pub(crate) struct Context<'a> {
     pub(crate) mine: &'a [ServerCounters],
     pub(crate) now: Ticks,
     pub(crate) now_ms: u32,
+    /// When the packets at hand are steered.
+    pub(crate) steer: Steer,
 }
 
 /// A received packet with what parsing found.
@@ -125,7 +99,7 @@ pub struct Worker<P: Port> {
     mine: Arc<[ServerCounters]>,
     egress: Egress<P>,
     flows: Flows,
-    from_workers: Vec<rtrb::Consumer<HandOver<P::Buf>>>,
+    from_workers: FromWorkers<P::Buf>,
     /// Whether the first configuration has been taken up.
     started: bool,
     announcer: announce::Announcer,
@@ -158,6 +132,11 @@ impl<P: Port> Worker<P> {
         }
     }
 
+    /// Its sessions: for tests and benchmarks that look at their memory.
+    pub fn table(&self) -> &Table {
+        &self.flows.table
+    }
+
     /// One iteration: never blocks, makes no system call of its own, does a bounded amount of
     /// work.
     pub fn poll(&mut self, now: Ticks) -> Polled {
@@ -177,7 +156,9 @@ impl<P: Port> Worker<P> {
             mine,
             now,
             now_ms: now.millis(),
+            steer: Steer::Never,
         };
+        let several = egress.hand_over.any();
         if refreshed || !*started {
             *started = true;
             egress.set_rates(&config.settings);
@@ -200,10 +181,19 @@ impl<P: Port> Worker<P> {
             if received > 0 {
                 egress.counters.received.add(received as u64);
                 polled.packets += received;
-                burst::process(egress, flows, &cx, &mut burst, &[], PortId(n as u8), true);
+                let mut cx = cx;
+                if several {
+                    cx.steer = state.aim.steer();
+                }
+                let port = PortId(n as u8);
+                burst::process(egress, flows, &cx, &mut burst, &[], port);
+                if several {
+                    egress.judge_aim(port, received);
+                }
             }
         }
-        for ring in from_workers.iter_mut() {
+        let mut left = false;
+        for ring in from_workers.visit() {
             let mut ports: ArrayVec<PortId, BURST> = ArrayVec::new();
             while !burst.is_full() {
                 let Ok(HandOver { buf, port }) = ring.pop() else {
@@ -212,11 +202,15 @@ impl<P: Port> Worker<P> {
                 burst.push(buf);
                 ports.push(port);
             }
+            left |= burst.is_full();
             if !burst.is_empty() {
                 egress.counters.received_handed_over.add(burst.len() as u64);
                 polled.packets += burst.len();
-                burst::process(egress, flows, &cx, &mut burst, &ports, PortId(0), false);
+                burst::process(egress, flows, &cx, &mut burst, &ports, PortId(0));
             }
+        }
+        if left {
+            from_workers.leave();
         }
         polled.packets += egress.send_for_kernel(&config.fib, KERNEL_FRAMES);
         announcer.step(egress, &cx, flows.id);

@@ -5,6 +5,7 @@ mod common;
 
 use common::icmp::{SERVER, VIP, errors, far_router, near_router, own};
 use common::*;
+use shunt_dataplane::io::Event;
 use shunt_service::{Mode, Protocol, RealServer, Settings, Status};
 use shunt_wire::build::PacketBuilder;
 use shunt_wire::packet::tcp_flags::{ACK, SYN};
@@ -22,6 +23,8 @@ struct Many {
     /// Packets that were put on the wire, and those that came in by another worker's queue.
     sent: u64,
     astray: u64,
+    /// Packets that only told the workers that the device steers well.
+    before: u64,
 }
 
 impl Many {
@@ -45,7 +48,22 @@ impl Many {
             queues,
             sent: 0,
             astray: 0,
+            before: 0,
         }
+    }
+
+    /// As many packets by each queue as it takes the worker to believe in the device: nobody's, which any
+    /// worker will do for.
+    fn aim_well(mut self) -> Self {
+        let frame = udp("10.0.0.1:5", "172.16.1.3:53").frame();
+        let burst = vec![frame; 64];
+        for queue in 0..self.queues {
+            for _ in 0..16 {
+                self.d.exchange_on(queue, 0, &burst);
+            }
+        }
+        self.before = (self.queues * 16 * 64) as u64;
+        self
     }
 
     fn each(mut f: impl FnMut(Self)) {
@@ -98,7 +116,7 @@ impl Many {
         let sum = |f: fn(&shunt_dataplane::counters::WorkerCounters) -> u64| {
             self.d.counters.iter().map(|c| f(c)).sum::<u64>()
         };
-        assert_eq!(sum(|c| c.received.get()), self.sent);
+        assert_eq!(sum(|c| c.received.get()), self.before + self.sent);
         assert_eq!(sum(|c| c.handed_over.get()), self.astray);
         assert_eq!(sum(|c| c.received_handed_over.get()), self.astray);
         assert_eq!(sum(|c| c.forwarded.get()), self.sent);
@@ -125,43 +143,51 @@ fn local_of(m: &Many, out: &[u8], client: &str) -> String {
 
 #[test]
 fn both_directions_and_errors_about_them_meet_on_one_worker() {
-    Many::each(|mut m| {
-        let v6 = m.v6;
-        for n in 1..=12 {
-            let client = m.client(n);
-            let first = m.packet(&client, VIP[v6]).flags(SYN).seq(100);
-            let out = m.pass(n % m.queues, &client, first.frame());
-            let local = local_of(&m, &out, &client);
-            let tell = errors(v6)[0];
-            for queue in 0..m.queues {
-                let request = m.packet(&client, VIP[v6]).flags(ACK).seq(101).payload(b"q");
-                m.pass(queue, &client, request.frame());
-                let from_client = m.packet(VIP[v6], &client);
-                let error = tell.about(&from_client, 200, far_router(v6), sock(VIP[v6]).ip());
+    Many::each(meet);
+}
+
+/// The same where only those packets are steered that have no session with the worker they reach.
+#[test]
+fn they_meet_where_the_device_is_believed_to_steer() {
+    Many::each(|m| meet(m.aim_well()));
+}
+
+fn meet(mut m: Many) {
+    let v6 = m.v6;
+    for n in 1..=12 {
+        let client = m.client(n);
+        let first = m.packet(&client, VIP[v6]).flags(SYN).seq(100);
+        let out = m.pass(n % m.queues, &client, first.frame());
+        let local = local_of(&m, &out, &client);
+        let tell = errors(v6)[0];
+        for queue in 0..m.queues {
+            let request = m.packet(&client, VIP[v6]).flags(ACK).seq(101).payload(b"q");
+            m.pass(queue, &client, request.frame());
+            let from_client = m.packet(VIP[v6], &client);
+            let error = tell.about(&from_client, 200, far_router(v6), sock(VIP[v6]).ip());
+            m.pass(queue, &client, error.frame());
+            if m.mode.sees_replies() {
+                let reply = m.packet(SERVER[v6], &local).flags(ACK).payload(b"a");
+                m.pass(queue, &client, reply.frame());
+                let to_server = m.packet(&local, SERVER[v6]);
+                let to = sock(&local).ip();
+                let error = tell.about(&to_server, 200, near_router(v6), to);
                 m.pass(queue, &client, error.frame());
-                if m.mode.sees_replies() {
-                    let reply = m.packet(SERVER[v6], &local).flags(ACK).payload(b"a");
-                    m.pass(queue, &client, reply.frame());
-                    let to_server = m.packet(&local, SERVER[v6]);
-                    let to = sock(&local).ip();
-                    let error = tell.about(&to_server, 200, near_router(v6), to);
-                    m.pass(queue, &client, error.frame());
-                }
             }
-            let owner = m.owner(&client);
-            let owners: Vec<usize> = (0..m.d.workers.len())
-                .filter(|w| {
-                    m.d.list_of(*w)
-                        .iter()
-                        .any(|s| s.client.1 == sock(&client).port())
-                })
-                .collect();
-            assert_eq!(owners, [owner], "{client} {:?}", m.mode);
         }
-        assert!(m.astray > 0, "or the test says nothing");
-        m.handed_over_once();
-        assert_eq!(m.d.sessions(), 12);
-    });
+        let owner = m.owner(&client);
+        let owners: Vec<usize> = (0..m.d.workers.len())
+            .filter(|w| {
+                m.d.list_of(*w)
+                    .iter()
+                    .any(|s| s.client.1 == sock(&client).port())
+            })
+            .collect();
+        assert_eq!(owners, [owner], "{client} {:?}", m.mode);
+    }
+    assert!(m.astray > 0, "or the test says nothing");
+    m.handed_over_once();
+    assert_eq!(m.d.sessions(), 12);
 }
 
 #[test]
@@ -228,6 +254,68 @@ fn a_server_that_asks_a_vip_is_a_client() {
             assert_eq!(m.d.sessions(), 1);
             m.handed_over_once();
         }
+    }
+}
+
+/// Packets in by the queue of their own worker, or by another one's: what each costs, and who is told.
+#[test]
+fn a_device_that_stops_steering_is_found_out() {
+    let plan = |steers: bool| {
+        let mut plan = Plan {
+            workers: 2,
+            services: vec![service(
+                1,
+                Protocol::Udp,
+                VIP[0],
+                Mode::Nat,
+                &[SERVER[0]],
+                "rr",
+            )],
+            ..Plan::default()
+        };
+        plan.setup.caps.steers = steers;
+        plan
+    };
+    for steers in [true, false] {
+        let mut d = plan(steers).start();
+        let map = Settings::for_workers(2).shard_map;
+        let owner = |client: &str| usize::from(map[usize::from(shard_of(client))]);
+        let clients: Vec<String> = (1..=60).map(|n| format!("10.0.3.{n}:{n}")).collect();
+        let mine: Vec<Vec<u8>> = clients
+            .iter()
+            .filter(|c| owner(c) == 0)
+            .map(|c| udp(c, VIP[0]).frame())
+            .collect();
+        let told = |d: &mut Director| {
+            core::iter::from_fn(|| {
+                d.mailboxes[0]
+                    .events
+                    .pop()
+                    .ok()
+                    .or_else(|| d.mailboxes[1].events.pop().ok())
+            })
+            .filter(|e| matches!(e, Event::DeviceFault { .. }))
+            .count()
+        };
+        for _ in 0..1024_usize.div_ceil(mine.len()) + 1 {
+            assert_eq!(d.exchange_on(0, 0, &mine).len(), mine.len());
+        }
+        assert_eq!(d.counters[0].handed_over.get(), 0);
+        assert_eq!(told(&mut d), 0);
+        // The second worker knows nothing of its device yet, and learns that it aims badly.
+        let rounds = 2 * 1024_usize.div_ceil(mine.len()) + 1;
+        for _ in 0..rounds {
+            assert_eq!(d.exchange_on(1, 0, &mine).len(), mine.len());
+        }
+        let sent = (rounds * mine.len()) as u64;
+        assert_eq!(d.counters[1].handed_over.get(), sent);
+        assert_eq!(d.counters[0].received_handed_over.get(), sent);
+        assert_eq!(
+            told(&mut d),
+            usize::from(steers),
+            "once, if the device was asked to"
+        );
+        assert_eq!(d.sessions(), mine.len() as u64);
     }
 }
 

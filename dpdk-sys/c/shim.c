@@ -8,6 +8,7 @@
 #include <linux/filter.h>
 #include <linux/if_packet.h>
 #include <net/if.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -92,6 +93,47 @@ static uint32_t reference_hash(const void *key, uint32_t length, uint32_t seed) 
     const uint32_t *words = key;
     for (uint32_t n = 0; n < length / sizeof(*words); n++) seed = rte_hash_crc_4byte(words[n], seed);
     return seed;
+}
+
+struct rte_flow *shunt_flow_to_queue(uint16_t port, bool tagged, bool ipv6, const uint8_t *address,
+                                     uint8_t protocol, uint16_t low, uint16_t mask, uint16_t queue) {
+    struct rte_flow_item_ipv4 to4 = {0}, mask4 = {0};
+    struct rte_flow_item_ipv6 to6 = {0}, mask6 = {0};
+    struct rte_flow_item_tcp tcp = {0}, mask_tcp = {0};
+    struct rte_flow_item_udp udp = {0}, mask_udp = {0};
+    if (ipv6) {
+        memcpy(to6.hdr.dst_addr, address, sizeof(to6.hdr.dst_addr));
+        memset(mask6.hdr.dst_addr, 0xff, sizeof(mask6.hdr.dst_addr));
+    } else {
+        memcpy(&to4.hdr.dst_addr, address, sizeof(to4.hdr.dst_addr));
+        mask4.hdr.dst_addr = UINT32_MAX;
+    }
+    tcp.hdr.dst_port = udp.hdr.dst_port = rte_cpu_to_be_16(low);
+    mask_tcp.hdr.dst_port = mask_udp.hdr.dst_port = rte_cpu_to_be_16(mask);
+
+    struct rte_flow_item pattern[5] = {{.type = RTE_FLOW_ITEM_TYPE_ETH}};
+    unsigned int n = 1;
+    if (tagged) pattern[n++] = (struct rte_flow_item){.type = RTE_FLOW_ITEM_TYPE_VLAN};
+    pattern[n++] = ipv6 ? (struct rte_flow_item){RTE_FLOW_ITEM_TYPE_IPV6, &to6, NULL, &mask6}
+                        : (struct rte_flow_item){RTE_FLOW_ITEM_TYPE_IPV4, &to4, NULL, &mask4};
+    pattern[n++] = protocol == IPPROTO_TCP
+                       ? (struct rte_flow_item){RTE_FLOW_ITEM_TYPE_TCP, &tcp, NULL, &mask_tcp}
+                       : (struct rte_flow_item){RTE_FLOW_ITEM_TYPE_UDP, &udp, NULL, &mask_udp};
+    pattern[n] = (struct rte_flow_item){.type = RTE_FLOW_ITEM_TYPE_END};
+
+    const struct rte_flow_attr attributes = {.ingress = 1};
+    const struct rte_flow_action_queue by = {.index = queue};
+    const struct rte_flow_action actions[] = {
+        {.type = RTE_FLOW_ACTION_TYPE_QUEUE, .conf = &by},
+        {.type = RTE_FLOW_ACTION_TYPE_END},
+    };
+    struct rte_flow_error error = {0};
+    return rte_flow_create(port, &attributes, pattern, actions, &error);
+}
+
+int shunt_flow_forget(uint16_t port, struct rte_flow *rule) {
+    struct rte_flow_error error = {0};
+    return rte_flow_destroy(port, rule, &error);
 }
 
 struct rte_hash *shunt_reference_hash_create(const char *name, uint32_t entries) {

@@ -6,10 +6,12 @@
 #ifndef SHUNT_DPDK_SHIM_H
 #define SHUNT_DPDK_SHIM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include <rte_ethdev.h>
+#include <rte_flow.h>
 #include <rte_hash.h>
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
@@ -41,6 +43,16 @@ int shunt_packet_ignore_outgoing(int fd, unsigned int if_index);
 
 /* 1 if the kernel interface `name` is there, up, and has a carrier; else 0. */
 int shunt_interface_is_running(const char *name);
+
+/*
+ * A rule of the device: TCP (6) or UDP (17) packets to `address` (4 or 16 bytes, `ipv6` says which)
+ * with a destination port whose bits under `mask` are `low` come by receive queue `queue`; of packets
+ * with a VLAN tag, or without. NULL and rte_errno where the device does not take it.
+ */
+struct rte_flow *shunt_flow_to_queue(uint16_t port, bool tagged, bool ipv6, const uint8_t *address,
+                                     uint8_t protocol, uint16_t low, uint16_t mask, uint16_t queue);
+/* Takes a rule back. 0, or a negative errno. */
+int shunt_flow_forget(uint16_t port, struct rte_flow *rule);
 
 /*
  * For benchmarks: a table of 16-byte keys with a CRC for a hash, as DPDK's l3fwd makes it (exact

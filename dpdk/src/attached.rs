@@ -10,6 +10,7 @@ use crate::device::{ports, raw_device};
 use crate::drivers::{self, Quirks};
 use crate::eal::Runtime;
 use crate::error::Reason;
+use crate::steering::Rule;
 use crate::{DeviceError, Mempool, log};
 
 /// A port that is ours until this is dropped: stopped, closed, and the device removed. Shared by
@@ -40,6 +41,10 @@ pub(crate) struct State {
     pub(crate) started: bool,
     /// The pools that the port's receive rings are filled from.
     pub(crate) pools: Vec<Mempool>,
+    /// Key of RSS: DPDK keeps where it is, and drivers read it when the port starts.
+    pub(crate) rss_key: Vec<u8>,
+    /// Rules that the device has; it forgets them when it is closed.
+    pub(crate) rules: Vec<Rule>,
 }
 
 impl Attached {

@@ -11,6 +11,7 @@ use shunt_dataplane::io::PortCaps;
 use crate::attached::{Attached, State};
 use crate::device::{Device, DeviceInfo};
 use crate::port::Outcome;
+use crate::steering::Rss;
 use crate::{DeviceError, Mempool, PortConfig, PortControl, PortQueue};
 
 /// Ethernet header and two VLAN tags; the frame check sequence does not reach us.
@@ -118,6 +119,8 @@ struct Plan {
     tx_offloads: u64,
     /// What RSS hashes; 0 for no RSS.
     rss: u64,
+    /// RSS that steers.
+    steering: Option<Rss>,
 }
 
 impl Plan {
@@ -132,6 +135,10 @@ impl Plan {
         let offloads = config.offloads && quirks.trusted;
         let rss = wanted(config.rss && quirks.rss && config.rx_queues > 1, RSS);
         let rss = rss & raw.flow_type_rss_offloads;
+        let steering = config.steering.as_ref();
+        let steering = steering.filter(|_| quirks.steers && config.rx_queues > 1);
+        let steering = steering.and_then(|s| Rss::new(s, raw));
+        let rss = steering.as_ref().map_or(rss, |s| s.hash);
         let mut rx = wanted(offloads, RX_TRUSTED)
             | wanted(config.vlan_strip, dpdk_sys::RTE_ETH_RX_OFFLOAD_VLAN_STRIP)
             | wanted(rss != 0, dpdk_sys::RTE_ETH_RX_OFFLOAD_RSS_HASH);
@@ -155,6 +162,7 @@ impl Plan {
             rx_offloads: rx & raw.rx_offload_capa,
             tx_offloads: tx & raw.tx_offload_capa,
             rss,
+            steering,
         })
     }
 
@@ -166,10 +174,13 @@ impl Plan {
             tx_multi_segment: tx(dpdk_sys::RTE_ETH_TX_OFFLOAD_MULTI_SEGS),
             // Only asked of trusted devices.
             rx_ip_checksum: self.rx_offloads & dpdk_sys::RTE_ETH_RX_OFFLOAD_IPV4_CKSUM != 0,
+            // Known when it is done.
+            steers: false,
         }
     }
 
-    fn conf(&self, config: &PortConfig) -> rte_eth_conf {
+    /// `key` must live as long as the port.
+    fn conf(&self, config: &PortConfig, key: &[u8]) -> rte_eth_conf {
         // SAFETY: plain numbers and null pointers, all zero, are the defaults.
         let mut conf: rte_eth_conf = unsafe { zeroed() };
         conf.rxmode.mtu = self.mtu.into();
@@ -178,6 +189,11 @@ impl Plan {
         if self.rss != 0 && config.rx_queues > 1 {
             conf.rxmode.mq_mode = dpdk_sys::rte_eth_rx_mq_mode_RTE_ETH_MQ_RX_RSS;
             conf.rx_adv_conf.rss_conf.rss_hf = self.rss;
+            if !key.is_empty() {
+                // Nobody writes to it.
+                conf.rx_adv_conf.rss_conf.rss_key = key.as_ptr().cast_mut();
+                conf.rx_adv_conf.rss_conf.rss_key_len = key.len() as u8;
+            }
         }
         conf
     }
@@ -192,8 +208,9 @@ fn setup(
     plan: &Plan,
 ) -> Result<Outcome, DeviceError> {
     let (rx, tx) = (config.rx_queues, config.tx_queues);
-    let conf = plan.conf(config);
-    // SAFETY: a structure that DPDK copies.
+    state.rss_key = plan.steering.as_ref().map_or(Vec::new(), |s| s.key.clone());
+    let conf = plan.conf(config, &state.rss_key);
+    // SAFETY: a structure that DPDK copies; what it points to stays with the port.
     let step = |port| unsafe { dpdk_sys::rte_eth_dev_configure(port, rx, tx, &conf) };
     attached.call_locked(state, "configure", step)?;
 
@@ -242,8 +259,19 @@ fn setup(
     attached.call_locked(state, "start", step)?;
     state.started = true;
     filter(attached, state, config)?;
+    let steers = match &plan.steering {
+        None => false,
+        // Where it has a table of its own, it spreads packets as it likes.
+        Some(rss) => rss.fill(attached, state).is_ok(),
+    };
+    let queues = config.steering.as_ref();
+    let queues = queues.filter(|_| attached.quirks().steers && rx > 1);
     Ok(Outcome {
-        caps: plan.caps(),
+        caps: PortCaps {
+            steers,
+            ..plan.caps()
+        },
+        queues: queues.map(|s| s.queues),
         rss: plan.rss != 0,
         rx_queues: rx,
         tx_queues: tx,

@@ -35,8 +35,10 @@ pub(crate) struct Quirks {
     pub(crate) equal_queues: bool,
     /// The kernel receives every frame as well.
     pub(crate) kernel_sees_rx: bool,
-    /// Its RSS may be configured.
+    /// Its RSS may be configured, be it only to spread packets.
     pub(crate) rss: bool,
+    /// It may be told to steer: RSS and rules that bring packets to their worker's queue.
+    pub(crate) steers: bool,
     /// How it is told to have more queues.
     pub(crate) queues_hint: &'static str,
 }
@@ -54,6 +56,8 @@ pub(crate) fn quirks(driver: &str) -> Quirks {
         kernel_sees_rx: is(&["net_af_packet"]),
         // net_tap would load eBPF programs into traffic control; the kernel spreads by itself.
         rss: trusted || is(&["net_virtio", "net_vmxnet3"]),
+        // Any other may: nothing depends on what it does. net_tap's rules are traffic control, too.
+        steers: !is(&["net_tap", "net_tun"]),
         queues_hint: match driver {
             "net_af_packet" => ": add qpairs=N to the device",
             "net_af_xdp" => ": add queue_count=N to the device, and channels to the interface",

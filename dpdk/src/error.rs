@@ -311,6 +311,16 @@ pub enum DeviceError {
         /// DPDK's words.
         reason: Reason,
     },
+    /// Steering by rules would take more of them than are reasonable.
+    #[error("{device}: it would take {count} rules to steer local ports, more than {most}")]
+    TooManyRules {
+        /// The device.
+        device: String,
+        /// Rules that it would take.
+        count: usize,
+        /// Most that are made.
+        most: usize,
+    },
     /// The device cannot do this.
     #[error("{device}: cannot {step}: not supported by {driver}")]
     NotSupported {

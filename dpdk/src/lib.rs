@@ -30,6 +30,7 @@ mod queue;
 #[cfg(feature = "reference")]
 pub mod reference;
 mod stats;
+pub mod steering;
 mod thread;
 
 pub use clock::Clock;

@@ -1,12 +1,14 @@
 //! A running port, as control sees it.
 
 use std::mem::zeroed;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use shunt_dataplane::io::{BURST, PortCaps};
 
 use crate::attached::Attached;
 use crate::device;
+use crate::steering::{self, SHARDS, Steering};
 use crate::{DeviceError, DeviceInfo, PortStats, stats};
 
 /// How to run a port.
@@ -32,6 +34,8 @@ pub struct PortConfig {
     /// Spread received packets over the queues by RSS, where there are several and the driver is
     /// one that does.
     pub rss: bool,
+    /// What the device is to do of steering, where it can.
+    pub steering: Option<Steering>,
     /// Use the device's offloads where it has them and is trusted.
     pub offloads: bool,
     /// Let the device take a VLAN tag out of a received frame ([`shunt_dataplane::io::PacketBuf::vlan`]);
@@ -53,6 +57,7 @@ impl Default for PortConfig {
             promiscuous: false,
             all_multicast: true,
             rss: true,
+            steering: None,
             offloads: true,
             vlan_strip: false,
             mac: None,
@@ -82,6 +87,8 @@ pub struct Link {
 pub(crate) struct Outcome {
     pub(crate) caps: PortCaps,
     pub(crate) rss: bool,
+    /// Queue of each shard, if there are several queues that packets are to be steered to.
+    pub(crate) queues: Option<[u16; SHARDS]>,
     pub(crate) rx_queues: u16,
     pub(crate) tx_queues: u16,
     pub(crate) rx_descriptors: u16,
@@ -141,6 +148,31 @@ impl PortControl {
     /// Whether we set the device to spread packets over its queues by RSS.
     pub fn rss(&self) -> bool {
         self.outcome.rss
+    }
+
+    /// Whether RSS was set to bring packets to the queue of their shard ([`PortConfig::steering`]).
+    pub fn rss_steers(&self) -> bool {
+        self.outcome.caps.steers
+    }
+
+    /// Has the device bring TCP and UDP packets to these addresses by the queue that the low bits of
+    /// their destination port name ([`PortConfig::steering`]); with a VLAN tag too if `tagged`. Takes
+    /// the place of what was asked before. Returns how many rules that took: 0 where there is nothing
+    /// to steer.
+    ///
+    /// # Errors
+    /// [`DeviceError`], most often that the device knows no such rules; there are none then.
+    pub fn steer_local(&self, addresses: &[IpAddr], tagged: bool) -> Result<usize, DeviceError> {
+        let Some(queues) = &self.outcome.queues else {
+            return Ok(0);
+        };
+        let mut state = self.attached.state();
+        steering::steer_local(&self.attached, &mut state, queues, tagged, addresses)
+    }
+
+    /// Rules that the device has.
+    pub fn rules(&self) -> usize {
+        self.attached.state().rules.len()
     }
 
     /// Its MAC now.

@@ -543,6 +543,14 @@ impl Chunks {
         }
     }
 
+    /// See [`Memory::shut`]: of all that is ours.
+    pub(crate) fn shut(&self, shut: bool) -> io::Result<()> {
+        for chunk in &self.owned {
+            self.arena.memory.shut(offset(*chunk), CHUNK_BYTES, shut)?;
+        }
+        Ok(())
+    }
+
     /// Chunks there can be at most.
     pub(crate) fn capacity(&self) -> usize {
         self.classes.len()

@@ -39,7 +39,7 @@ const _: () = assert!(size_of::<Bucket>() == 64 && align_of::<Bucket>() == 64);
 struct Buckets {
     first: NonNull<Bucket>,
     len: usize,
-    _memory: Memory,
+    memory: Memory,
 }
 
 #[allow(unsafe_code, reason = "mmap, see ARCHITECTURE section 1")]
@@ -58,7 +58,7 @@ mod buckets {
             let mut buckets = Self {
                 first: memory.base().cast(),
                 len,
-                _memory: memory,
+                memory,
             };
             buckets.fill(Bucket::default());
             Ok(buckets)
@@ -146,6 +146,12 @@ impl Index {
 
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(&*self.buckets)
+    }
+
+    /// See [`Memory::shut`].
+    pub(crate) fn shut(&self, shut: bool) -> io::Result<()> {
+        let memory = &self.buckets.memory;
+        memory.shut(0, memory.bytes(), shut)
     }
 
     /// Places a hash in this index. It is taken for a fraction of the buckets: the whole part of the

@@ -123,6 +123,29 @@ impl Memory {
         }
         Ok(())
     }
+
+    /// Makes a part inaccessible, or accessible again; whole pages. Whoever touches it meanwhile is
+    /// ended by a SIGSEGV. For tests of who touches what.
+    ///
+    /// # Errors
+    /// From the operating system.
+    #[cfg(not(miri))]
+    pub(crate) fn shut(&self, from: usize, bytes: usize, shut: bool) -> io::Result<()> {
+        use rustix::mm::{MprotectFlags, mprotect};
+        assert!(
+            from.checked_add(bytes).is_some_and(|end| end <= self.bytes),
+            "a part of the mapping"
+        );
+        let flags = match shut {
+            true => MprotectFlags::empty(),
+            false => MprotectFlags::READ | MprotectFlags::WRITE,
+        };
+        let at = self.base.as_ptr().wrapping_add(from);
+        // SAFETY: the range lies in the mapping. Its contents stay; an access to what is shut does not
+        // return, so that nobody ever sees anything else than memory as it should be.
+        unsafe { mprotect(at.cast(), bytes, flags) }?;
+        Ok(())
+    }
 }
 
 #[cfg(not(miri))]
@@ -159,6 +182,10 @@ impl Memory {
 
     pub(crate) fn provide(&self, _: usize, _: usize) -> io::Result<()> {
         Ok(())
+    }
+
+    pub(crate) fn shut(&self, _: usize, _: usize, _: bool) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 

@@ -12,6 +12,7 @@ mod view;
 
 use core::fmt;
 use core::net::IpAddr;
+use std::io;
 use std::sync::Arc;
 
 use shunt_service::{AdjacencyId, Mode, Protocol, ServerId, ServerSlot, ServiceId};
@@ -282,6 +283,17 @@ impl Table {
     /// has room for two keys a session whether it needs them or not.
     pub fn bytes_per_session(&self, ipv6: bool, paired: bool) -> usize {
         Class::of(ipv6, paired).bytes() + self.index.bytes().div_ceil(self.most)
+    }
+
+    /// Makes the sessions and their index inaccessible, or accessible again: whoever touches them
+    /// meanwhile ends the process by a SIGSEGV. For tests of who touches what.
+    ///
+    /// # Errors
+    /// From the operating system.
+    #[doc(hidden)]
+    pub fn shut(&self, shut: bool) -> io::Result<()> {
+        self.chunks.shut(shut)?;
+        self.index.shut(shut)
     }
 
     /// An entry.

@@ -1,10 +1,12 @@
 //! Devices: attached, configured and dealt out to the workers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use shunt_control::api::types;
 use shunt_control::config::{self, Config};
 use shunt_dataplane::share::{SharedPort, share};
+use shunt_dpdk::steering::{KEY, SHARDS, Side, Steering};
 use shunt_dpdk::{DeviceError, Eal, Mempool, PortConfig, PortControl, PortQueue};
 use tracing::{info, warn};
 
@@ -26,6 +28,8 @@ pub(crate) struct RunningPort {
 pub(crate) fn open(
     eal: &Eal,
     port: &config::Port,
+    map: &[u16; SHARDS],
+    key: &[u8; KEY],
     workers: usize,
     pool: &Mempool,
 ) -> Result<RunningPort, DeviceError> {
@@ -46,6 +50,7 @@ pub(crate) fn open(
         rx_descriptors: descriptors,
         tx_descriptors: descriptors,
         mtu: Some(port.mtu),
+        steering: steering(port.steering, map, key, queues),
         ..PortConfig::default()
     };
     let (control, handles) = device.configure(&config, std::slice::from_ref(pool))?;
@@ -58,6 +63,13 @@ pub(crate) fn open(
         queues,
         "port is up"
     );
+    if workers > 1 {
+        let by = match control.rss_steers() {
+            true => "RSS, and hand-over of the rest",
+            false => "hand-over",
+        };
+        info!(port = port.name, by, "packets reach their worker");
+    }
     if !control.info().trusted {
         info!(
             port = port.name,
@@ -68,6 +80,58 @@ pub(crate) fn open(
         control,
         queues: share(handles, workers, pool),
     })
+}
+
+/// What the device is to do so that packets come by the queue of their worker; those without a queue of
+/// their own share others' (`shunt_dataplane::share`).
+fn steering(
+    wanted: config::Steering,
+    map: &[u16; SHARDS],
+    key: &[u8; KEY],
+    queues: u16,
+) -> Option<Steering> {
+    let side = match wanted {
+        config::Steering::Source => Side::Clients,
+        config::Steering::Destination => Side::Servers,
+        config::Steering::Software => return None,
+    };
+    Some(Steering {
+        key: *key,
+        queues: map.map(|worker| worker % queues),
+        side,
+    })
+}
+
+/// Has the devices steer replies to local addresses, where they can.
+pub(crate) fn steer_local(config: &Config, controls: &[PortControl], local: &BTreeSet<IpAddr>) {
+    let local: Vec<IpAddr> = local.iter().copied().collect();
+    for (port, control) in config.ports.iter().zip(controls) {
+        match control.steer_local(&local, !port.vlans.is_empty()) {
+            Ok(0) => {}
+            Ok(rules) => info!(
+                port = port.name,
+                rules,
+                addresses = local.len(),
+                "the device steers replies to local addresses"
+            ),
+            Err(why) => info!(
+                port = port.name,
+                %why,
+                "replies to local addresses are steered in software"
+            ),
+        }
+    }
+}
+
+/// How packets reach their worker, in the API's words.
+fn steering_word(workers: usize, control: &PortControl) -> &'static str {
+    match (workers, control.rss_steers(), control.rules() > 0) {
+        (..=1, ..) => "none",
+        (_, false, false) => "software",
+        (_, true, false) => "rss",
+        (_, false, true) => "rte_flow",
+        (_, true, true) => "rss+rte_flow",
+    }
 }
 
 /// The device with what its driver must be told about queues, unless the operator did.
@@ -121,6 +185,7 @@ pub(crate) fn report(config: &Config, controls: &[PortControl]) -> Vec<types::Po
                 link: control.link().ok().map(|l| l.up),
                 rx_queues: control.rx_queues(),
                 tx_queues: control.tx_queues(),
+                steering: steering_word(config.workers.cores.len(), control).to_owned(),
                 counters,
             }
         })

@@ -24,7 +24,7 @@ use shunt_dataplane::io::mirror_queues;
 use shunt_dataplane::worker::{Setup, hand_over_rings};
 use shunt_dpdk::{DeviceError, Eal, EalConfig, EalError, LogLevel, MempoolConfig, PoolError};
 use shunt_service::publish::Reader;
-use shunt_service::{Ticks, WorkerId};
+use shunt_service::{Settings, Ticks, WorkerId};
 use shunt_session::file::FileError;
 use shunt_session::{ArenaError, IdTable, LocalPorts, Shards, Table, TableError};
 use tracing::{debug, error, info, warn};
@@ -114,6 +114,7 @@ pub(crate) fn run(
     let socket = Socket::bind(&config.daemon.socket)?;
     let clock = Clock::new();
     let sessions = sessions::open(&config, &clock, discard)?;
+    let shard_key = sessions.keys.shard;
     // While DPDK starts, which mostly waits for the kernel.
     let adopting = {
         let config = config.clone();
@@ -140,13 +141,16 @@ pub(crate) fn run(
     let pool = eal.mempool(&pool_config)?;
     let mut controls = Vec::new();
     let mut queues: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
+    let map = Settings::for_workers(workers as u16).shard_map;
     for port in &config.ports {
         let RunningPort {
             control,
             queues: of_port,
-        } = ports::open(&eal, port, workers, &pool).map_err(|error| StartError::Device {
-            port: port.name.clone(),
-            error,
+        } = ports::open(&eal, port, &map, &shard_key, workers, &pool).map_err(|error| {
+            StartError::Device {
+                port: port.name.clone(),
+                error,
+            }
         })?;
         controls.push(control);
         for (worker, queue) in queues.iter_mut().zip(of_port) {
@@ -224,6 +228,8 @@ pub(crate) fn run(
     info!(workers, services = config.services.len(), "shunt is up");
 
     let reported = config.clone();
+    let (steered, controls) = (config.clone(), Arc::new(controls));
+    let steers = Arc::clone(&controls);
     let control = Control {
         director,
         workers: handles,
@@ -232,6 +238,7 @@ pub(crate) fn run(
         file: Some(file),
         machine,
         ports: Box::new(move || ports::report(&reported, &controls)),
+        local_addresses: Box::new(move |local| ports::steer_local(&steered, &steers, local)),
     };
     let watched = async {
         while !threads.one_died() {

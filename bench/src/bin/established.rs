@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use shunt_bench::director::Scene;
-use shunt_bench::flows::{Frames, Kind, Known, Rig, Traffic, establish};
+use shunt_bench::flows::{Frames, Kind, Known, Rig, Traffic, clients, establish};
 use shunt_bench::lab::Lab;
 use shunt_bench::port::{BenchBuf, RX_BURST, lock};
 use shunt_service::Protocol;
@@ -56,9 +56,12 @@ struct Arguments {
     /// UDP rather than TCP.
     #[arg(long)]
     udp: bool,
-    /// Number of sessions.
+    /// Number of sessions, of each worker.
     #[arg(long, default_value_t = 1000)]
     flows: u32,
+    /// Workers that take turns, each with sessions of its own that nobody else can touch.
+    #[arg(long, default_value_t = 1)]
+    workers: u16,
     /// Real servers of the service.
     #[arg(long, default_value_t = 4)]
     servers: u32,
@@ -90,20 +93,28 @@ fn main() -> ExitCode {
     let fresh = a.bursts * RX_BURST as u32;
     // More than a sixteenth half-open would be a flood, of which most is shed.
     let room = a.flows.saturating_mul(5) / 4 + 64 + 17 * fresh;
-    let mut lab = Lab::new(Scene {
-        servers: a.servers,
-        others: a.services,
-        ..Scene::new(mode, a.ipv6, protocol, room)
-    });
+    let mut lab = Lab::new(
+        Scene {
+            servers: a.servers,
+            others: a.services,
+            ..Scene::new(mode, a.ipv6, protocol, room * u32::from(a.workers))
+        },
+        a.workers.into(),
+    );
     let traffic = Traffic::new(lab.scene());
     let replies = a.direction == Direction::Reply;
-    let mut known = Vec::new();
-    establish(
-        &mut lab,
-        &traffic,
-        0..a.flows,
-        replies.then_some(&mut known),
-    );
+    // Of each worker, one for each of its clients.
+    let known = |lab: &mut Lab, (n, clients): (usize, &Vec<u32>)| {
+        let mut known = Vec::new();
+        lab.turn(n);
+        let kept = replies.then_some(&mut known);
+        establish(lab, &traffic, clients.iter().copied(), kept);
+        known
+    };
+    let clients = clients(a.workers, a.flows, a.ipv6);
+    let sessions = clients.iter().enumerate();
+    let known: Vec<_> = sessions.map(|c| known(&mut lab, c)).collect();
+    lab.alone();
 
     if a.wait {
         println!("established");
@@ -114,12 +125,15 @@ fn main() -> ExitCode {
     }
 
     let mut sent = 0;
+    // One worker has them all.
     let mut fresh = a.flows;
     let mut frame = [0; 256];
     let mut length = 0;
     let mut bufs: Vec<BenchBuf> = (0..RX_BURST).map(|_| BenchBuf::new()).collect();
     let mut next: u64 = 1;
-    for _ in 0..a.bursts {
+    for (worker, _) in (0..usize::from(a.workers)).cycle().zip(0..a.bursts) {
+        lab.turn(worker);
+        let (clients, known) = (&clients[worker], &known[worker]);
         let servers_know = match a.packet {
             Some(packet) => begin(&mut lab, &traffic, fresh, packet),
             None => Vec::new(),
@@ -130,22 +144,23 @@ fn main() -> ExitCode {
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
             let flow = ((next >> 33) % u64::from(a.flows)) as u32;
+            let client = clients[flow as usize];
             length = match (a.packet, known.get(flow as usize)) {
                 (Some(packet), _) => {
-                    let client = fresh + n as u32;
-                    packet_of(&traffic, packet, client, servers_know.get(n), &mut frame)
+                    let fresh = fresh + n as u32;
+                    packet_of(&traffic, packet, fresh, servers_know.get(n), &mut frame)
                 }
-                (None, Some(k)) => traffic.reply(Kind::Data, flow, *k, &mut frame),
-                (None, None) => traffic.request(Kind::Data, flow, &mut frame),
+                (None, Some(k)) => traffic.reply(Kind::Data, client, *k, &mut frame),
+                (None, None) => traffic.request(Kind::Data, client, &mut frame),
             };
             buf.set(&frame[..length], !a.verify);
         }
         fresh += RX_BURST as u32;
-        lock(&lab.wire).coming.append(&mut bufs);
-        let before = lab.counters().forwarded.get();
+        lock(lab.wire()).coming.append(&mut bufs);
+        let before = lab.forwarded();
         lab.measure();
-        sent += lab.counters().forwarded.get() - before;
-        bufs.append(&mut lock(&lab.wire).sent);
+        sent += lab.forwarded() - before;
+        bufs.append(&mut lock(lab.wire()).sent);
     }
     let expected = u64::from(a.bursts) * RX_BURST as u64;
     println!("packets {sent} flows {} frame {length}", a.flows);

@@ -56,16 +56,15 @@ fn workers(core: &Core) -> Vec<types::Worker> {
         .map(|(worker, (counters, core))| {
             let iterations = counters.iterations.get();
             let idle = counters.idle_iterations.get().min(iterations);
+            let part = |n: u64, of: u64| if of == 0 { 0.0 } else { n as f64 / of as f64 };
+            let received = counters.received.get();
             types::Worker {
                 worker,
                 core: *core,
                 generation: counters.generation.get(),
                 sessions: counters.sessions.get(),
-                busy: if iterations == 0 {
-                    0.0
-                } else {
-                    (iterations - idle) as f64 / iterations as f64
-                },
+                busy: part(iterations - idle, iterations),
+                handed_over: part(counters.handed_over.get().min(received), received),
             }
         })
         .collect()

@@ -63,6 +63,9 @@ pub struct Worker {
     pub sessions: u64,
     /// Part of its iterations since the start that found work, 0 to 1.
     pub busy: f64,
+    /// Part of the packets it received from ports since the start that it handed over to the worker they
+    /// belong to, 0 to 1.
+    pub handed_over: f64,
 }
 
 /// A fault that a worker found in a device.
@@ -318,6 +321,9 @@ pub struct Port {
     pub rx_queues: u16,
     /// Transmit queues.
     pub tx_queues: u16,
+    /// How packets reach their worker: `none` with one worker, `software` where workers hand them over,
+    /// `rss`, `rte_flow`, `rss+rte_flow` where the device helps.
+    pub steering: String,
     /// The device's own counters.
     pub counters: BTreeMap<String, u64>,
 }

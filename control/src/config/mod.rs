@@ -31,7 +31,7 @@ use self::read::{Mistakes, Table};
 pub use mistake::{Invalid, Mistake};
 pub use model::{
     Announce, Config, Daemon, Dpdk, FullNat, Hugepages, Idle, Interface, Limits, Mirror,
-    MirrorLimits, Neighbour, Port, Route, Server, Service, Sessions, Workers,
+    MirrorLimits, Neighbour, Port, Route, Server, Service, Sessions, Steering, Workers,
 };
 pub use node::Place;
 pub use write::{server_to_json, service_to_json};

@@ -144,6 +144,19 @@ pub struct Port {
     pub queues: Option<u16>,
     /// Descriptors of a queue; `None`: the device's default.
     pub descriptors: Option<u16>,
+    /// What the device is asked to do, so that packets reach their worker.
+    pub steering: Steering,
+}
+
+/// How a device is to bring packets to the worker that has their session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steering {
+    /// By their source, which is the client's of most; replies to local addresses by their port.
+    Source,
+    /// By their destination: only real servers are behind the port.
+    Destination,
+    /// Not at all.
+    Software,
 }
 
 /// The kernel side of an interface.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use ipnet::IpNet;
 
 use super::mistake::Mistake;
-use super::model::{Interface, Mirror, Neighbour, Port, Route};
+use super::model::{Interface, Mirror, Neighbour, Port, Route, Steering};
 use super::node::{Node, Place};
 use super::read::{Mistakes, Table, Wrong, nearest};
 use super::words;
@@ -16,6 +16,12 @@ use super::words;
 const PORTS: usize = 32;
 /// IPv4 hosts take 576 bytes (RFC 791), devices jumbo frames of this much.
 const MTU: core::ops::RangeInclusive<u16> = 576..=9600;
+
+const STEERING: [(&str, Steering); 3] = [
+    ("source", Steering::Source),
+    ("destination", Steering::Destination),
+    ("software", Steering::Software),
+];
 
 /// Reads all ports; `instance` makes default names of mirrors.
 pub(super) fn ports(
@@ -73,6 +79,7 @@ pub(super) fn ports(
         }
         let queues = table.get("queues", words::integer(1..=64));
         let descriptors = table.get("descriptors", words::integer(64..=32_768));
+        let steering = table.get("steering", words::word(&STEERING));
         table.finish();
         ports.push(Port {
             name: name.map_or(String::new(), |(name, _)| name),
@@ -83,6 +90,7 @@ pub(super) fn ports(
             addresses,
             queues,
             descriptors,
+            steering: steering.unwrap_or(Steering::Source),
         });
     }
     ports

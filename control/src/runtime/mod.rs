@@ -33,7 +33,7 @@ use crate::kernel;
 use self::mailboxes::Mailboxes;
 use self::shared::{Core, Shared};
 
-pub use self::shared::{PortReport, mirror_specs, statics};
+pub use self::shared::{LocalAddresses, PortReport, mirror_specs, statics};
 
 /// A worker as control has it.
 #[derive(Debug)]
@@ -60,6 +60,8 @@ pub struct Control {
     pub machine: Machine,
     /// Tells how the ports are.
     pub ports: PortReport,
+    /// Hears of the local addresses.
+    pub local_addresses: LocalAddresses,
 }
 
 /// Removed servers and old snapshots are looked at this often.
@@ -83,9 +85,18 @@ pub async fn run(
         file,
         machine,
         ports,
+        local_addresses,
     } = control;
     let (counters, mailboxes) = workers.into_iter().map(|w| (w.counters, w.mailbox)).unzip();
-    let core = Core::new(director, counters, follower, ports, file, machine);
+    let core = Core::new(
+        director,
+        counters,
+        follower,
+        ports,
+        local_addresses,
+        file,
+        machine,
+    );
     let core: Shared = Arc::new(Mutex::new(core));
     let mut mailboxes = Mailboxes::new(mailboxes);
     core.lock().set_fib(fibs.borrow_and_update().clone());

@@ -2,7 +2,7 @@
 //! follower, and the clock. Held under one lock for moments, never across an await.
 
 use core::net::IpAddr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,6 +21,10 @@ use crate::snapshot::{CannotBuild, Changes};
 /// Tells how the ports are: asked by the API, answered by whoever owns the devices.
 pub type PortReport = Box<dyn Fn() -> Vec<types::Port> + Send>;
 
+/// Hears which local addresses FULLNAT has, at start and when that changes: whoever owns the devices, so
+/// that these steer replies to them.
+pub type LocalAddresses = Box<dyn FnMut(&BTreeSet<IpAddr>) + Send>;
+
 /// [`Core`] as it is shared.
 pub(crate) type Shared = Arc<Mutex<Core>>;
 
@@ -29,6 +33,9 @@ pub(crate) struct Core {
     pub(crate) director: Director,
     pub(crate) counters: Vec<Arc<WorkerCounters>>,
     pub(crate) ports: PortReport,
+    local_addresses: LocalAddresses,
+    /// Those that were told last.
+    told: Option<BTreeSet<IpAddr>>,
     file: Option<PathBuf>,
     machine: Machine,
     follower: kernel::Handle,
@@ -57,20 +64,23 @@ impl Core {
         counters: Vec<Arc<WorkerCounters>>,
         follower: kernel::Handle,
         ports: PortReport,
+        local_addresses: LocalAddresses,
         file: Option<PathBuf>,
         machine: Machine,
     ) -> Self {
-        let core = Self {
+        let mut core = Self {
             director,
             counters,
             ports,
+            local_addresses,
+            told: None,
             file,
             machine,
             follower,
             started: Instant::now(),
             faults: BTreeMap::new(),
         };
-        core.tell_follower();
+        core.tell();
         core
     }
 
@@ -87,7 +97,7 @@ impl Core {
     /// Puts other services in force.
     pub(crate) fn set_services(&mut self, services: Vec<Service>) -> Result<Changes, CannotBuild> {
         let changes = self.director.set_services(services, self.now())?;
-        self.tell_follower();
+        self.tell();
         info!(?changes, "services changed by the API");
         Ok(changes)
     }
@@ -98,7 +108,7 @@ impl Core {
         let config = config::load(file, &self.machine)?;
         let changes = self.director.apply(config, self.now())?;
         self.follower.set_statics(statics(self.director.config()));
-        self.tell_follower();
+        self.tell();
         info!(?changes, "configuration read again");
         Ok(changes)
     }
@@ -118,7 +128,7 @@ impl Core {
 
     pub(super) fn tick(&mut self) {
         if self.director.tick() > 0 {
-            self.tell_follower();
+            self.tell();
         }
     }
 
@@ -135,10 +145,17 @@ impl Core {
             .map(|((port, what), count)| (*port, *what, *count))
     }
 
-    /// Real servers' neighbours are kept resolved.
-    fn tell_follower(&self) {
+    /// Real servers' neighbours are kept resolved, and devices may steer replies to local addresses.
+    fn tell(&mut self) {
         self.follower
             .set_wanted(self.director.wanted().into_iter().collect());
+        let services = &self.director.config().services;
+        let local = services.iter().flat_map(|s| &s.local_addresses);
+        let local = local.copied().collect();
+        if self.told.as_ref() != Some(&local) {
+            (self.local_addresses)(&local);
+            self.told = Some(local);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use core::hash::Hasher;
 use core::net::{IpAddr, SocketAddr};
 
 use shunt_service::{FlowKey, Ticks};
-use shunt_session::{Flags, LineNo, Segment, SessionMut, Table};
+use shunt_session::{Entry, Flags, LineNo, Segment, SessionMut, Table};
 use shunt_wire::checksum::Delta;
 use shunt_wire::packet::tcp_flags::{ACK, RST, SYN};
 use shunt_wire::tcp::TcpHeader;
@@ -41,6 +41,25 @@ pub(crate) fn rewrite<B: PacketBuf>(
         tell_client(buf, at, table.client(line), toa_kind, counters);
     }
     Ok(out)
+}
+
+/// Moves the sequence number of a client's segment up or the acknowledgement of a server's down, and
+/// corrects the checksum for that and for the session's ends. What is acknowledged selectively stays.
+#[inline(always)]
+pub(crate) fn translate(tcp: &mut TcpHeader, entry: &Entry, reply: bool) {
+    // The session's change of the checksum has the move in it, but for going round.
+    let by = entry.seq_delta();
+    let (went_round, step) = if reply {
+        let (new, round) = tcp.ack.get().overflowing_sub(by);
+        tcp.ack = new.into();
+        (round, Delta::ONE_UP)
+    } else {
+        let (new, round) = tcp.seq.get().overflowing_add(by);
+        tcp.seq = new.into();
+        (round, Delta::ONE_DOWN)
+    };
+    let step = if went_round { step } else { Delta::ZERO };
+    tcp.apply_both(entry.l4_delta(), step);
 }
 
 /// What moving a number by `delta` means for the checksum, as long as it does not go round: up for

@@ -4,15 +4,14 @@
 use std::error::Error;
 
 use shunt_bench::director::{Director, Scene, drops};
-use shunt_bench::flows::{Kind, MOST, Traffic, client, establish};
+use shunt_bench::flows::{Kind, MOST, Traffic, clients, establish};
 use shunt_bench::picks::{Picks, Spread};
 use shunt_bench::rows::{Row, Rows};
 use shunt_bench::stand::{Bench, Stand};
 use shunt_bench::stats::Batches;
 use shunt_bench::timed::TimedPort;
 use shunt_dpdk::{PortControl, PortQueue};
-use shunt_service::{Mode, Protocol, Settings};
-use shunt_session::Shards;
+use shunt_service::{Mode, Protocol};
 
 use crate::flows_word;
 
@@ -57,19 +56,13 @@ fn director(bench: &Bench, workers: u16, first: u32, flows: u32) -> Result<All, 
         controls.push(opened.control);
     }
     let mut director = Director::new(scene, ports);
-    let (shards, settings) = (Shards::default(), Settings::for_workers(workers));
+    let mut clients = clients(workers, flows, false).into_iter();
     let mut all = Vec::new();
     for (n, (worker, feeder)) in (0..workers).zip(director.workers.drain(..).zip(feeders)) {
         let counters = director.counters[usize::from(n)].clone();
-        // Only those clients whose sessions are this worker's: nothing is handed over.
-        let mine = |c: &u32| {
-            let client = client(*c, false);
-            let shard = shards.shard(client.ip(), client.port());
-            settings.shard_map[usize::from(shard)] == n
-        };
         all.push(One {
             stand: Stand::new(worker, counters, feeder, bench),
-            clients: (0..).filter(mine).take(flows as usize).collect(),
+            clients: clients.next().unwrap_or_default(),
             picks: Picks::new(Spread::Uniform, flows),
             cycles: Batches::default(),
         });
