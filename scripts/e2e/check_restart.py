@@ -130,10 +130,16 @@ class _Crowd:
         number = self.crowd.number
         expect(adopted >= number, f"of {number} sessions and more {adopted} go on")
         expect(self.shunt("status")["sessions"] >= number, "there are fewer in the API's count")
-        for server, now in self.crowd.view().items():
+        created = self._created()
+        view = self.crowd.view()
+        equal("sessions that were made anew", self._created() - created, 0)
+        for server, now in view.items():
             was = self.before[server]
             expect(now == was, f"{server}: {len(was - now)} sessions of {len(was)} are gone, "
                                f"{len(now - was)} are new: {sorted(was ^ now)[:4]}")
+
+    def _created(self):
+        return self.shunt("counters")["total"]["counters"]["sessions_created"]
 
 
 def _ms(seconds):
@@ -150,8 +156,10 @@ def _blackout(flows):
 
 
 def _adopted(ctx):
-    """How many sessions go on, as shuntd says, and its words."""
-    lines = [line for line in ctx.director.process.tail(1000) if "sessions go on" in line]
+    """How many sessions go on, as shuntd says, and its words. Fails if it lost any."""
+    said = ctx.director.process.tail(1000)
+    expect(not any("sessions were lost" in line for line in said), "\n".join(said))
+    lines = [line for line in said if "sessions go on" in line]
     expect(lines, "shuntd does not tell that sessions go on")
     census = lines[0].partition("sessions go on ")[2]
     return int(re.match(r"adopted=(\d+)", census)[1]), census
