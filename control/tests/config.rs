@@ -156,6 +156,13 @@ fn a_file_for_another_machine_is_not_held_to_this_ones_cores() {
 }
 
 #[test]
+fn workers_share_a_core_where_the_file_says_so() {
+    let text = format!("[workers]\ncores = [1, 0, 1]\nshare_cores = true\n{PORT}");
+    assert_eq!(parse(&text).expect("it is good").workers.cores, [1, 0, 1]);
+    assert!(parse(&text.replace("true", "false")).is_err());
+}
+
+#[test]
 fn what_is_written_reads_back_the_same() {
     let config = parse(include_str!("config/good.toml")).expect("it is good");
     for service in &config.services {

@@ -2,8 +2,11 @@
 
 mod namespace;
 
+use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::time::Duration;
 
 use namespace::inside;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -245,9 +248,10 @@ fn holds() {
     }
 }
 
-/// Over the death of a director and the next one's start the carrier stays.
+/// Over the death of a director and the next one's start the carrier stays, and so do sockets until
+/// then.
 #[test]
-fn a_holder_keeps_the_carrier() {
+fn a_holder_keeps_carrier_and_sockets() {
     inside(|ns| {
         let folder = tempfile::tempdir().unwrap();
         let path = holder::path(&folder.path().join("socket"));
@@ -263,16 +267,25 @@ fn a_holder_keeps_the_carrier() {
         tap.remove_on_drop(false);
         let mut first = reach();
         assert!(!first.found());
-        first.keep([&tap]).unwrap();
+        let (socket, mut other) = UnixStream::pair().unwrap();
+        first.keep([&tap], &[socket.into()]).unwrap();
         // A director that is killed says nothing.
         drop((tap, first));
         assert!(up());
+        other.set_nonblocking(true).unwrap();
+        let read = other.read(&mut [0]).map_err(|e| e.kind());
+        assert_eq!(read, Err(ErrorKind::WouldBlock), "it is open");
 
         let mut tap = Tap::open(&config("smt9")).unwrap();
         assert!(!tap.created() && up());
         let mut second = reach();
         assert!(second.found());
-        second.keep([&tap]).unwrap();
+        second.keep([&tap], &[]).unwrap();
+        other.set_nonblocking(false).unwrap();
+        other
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        assert_eq!(other.read(&mut [0]).unwrap(), 0, "it is closed");
         second.release().unwrap();
         assert!(up(), "it is the director's");
         tap.remove_on_drop(false);

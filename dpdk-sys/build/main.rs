@@ -185,6 +185,7 @@ fn compile_shim(cflags: &[String]) {
     let mut build = cc::Build::new();
     build
         .file("c/shim.c")
+        .file("c/clock.c")
         .opt_level(3)
         .warnings(true)
         .extra_warnings(true);
@@ -192,7 +193,7 @@ fn compile_shim(cflags: &[String]) {
         build.flag(flag);
     }
     if let Err(e) = build.try_compile("shunt_dpdk_shim") {
-        fail(&format!("c/shim.c: {e}\n(apt install gcc libc6-dev)"));
+        fail(&format!("c/*.c: {e}\n(apt install gcc libc6-dev)"));
     }
 }
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -29,6 +30,7 @@ class Director:
         self.socket = net.dir / "shunt.sock"
         self.config = net.dir / "shunt.toml"
         self.sessions = pathlib.Path("/dev/shm") / f"{net.prefix}.sessions"
+        self.dpdk = {}  # further keys of [dpdk]
         self.process = None
         self.vhost = None
 
@@ -68,14 +70,21 @@ class Director:
             return f"net_af_packet{port},iface=wire{port},qpairs={self.start.workers}"
         return f"net_virtio_user{port},path={self.net.dir}/vhost{port}.sock"
 
+    def _workers(self):
+        """Control's core comes last; then they share."""
+        cores = os.cpu_count()
+        workers = self.start.workers
+        return {"cores": [(1 + n) % cores for n in range(workers)], "control_core": 0,
+                "share_cores": workers > cores}
+
     def toml(self, servers=SERVERS, weights=None):
         """The configuration; with fewer servers or other weights than usual."""
         start = self.start
         tables = {
             "daemon": {"socket": str(self.socket), "name": self.net.prefix},
-            "dpdk": {"memory": "256M", "eal": self._eal()},
-            "workers": {"cores": [1, 0][:start.workers], "control_core": 0},
-            "limits": {"sessions": 16384, "servers": 256},
+            "dpdk": {"memory": "256M", "eal": self._eal(), **self.dpdk},
+            "workers": self._workers(),
+            "limits": {"sessions": 16384 + 5 * start.crowd, "servers": 256},
             "sessions": {"file": str(self.sessions)},
         }
         lines = []

@@ -9,12 +9,14 @@ import ctypes
 import json
 import os
 import pathlib
+import select
 import shutil
 import signal
 import subprocess
 import time
 
 STATE = pathlib.Path("/run/shunt-e2e")
+HUGE_PAGES = pathlib.Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
 LIB = pathlib.Path(__file__).resolve().parent.parent / "lib"
 _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
@@ -71,13 +73,16 @@ class Process:
     def stop(self, how=signal.SIGTERM, seconds=10):
         """Ends it; returns its exit status (None: it had to be killed)."""
         if self.running():
+            end = os.pidfd_open(self.popen.pid)
             self.popen.send_signal(how)
-            try:
-                self.popen.wait(seconds)
-            except subprocess.TimeoutExpired:
+            # At the very moment, where Popen.wait would look every 50 ms.
+            ended, _, _ = select.select([end], [], [], seconds)
+            os.close(end)
+            if not ended:
                 self.popen.kill()
                 self.popen.wait()
                 return None
+            self.popen.wait()
         return self.popen.returncode
 
     def tail(self, lines=15):
@@ -98,7 +103,7 @@ class Net:
 
     def record(self, kind, line):
         with open(self.dir / f"state.{kind}", "a", encoding="ascii") as state:
-            state.write(line + "\n")
+            state.write(f"{line}\n")
 
     # Nodes and cables
 
@@ -210,6 +215,25 @@ class Net:
         return link["stats64"][direction][what]
 
     @contextlib.contextmanager
+    def huge_pages(self, number):
+        """A folder in hugetlbfs, and so many more of its pages (2 MiB) as long as it is there."""
+        folder = self.dir / "huge"
+        folder.mkdir()
+        self.record("huge_pages", number)
+        _more_huge_pages(number)
+        run("mount", "-t", "hugetlbfs", "-o", "pagesize=2M", "none", folder)
+        try:
+            if self.free_huge_pages() < number:
+                raise RuntimeError(f"the machine has no {number} huge pages to spare")
+            yield folder
+        finally:
+            return_huge_pages(self.dir)
+
+    @staticmethod
+    def free_huge_pages():
+        return int((HUGE_PAGES / "free_hugepages").read_text())
+
+    @contextlib.contextmanager
     def inside(self, node):
         """The calling thread's new sockets and children belong to the node."""
         home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
@@ -229,6 +253,23 @@ def _setns(fd):
         raise OSError(error, f"setns: {os.strerror(error)}")
 
 
+def _more_huge_pages(number):
+    file = HUGE_PAGES / "nr_hugepages"
+    file.write_text(str(max(0, int(file.read_text()) + number)))
+
+
+def return_huge_pages(state):
+    """Takes back what `Net.huge_pages` did for the run with this directory."""
+    if os.path.ismount(state / "huge"):
+        run("umount", state / "huge")
+    taken = state / "state.huge_pages"
+    for number in taken.read_text().split() if taken.exists() else []:
+        _more_huge_pages(-int(number))
+    taken.unlink(missing_ok=True)
+    if (state / "huge").exists():
+        (state / "huge").rmdir()
+
+
 def sweep():
     """Removes what runs left that were killed."""
     for state in STATE.glob("se*"):
@@ -241,6 +282,7 @@ def sweep():
             for line in run("ip", "netns", "list").splitlines():
                 if line.startswith(f"{state.name}-"):
                     run("ip", "netns", "del", line.split()[0], check=False)
+            return_huge_pages(state)
             shutil.rmtree(state, ignore_errors=True)
 
 

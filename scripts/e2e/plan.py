@@ -16,6 +16,7 @@ class Start:
     workers: int
     vlan: bool
     modes: tuple = MODES
+    crowd: int = 0  # synthetic sessions in each mode, over which the director is restarted
 
     @property
     def name(self):
@@ -44,7 +45,7 @@ STARTS = (
     Start("net_tap", arms=2, workers=2, vlan=True),
     Start("net_af_packet", arms=1, workers=2, vlan=True),
     Start("net_af_packet", arms=2, workers=1, vlan=True),
-    Start("net_af_packet", arms=2, workers=2, vlan=False),
+    Start("net_af_packet", arms=2, workers=2, vlan=False, crowd=25_000),
     Start("virtio_user", arms=1, workers=1, vlan=False, modes=("dr", "fullnat")),
     # A driver that Shunt does not know, with fewer queues than workers.
     Start("net_shunttest", arms=1, workers=2, vlan=False),

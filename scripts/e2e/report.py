@@ -32,6 +32,7 @@ class Report:
     def __init__(self):
         self.passed = 0
         self.failed = []
+        self.figures = []
         self.prefix = ""
         self.evidence = lambda: []
 
@@ -56,6 +57,11 @@ class Report:
             self.passed += 1
             print(f"ok    {name}", flush=True)
 
+    def tell(self, figure):
+        """Prints a figure that was measured, now and before the totals."""
+        self.figures.append(f"{self.prefix}{figure}")
+        print(f"      {self.figures[-1]}", flush=True)
+
     def _fail(self, name, why):
         self.failed.append(name)
         print(f"FAIL  {name}", flush=True)
@@ -63,7 +69,9 @@ class Report:
             print(f"        {line}", flush=True)
 
     def close(self):
-        """Prints the totals; returns the exit status."""
+        """Prints figures and totals; returns the exit status."""
+        for figure in self.figures:
+            print(f"      {figure}")
         for name in self.failed:
             print(f"failed: {name}")
         print(f"{self.passed} passed, {len(self.failed)} failed")

@@ -1,18 +1,24 @@
 //! Devices: attached, configured and dealt out to the workers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 
+use rustix::net::{AddressFamily, getsockname};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use shunt_control::api::types;
 use shunt_control::config::{self, Config};
 use shunt_dataplane::share::{SharedPort, share};
 use shunt_dpdk::steering::{KEY, SHARDS, Side, Steering};
-use shunt_dpdk::{DeviceError, Eal, Mempool, PortConfig, PortControl, PortQueue};
-use tracing::{info, warn};
+use shunt_dpdk::{Device, DeviceError, Eal, Mempool, PortConfig, PortControl, PortQueue};
+use tracing::{debug, info, warn};
 
 /// A worker's queue of a port, or its way to another worker's.
 pub(crate) type WorkerPort = SharedPort<PortQueue, Mempool>;
 
+/// The driver of packet sockets.
+const AF_PACKET: &str = "net_af_packet";
 /// Descriptors of a queue where the configuration names none.
 pub(crate) const DESCRIPTORS: u16 = 512;
 
@@ -24,16 +30,24 @@ pub(crate) struct RunningPort {
     pub(crate) queues: Vec<WorkerPort>,
 }
 
-/// Attaches and starts the device of a port.
-pub(crate) fn open(
+/// Attaches the device of a port.
+pub(crate) fn attach(
     eal: &Eal,
+    port: &config::Port,
+    workers: usize,
+) -> Result<Device, DeviceError> {
+    eal.attach(&arguments(port, workers))
+}
+
+/// Starts the device of a port.
+pub(crate) fn start(
+    device: Device,
     port: &config::Port,
     map: &[u16; SHARDS],
     key: &[u8; KEY],
     workers: usize,
     pool: &Mempool,
 ) -> Result<RunningPort, DeviceError> {
-    let device = eal.attach(&arguments(port, workers))?;
     let most = device.info().max_rx_queues.min(device.info().max_tx_queues);
     let wanted = port.queues.unwrap_or(workers as u16);
     let queues = wanted.min(workers as u16).min(most).max(1);
@@ -134,11 +148,43 @@ fn steering_word(workers: usize, control: &PortControl) -> &'static str {
     }
 }
 
+/// Whether the port's driver has packet sockets.
+pub(crate) fn has_packet_sockets(port: &config::Port) -> bool {
+    port.device.starts_with(AF_PACKET)
+}
+
+/// Copies of this process's packet sockets, all of which are drivers'. None where the system does
+/// not give them: whoever wanted to hold them can do without.
+pub(crate) fn packet_sockets() -> Vec<OwnedFd> {
+    let of_this = || -> io::Result<_> {
+        let this = pidfd_open(getpid(), PidfdFlags::empty())?;
+        let mut sockets = Vec::new();
+        for entry in std::fs::read_dir("/proc/self/fd")? {
+            let entry = entry?;
+            let is_socket = std::fs::read_link(entry.path())
+                .is_ok_and(|file| file.to_string_lossy().starts_with("socket:"));
+            let number = entry.file_name().to_str().and_then(|n| n.parse().ok());
+            let Some(number) = number.filter(|_| is_socket) else {
+                continue;
+            };
+            let socket = pidfd_getfd(&this, number, PidfdGetfdFlags::empty())?;
+            if getsockname(&socket)?.address_family() == AddressFamily::PACKET {
+                sockets.push(socket);
+            }
+        }
+        Ok(sockets)
+    };
+    of_this().unwrap_or_else(|error| {
+        debug!(%error, "no copies of packet sockets");
+        Vec::new()
+    })
+}
+
 /// The device with what its driver must be told about queues, unless the operator did.
 fn arguments(port: &config::Port, workers: usize) -> String {
     let device = &port.device;
     let queues = port.queues.map_or(workers, usize::from);
-    if device.starts_with("net_af_packet") && !device.contains("qpairs=") {
+    if has_packet_sockets(port) && !device.contains("qpairs=") {
         format!("{device},qpairs={queues}")
     } else {
         device.clone()

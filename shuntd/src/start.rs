@@ -3,6 +3,7 @@
 //! Then control runs, and the way back is taken step by step.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{Builder, JoinHandle};
 
 use shunt_control::api::{Socket, SocketError};
-use shunt_control::config::{Config, Hugepages, Idle, Machine, Mirror};
+use shunt_control::config::{Config, Hugepages, Idle, Machine, Mirror, Port};
 use shunt_control::director::Director;
 use shunt_control::kernel;
 use shunt_control::mirror::{MirrorCounters, MirrorInterface};
@@ -138,20 +139,26 @@ pub(crate) fn run(
         mbufs = pool_config.mbufs,
         "DPDK is up"
     );
-    let pool = eal.mempool(&pool_config)?;
+    let failed = |port: &Port| {
+        let port = port.name.clone();
+        move |error| StartError::Device { port, error }
+    };
+    // To attach a device mostly is to wait for the kernel.
+    let (pool, devices) = std::thread::scope(|scope| {
+        let pool = scope.spawn(|| eal.mempool(&pool_config));
+        let attach = |port| ports::attach(&eal, port, workers).map_err(failed(port));
+        let devices: Result<Vec<_>, _> = config.ports.iter().map(attach).collect();
+        (pool.join(), devices)
+    });
+    let pool = pool.map_err(|_| StartError::ThreadDied)??;
     let mut controls = Vec::new();
     let mut queues: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
     let map = Settings::for_workers(workers as u16).shard_map;
-    for port in &config.ports {
+    for (device, port) in devices?.into_iter().zip(&config.ports) {
         let RunningPort {
             control,
             queues: of_port,
-        } = ports::open(&eal, port, &map, &shard_key, workers, &pool).map_err(|error| {
-            StartError::Device {
-                port: port.name.clone(),
-                error,
-            }
-        })?;
+        } = ports::start(device, port, &map, &shard_key, workers, &pool).map_err(failed(port))?;
         controls.push(control);
         for (worker, queue) in queues.iter_mut().zip(of_port) {
             worker.push(queue);
@@ -206,7 +213,7 @@ pub(crate) fn run(
     let (follower, fibs) = kernel::start(mirror_specs(&config, &macs), statics(&config))?;
     drop(entered);
     if let Some(holder) = &mut holder {
-        keep(holder, &taps);
+        keep(holder, &taps, &ports::packet_sockets());
     }
     let mut threads = Threads::default();
     let mirror_counters = Arc::new(MirrorCounters::default());
@@ -294,10 +301,12 @@ impl Restored {
     }
 }
 
-/// The process that holds the mirrors over our death, if there is a mirror of ours.
+/// The process that holds mirrors and packet sockets over our death, if there are any.
 fn reach_holder(config: &Config) -> Option<Holder> {
     let is_tap = |mirror: &Mirror| matches!(mirror, Mirror::Tap(_));
-    if !config.interfaces().iter().any(|i| is_tap(&i.mirror)) {
+    if !config.interfaces().iter().any(|i| is_tap(&i.mirror))
+        && !config.ports.iter().any(ports::has_packet_sockets)
+    {
         return None;
     }
     let reached = std::env::current_exe().and_then(|program| {
@@ -308,8 +317,8 @@ fn reach_holder(config: &Config) -> Option<Holder> {
     reached.map_err(|error| no_holder(&error)).ok()
 }
 
-fn keep(holder: &mut Holder, taps: &[MirrorInterface]) {
-    match holder.keep(taps.iter().map(|interface| &interface.tap)) {
+fn keep(holder: &mut Holder, taps: &[MirrorInterface], sockets: &[OwnedFd]) {
+    match holder.keep(taps.iter().map(|interface| &interface.tap), sockets) {
         Ok(()) => debug!(found = holder.found(), "mirrors are held"),
         Err(error) => no_holder(&error),
     }
@@ -359,11 +368,16 @@ fn pool_config(config: &Config) -> MempoolConfig {
     let mirror = workers * 3 * MIRROR_DEPTH as u32;
     let in_hand = workers * 1024 + (workers + 2) * CACHE * 2;
     let mtu = config.ports.iter().map(|p| p.mtu).max().unwrap_or(1500);
+    let mut cores = config.workers.cores.clone();
+    // The mirror's.
+    cores.push(config.workers.control_core);
+    cores.sort_unstable();
     MempoolConfig {
         mbufs: rings + between + mirror + in_hand,
         cache: CACHE,
         // One segment holds a whole frame: nothing behind needs to look for a second.
         data_room: (mtu + 14 + 8).next_multiple_of(64).max(2048),
+        shared_cores: cores.windows(2).any(|pair| pair[0] == pair[1]),
         ..MempoolConfig::default()
     }
 }

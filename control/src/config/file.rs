@@ -106,6 +106,7 @@ pub(super) fn workers(table: Option<Table<'_>>, machine: &Machine) -> Workers {
         return defaults_for(workers, machine);
     };
     let mistakes = table.mistakes();
+    let share = table.get("share_cores", words::boolean) == Some(true);
     let core = words::integer(0..=u16::MAX);
     if let Some(listed) = table.list("cores", &core) {
         if listed.is_empty() {
@@ -118,10 +119,14 @@ pub(super) fn workers(table: Option<Table<'_>>, machine: &Machine) -> Workers {
         }
         let mut seen: Vec<(u16, &Place)> = Vec::new();
         for (core, place) in listed.into_iter().take(SHARDS) {
-            if let Some((_, first)) = seen.iter().find(|(c, _)| *c == core) {
+            let before = seen.iter().find(|(c, _)| *c == core);
+            if let Some((_, first)) = before.filter(|_| !share) {
                 let mistake = Mistake::new(place, format!("core {core} is listed twice"))
                     .other(first, "first")
-                    .help("one worker for each core; leave one of the two out");
+                    .help(
+                        "one worker for each core; leave one of the two out, or say `share_cores = \
+                         true`: workers then wait for one another",
+                    );
                 mistakes.add(mistake);
                 continue;
             }

@@ -75,7 +75,7 @@ pub enum Hugepages {
 /// Threads and their cores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workers {
-    /// CPU of each worker, no CPU twice; never empty.
+    /// CPU of each worker; never empty. A CPU is there twice only where the file says so.
     pub cores: Vec<u16>,
     /// CPU of the control runtime and of the mirror thread.
     pub control_core: u16,

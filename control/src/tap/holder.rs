@@ -2,14 +2,18 @@
 //! mirror open ([`Tap::holder`]). While it does, a mirror keeps its carrier over the death of the
 //! director, and routing daemons do not notice that another one takes its place.
 //!
+//! It also holds the director's packet sockets (net_af_packet). The kernel waits some 30 ms for the
+//! other CPUs when the last copy of one is closed; without the holder's that would be before anybody
+//! could know that the director is dead, and start the next one.
+//!
 //! The director starts it, before it has any device open that the holder must not hold, and hands
-//! the queues over a UNIX socket. The next director finds the holder there and hands it its own.
+//! all of these over a UNIX socket. The next director finds the holder there and hands it its own.
 //! It ends when it is told to (a director that stops), when it has nothing to hold, or when no
 //! director has come for [`PATIENCE`]: a mirror without a director must not look alive for longer.
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::mem::{self, MaybeUninit};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
@@ -31,13 +35,13 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// How long an answer of the holder may take.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// Queues of one message, at most: the kernel takes 253 (`SCM_MAX_FD`).
-const QUEUES: usize = 64;
+/// Queues and sockets of one message, at most: the kernel takes 253 (`SCM_MAX_FD`).
+const FILES: usize = 64;
 
 // What the director says, a byte each, the same in all versions: a holder outlives its director.
-/// With queues: hold these instead of all before.
+/// With files: hold these instead of all before.
 const THESE: u8 = b'H';
-/// With queues: hold these too.
+/// With files: hold these too.
 const MORE: u8 = b'A';
 /// Let go and end.
 const QUIT: u8 = b'Q';
@@ -95,22 +99,24 @@ impl Holder {
         self.found
     }
 
-    /// Has a queue of each of these held, and of no others.
+    /// Has a queue of each of these mirrors held, and these sockets, and nothing else.
     ///
     /// # Errors
     /// From the system, or if the holder does not answer.
-    pub fn keep<'a>(&mut self, taps: impl IntoIterator<Item = &'a Tap>) -> io::Result<()> {
+    pub fn keep<'a>(
+        &mut self,
+        taps: impl IntoIterator<Item = &'a Tap>,
+        sockets: &[OwnedFd],
+    ) -> io::Result<()> {
         let queues: Vec<OwnedFd> = taps
             .into_iter()
             .map(Tap::holder)
             .collect::<Result<_, _>>()
             .map_err(io::Error::other)?;
-        let mut what = THESE;
-        for some in queues.chunks(QUEUES) {
-            self.send(what, some)?;
-            what = MORE;
-        }
-        Ok(())
+        let files: Vec<_> = queues.iter().chain(sockets).map(AsFd::as_fd).collect();
+        let mut parts = files.chunks(FILES);
+        self.send(THESE, parts.next().unwrap_or_default())?;
+        parts.try_for_each(|part| self.send(MORE, part))
     }
 
     /// Ends the holder.
@@ -121,11 +127,10 @@ impl Holder {
         self.send(QUIT, &[])
     }
 
-    fn send(&mut self, what: u8, queues: &[OwnedFd]) -> io::Result<()> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(QUEUES))];
+    fn send(&mut self, what: u8, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES))];
         let mut extra = SendAncillaryBuffer::new(&mut space);
-        let queues: Vec<_> = queues.iter().map(AsFd::as_fd).collect();
-        if !queues.is_empty() && !extra.push(SendAncillaryMessage::ScmRights(&queues)) {
+        if !files.is_empty() && !extra.push(SendAncillaryMessage::ScmRights(files)) {
             return Err(ErrorKind::InvalidInput.into());
         }
         let text = [what];
@@ -173,20 +178,30 @@ pub fn hold(listener: UnixListener) -> io::Result<()> {
         }
         let [new, said] = ready.map(|r| !r.revents().is_empty());
         if said && let Some(stream) = &director {
-            match take(stream, &mut held) {
-                Ok(Some(QUIT)) => {
+            let mut old = Vec::new();
+            let is_there = match take(stream) {
+                Ok(Some((QUIT, _))) => {
                     let _ = answer(stream);
                     break;
                 }
-                Ok(Some(_)) if answer(stream).is_ok() => {}
-                Ok(None) | Ok(Some(_)) | Err(_) => {
-                    if held.is_empty() {
-                        break;
+                Ok(Some((what, files))) => {
+                    if what == THESE {
+                        old = mem::take(&mut held);
                     }
-                    director = None;
-                    until = Instant::now() + PATIENCE;
+                    held.extend(files);
+                    answer(stream).is_ok()
                 }
+                Ok(None) | Err(_) => false,
+            };
+            if !is_there {
+                if held.is_empty() {
+                    break;
+                }
+                director = None;
+                until = Instant::now() + PATIENCE;
             }
+            // After the answer: a start waits for that, and this may take a while.
+            drop(old);
         }
         if new {
             // Who had it is dead or about to be: there is one director by the API's socket.
@@ -203,9 +218,9 @@ fn answer(mut director: &UnixStream) -> io::Result<()> {
     director.write_all(&[DONE])
 }
 
-/// Takes a message; `None` at the end, or if it makes no sense.
-fn take(director: &UnixStream, held: &mut Vec<OwnedFd>) -> io::Result<Option<u8>> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(QUEUES))];
+/// Takes a message with its files; `None` at the end, or if it makes no sense.
+fn take(director: &UnixStream) -> io::Result<Option<(u8, Vec<OwnedFd>)>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES))];
     let mut extra = RecvAncillaryBuffer::new(&mut space);
     let mut what = [0];
     let got = recvmsg(
@@ -214,10 +229,10 @@ fn take(director: &UnixStream, held: &mut Vec<OwnedFd>) -> io::Result<Option<u8>
         &mut extra,
         RecvFlags::CMSG_CLOEXEC,
     )?;
-    let queues: Vec<OwnedFd> = extra
+    let files: Vec<OwnedFd> = extra
         .drain()
         .filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(queues) => Some(queues),
+            RecvAncillaryMessage::ScmRights(files) => Some(files),
             _ => None,
         })
         .flatten()
@@ -225,11 +240,6 @@ fn take(director: &UnixStream, held: &mut Vec<OwnedFd>) -> io::Result<Option<u8>
     if got.bytes == 0 || got.flags.contains(ReturnFlags::CTRUNC) {
         return Ok(None);
     }
-    match what {
-        [THESE] => *held = queues,
-        [MORE] => held.extend(queues),
-        [QUIT] => {}
-        _ => return Ok(None),
-    }
-    Ok(Some(what[0]))
+    let [what] = what;
+    Ok([THESE, MORE, QUIT].contains(&what).then_some((what, files)))
 }

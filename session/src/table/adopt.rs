@@ -20,6 +20,10 @@ use crate::key::{self, address_hash};
 use crate::ports::LocalPorts;
 use crate::shard::Shards;
 
+/// Places between the one that is seated and the one whose part of the index is asked for: the
+/// memory's answer takes as long as some of them.
+const AHEAD: u32 = 8;
+
 /// What the sessions are adopted into.
 #[derive(Clone, Copy, Debug)]
 pub struct AdoptConfig<'a> {
@@ -146,6 +150,10 @@ pub fn adopt(
         let free = to.table.free[class as usize].lines.len();
         for place in 0..class.per_chunk() {
             let line = LineNo(first + place * class.lines());
+            if place + AHEAD < class.per_chunk() {
+                let ahead = LineNo(line.0 + AHEAD * class.lines());
+                prefetch(&to.table, ahead, &to.table);
+            }
             if strange.next_if_eq(&line).is_some() {
                 continue;
             }
@@ -156,7 +164,11 @@ pub fn adopt(
         }
         to.table.free[class as usize].lines[free..].reverse();
     }
-    for (line, from, to) in strangers {
+    for n in 0..strangers.len() {
+        if let Some((line, from, to)) = strangers.get(n + AHEAD as usize) {
+            prefetch(&tables[*from].table, *line, &tables[*to].table);
+        }
+        let (line, from, to) = strangers[n];
         let Ok([from, to]) = tables.get_disjoint_mut([from, to]) else {
             continue;
         };
@@ -319,6 +331,14 @@ impl Table {
     fn take_over(&mut self, from: &mut Chunks, first: u32, class: Class) {
         self.chunks.take_over(from, first, class);
         self.used.push(class.per_chunk());
+    }
+}
+
+/// Asks for the parts of a table's index that the session of a line will take, if there is one.
+fn prefetch(of: &Table, line: LineNo, to: &Table) {
+    if of.entry(line).generation() != 0 {
+        to.prefetch_key(&of.key(line));
+        to.prefetch_key(&of.key(of.peer(line)));
     }
 }
 
