@@ -18,6 +18,9 @@ use crate::steer::Steer;
 use crate::worker::{Context, Packet};
 use crate::{answer, control, fast, hit, icmp, miss, steer};
 
+/// How many packets ahead the parts of sessions that are not plain are fetched.
+const AHEAD: usize = 2;
+
 /// A packet that is not plain.
 struct Other {
     parsed: Parsed,
@@ -211,6 +214,8 @@ fn second_look<P: Port>(
     let Some(key) = Frame4::of(buf.data()).map(fast::key) else {
         return whole(egress, buf, port);
     };
+    // Where one is not plain its neighbours are hardly.
+    flows.table.prefetch_staged(n + AHEAD);
     let mut buf = buf;
     let mut line = flows.table.staged_line4(n, &key);
     if line.is_none() {

@@ -103,8 +103,7 @@ pub(crate) fn apply<P: Port>(
         };
         hit::note(egress, cx, of, &mut session, &segment);
     }
-    let entry = session.entry();
-    let by = entry.seq_delta().wrapping_neg();
+    let by = session.entry().seq_delta().wrapping_neg();
     if full && let Some(header) = buf.data_mut().get_mut(L4..L4 + header) {
         fullnat::handshake(&mut session, header, false, &segment);
         if reply && flags & ACK != 0 && header.len() > tcp::HEADER_LEN {

@@ -3,6 +3,7 @@
 use core::net::IpAddr;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use shunt_scheduler::Scheduler;
 use shunt_service::{
     AdjacencyId, FlowKey, Load, OnRemoved, Protocol, RealServer, ServerSlot, Service, ServiceId,
@@ -14,6 +15,9 @@ use crate::command::{SessionPage, SessionRecord};
 use crate::egress::Egress;
 use crate::io::Port;
 use crate::worker::{Config, Context};
+
+/// A service as the data path has it.
+pub(crate) type AService = Service<Arc<dyn Scheduler>>;
 
 /// Places the sweep looks at in one iteration, at most.
 const SWEEP_MOST: u32 = 4096;
@@ -99,19 +103,31 @@ impl Flows {
             ports,
             load,
             id,
+            memo,
             ..
         } = self;
         let before = table.len();
+        let mut ended: ArrayVec<Closed, { shunt_session::JUDGED as usize }> = ArrayVec::new();
         let looked = table.sweep(
             cx.now_ms,
             due,
-            |view| timeout(cx.config, view),
-            |view| is_gone(cx.config, view),
-            |closed| {
-                release(ports, load, *id, cx, closed);
-                egress.counters.sessions_closed.add(1);
+            |view| match view.protocol {
+                Protocol::Tcp => memo.timeouts(cx.config, view.service).of(view.state),
+                Protocol::Udp => memo.timeouts(cx.config, view.service).udp,
             },
+            |view| is_gone(cx.config, view),
+            |closed| ended.push(*closed),
         );
+        // What their ports are kept in is on its way before the first is given back.
+        for closed in &ended {
+            if let Some((local, port)) = closed.local {
+                ports.prefetch(local, closed.remote, shunt_session::ports::shard_of(port));
+            }
+        }
+        for closed in &ended {
+            release(ports, load, *id, cx, closed);
+        }
+        egress.counters.sessions_closed.add(ended.len() as u64);
         self.owed -= u64::from(looked) * u64::from(SWEEP_PERIOD);
         if table.len() != before {
             egress.counters.sessions.set(table.len() as u64);
@@ -239,7 +255,7 @@ impl Memo {
         &mut self,
         config: &'a Config,
         flow: &FlowKey,
-    ) -> Option<&'a Service<Arc<dyn Scheduler>>> {
+    ) -> Option<&'a AService> {
         let services = &config.services;
         let low = match flow.dst {
             IpAddr::V4(a) => a.to_bits(),

@@ -33,6 +33,7 @@ pub mod io;
 mod limit;
 mod miss;
 mod modes;
+mod open;
 mod rings;
 pub mod share;
 mod steer;

@@ -47,6 +47,17 @@ struct Step {
     payload: usize,
     padding: usize,
     no_checksum: bool,
+    options: Vec<u8>,
+}
+
+/// None, timestamps, selective acknowledgements, a SYN's, and so many that the client's address has
+/// no room beside them.
+fn options() -> impl Strategy<Value = Vec<u8>> {
+    let timestamps = vec![1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8];
+    let sack = vec![1, 1, 5, 10, 0, 0, 2, 1, 0, 0, 3, 1];
+    let syn = vec![2, 4, 5, 180, 1, 3, 3, 7];
+    let full = [&timestamps[..], &[1, 1, 5, 26], &[7; 24]].concat();
+    prop::sample::select(vec![vec![], vec![], timestamps, sack, syn, full])
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -55,6 +66,9 @@ fn step() -> impl Strategy<Value = Step> {
         6 => Just(ACK | PSH),
         1 => Just(ACK | FIN),
         1 => Just(RST),
+        1 => Just(SYN),
+        1 => Just(SYN | ACK),
+        1 => Just(FIN),
         1 => Just(0),
     ];
     let numbers = (0..5000_u32, 0..5000_u32, any::<u16>());
@@ -68,8 +82,14 @@ fn step() -> impl Strategy<Value = Step> {
         0..3_usize,
         any::<bool>(),
     );
-    (any::<bool>(), flags, numbers, header, size).prop_map(
-        |(reply, flags, (seq, ack, window), (ttl, tos, df), (payload, padding, no_checksum))| {
+    (any::<bool>(), (flags, options()), numbers, header, size).prop_map(
+        |(
+            reply,
+            (flags, options),
+            (seq, ack, window),
+            (ttl, tos, df),
+            (payload, padding, no_checksum),
+        )| {
             Step {
                 reply,
                 flags,
@@ -82,6 +102,7 @@ fn step() -> impl Strategy<Value = Step> {
                 payload,
                 padding,
                 no_checksum,
+                options,
             }
         },
     )
@@ -105,10 +126,11 @@ proptest! {
         mode in prop::sample::select(Mode::ALL.to_vec()),
         tcp_service: bool,
         steps in prop::collection::vec(step(), 1..40),
+        opening in (options(), options(), 0..4_usize),
     ) {
         let protocol = if tcp_service { Protocol::Tcp } else { Protocol::Udp };
         let (mut a, mut b) = (director(protocol, mode), director(protocol, mode));
-        let first = if tcp_service { tcp(CLIENT, VIP).flags(SYN).seq(99) } else { udp(CLIENT, VIP) };
+        let first = if tcp_service { tcp(CLIENT, VIP).flags(SYN).seq(99).tcp_options(&opening.0) } else { udp(CLIENT, VIP) };
         let out = both(&mut a, &mut b, first).expect("a session begins");
         let parsed = shunt_wire::parse(&out, out.len(), false).unwrap();
         // Where the server sends its replies to, and from: what it saw.
@@ -122,11 +144,14 @@ proptest! {
         }
         let server = "172.16.1.5:8080";
         if tcp_service {
-            if mode.sees_replies() {
+            // Some handshakes stop half-way.
+            if mode.sees_replies() && opening.2 > 0 {
                 let synack = tcp(server, &to).flags(SYN | ACK).seq(499).ack(isn).window(60000);
-                both(&mut a, &mut b, synack);
+                both(&mut a, &mut b, synack.tcp_options(&opening.1));
             }
-            both(&mut a, &mut b, tcp(CLIENT, VIP).flags(ACK).seq(100).ack(500).window(60000));
+            if opening.2 > 1 {
+                both(&mut a, &mut b, tcp(CLIENT, VIP).flags(ACK).seq(100).ack(500).window(60000));
+            }
         }
         for s in &steps {
             let reply = s.reply && mode.sees_replies();
@@ -134,6 +159,7 @@ proptest! {
             let packet = if tcp_service {
                 let (seq, ack) = if reply { (500_u32, isn) } else { (100, 500) };
                 let p = tcp(src, dst).flags(s.flags).window(s.window);
+                let p = p.tcp_options(&s.options);
                 p.seq(seq.wrapping_add(s.seq)).ack(ack.wrapping_add(s.ack))
             } else if s.no_checksum {
                 udp(src, dst).no_checksum()

@@ -702,11 +702,17 @@ impl Chunks {
         }
     }
 
-    /// Fetches the cold parts of a session into the cache.
+    /// Fetches the cold parts of a session into the cache, and the time to look again.
     pub(crate) fn prefetch_cold(&self, line: LineNo) {
-        crate::prefetch::read(self.cold_ptr(line).as_ptr().cast());
-        if let Some(replies) = self.replies_ptr(line) {
-            crate::prefetch::read(replies.as_ptr().cast());
+        let (chunk, layout, session) = self.place(line);
+        let fetch = |part: usize, size: usize| {
+            let at = chunk + part + session * size;
+            crate::prefetch::read(self.base.as_ptr().wrapping_add(at));
+        };
+        fetch(layout.cold, size_of::<Cold>());
+        fetch(layout.due, size_of::<Due>());
+        if layout.paired {
+            fetch(layout.replies, size_of::<Replies>());
         }
     }
 

@@ -24,6 +24,13 @@ impl Key4 {
         Entry::key_word(self.ports, self.protocol, false)
     }
 
+    /// Source and destination address.
+    #[inline]
+    pub(crate) fn octets(&self) -> [[u8; 4]; 2] {
+        let [a, b, c, d, e, f, g, h] = self.addrs.to_ne_bytes();
+        [[a, b, c, d], [e, f, g, h]]
+    }
+
     /// The five-tuple it stands for.
     pub fn flow(&self) -> FlowKey {
         let [a, b, c, d, e, f, g, h] = self.addrs.to_ne_bytes();
@@ -98,6 +105,8 @@ pub(crate) fn ports(raw: u32) -> [u16; 2] {
 
 impl From<&FlowKey> for Key {
     /// Source and destination of different families (which no packet has) become an IPv6 key.
+    // As for `reversed`.
+    #[inline(never)]
     fn from(f: &FlowKey) -> Self {
         let ports = raw_ports(f.src_port, f.dst_port);
         let protocol = f.protocol.number();
@@ -128,6 +137,23 @@ impl From<&FlowKey> for Key {
 }
 
 impl Key {
+    /// The five-tuple it stands for.
+    pub fn flow(&self) -> FlowKey {
+        match self {
+            Self::V4(k) => k.flow(),
+            Self::V6(k) => {
+                let [src_port, dst_port] = ports(k.ports);
+                FlowKey {
+                    protocol: self.protocol(),
+                    src: k.src.into(),
+                    dst: k.dst.into(),
+                    src_port,
+                    dst_port,
+                }
+            }
+        }
+    }
+
     /// Transport protocol.
     pub fn protocol(&self) -> Protocol {
         let number = match self {
@@ -138,6 +164,8 @@ impl Key {
     }
 
     /// The key of the other direction's packets.
+    // A call keeps the key in one piece: inlined, both families' bytes are taken apart.
+    #[inline(never)]
     #[must_use]
     pub fn reversed(self) -> Self {
         let swap = |ports: u32| ports.rotate_right(16);

@@ -248,7 +248,8 @@ impl LocalPorts {
 
     /// One head more if there are as many shards as heads: those of one list find their new place.
     fn grow(&mut self) {
-        if self.shards.len() < self.heads.len() || self.unused != NONE {
+        // Two heads a shard, so that most lists have one.
+        if self.shards.len() * 2 < self.heads.len() {
             return;
         }
         let mut n = self.heads.split();
@@ -391,7 +392,8 @@ impl LocalPorts {
     }
 }
 
-fn shard_of(port: u16) -> u8 {
+/// The shard that a local port belongs to.
+pub fn shard_of(port: u16) -> u8 {
     (usize::from(port) % SHARDS) as u8
 }
 

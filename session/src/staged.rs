@@ -124,6 +124,12 @@ impl Staged {
         self.entries[n % BURST] = unsafe { chunks.own_line(line) };
     }
 
+    /// The line that was picked for the n-th packet, whatever its key.
+    pub(crate) fn found(&self, n: usize, chunks: &Chunks) -> Option<LineNo> {
+        let entry = self.entries[n % BURST];
+        (entry != NonNull::from(&NOBODY)).then(|| chunks.line_at(entry.cast()))
+    }
+
     /// The line that was picked for the n-th packet, if it is of this key.
     pub(crate) fn line(
         &self,

@@ -11,7 +11,6 @@ mod sweep;
 mod view;
 
 use core::fmt;
-use core::net::IpAddr;
 use std::io;
 use std::sync::Arc;
 
@@ -29,6 +28,7 @@ use crate::tcp::{self, Segment, Transition};
 
 pub use self::adopt::{AdoptConfig, Adopted, Census, adopt};
 use self::evict::is_half_open;
+pub use self::sweep::JUDGED;
 pub use self::view::{Closed, SessionView};
 
 /// How a table is made.
@@ -79,14 +79,8 @@ pub enum InsertError {
 pub struct Direction {
     /// Packets it is for.
     pub key: Key,
-    /// Source to write; TUN: outer source.
-    pub new_src: IpAddr,
-    /// Destination to write; TUN: outer destination.
-    pub new_dst: IpAddr,
-    /// Source port to write, host order.
-    pub new_src_port: u16,
-    /// Destination port to write, host order.
-    pub new_dst_port: u16,
+    /// What is to be written: the key of the packets as they leave; TUN: with the outer addresses.
+    pub to: Key,
     /// Change of the transport checksum. FULLNAT: that by the moved sequence (or acknowledgement)
     /// number is in it, for one that does not go round.
     pub l4_delta: Delta,

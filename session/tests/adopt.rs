@@ -281,13 +281,15 @@ fn a_million_sessions() {
             if mode == Mode::FullNat {
                 // One server has no more local ports than that.
                 let server = std::net::IpAddr::from((0xac10_0000 + n / 504).to_be_bytes());
-                new.forward.new_dst = server;
+                let mut to = new.forward.to.flow();
+                to.dst = server;
+                new.forward.to = Key::from(&to);
                 let Some(reply) = &mut new.reply else {
                     unreachable!()
                 };
                 let mut from = flow;
                 (from.src, from.src_port) = (server, 8080);
-                (from.dst, from.dst_port) = (new.forward.new_src, new.forward.new_src_port);
+                (from.dst, from.dst_port) = (to.src, to.src_port);
                 reply.key = Key::from(&from);
             }
             made += u32::from(workers.insert(&flow, &new, 0));

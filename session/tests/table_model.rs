@@ -344,13 +344,14 @@ impl Model {
                 assert_eq!((e.l4_delta(), e.ip_delta()), (d.l4_delta, d.ip_delta));
                 let adjacency = (e.adjacency(), e.adjacency_generation());
                 assert_eq!(adjacency, (d.adjacency, d.adjacency_generation));
+                let to = d.to.flow();
                 assert_eq!(
                     e.new_ports(),
-                    [d.new_src_port, d.new_dst_port].map(u16::to_be_bytes)
+                    [to.src_port, to.dst_port].map(u16::to_be_bytes)
                 );
                 let (src, dst) = (t.new_src(line), t.new_dst(line));
-                assert_eq!([src.ip(), dst.ip()], [d.new_src, d.new_dst]);
-                assert_eq!([src.port(), dst.port()], [d.new_src_port, d.new_dst_port]);
+                assert_eq!([src.ip(), dst.ip()], [to.src, to.dst]);
+                assert_eq!([src.port(), dst.port()], [to.src_port, to.dst_port]);
                 assert_eq!(
                     (e.mode(), e.protocol()),
                     (known.new.mode, known.new.protocol)
@@ -372,11 +373,11 @@ fn is_described(known: &Known, view: &SessionView) {
         (known.new.protocol, known.new.mode)
     );
     assert_eq!((view.client, view.vip), (known.client, known.vip));
-    let new = &known.new.forward;
-    let local = (known.new.mode == Mode::FullNat).then_some((new.new_src, new.new_src_port));
+    let new = known.new.forward.to.flow();
+    let local = (known.new.mode == Mode::FullNat).then_some((new.src, new.src_port));
     assert_eq!(view.local, local);
     let remote = if known.new.mode.sees_replies() {
-        (new.new_dst, new.new_dst_port)
+        (new.dst, new.dst_port)
     } else {
         known.vip
     };

@@ -4,7 +4,7 @@
 use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::checksum::Delta;
+use crate::checksum::{self, Delta};
 use crate::packet::tcp_flags;
 
 /// Length of a header without options, bytes.
@@ -87,14 +87,9 @@ impl TcpHeader {
     /// Changes the checksum as a number is.
     #[inline(always)]
     fn replace(&mut self, old: U32, new: U32) {
-        let [old, new] = [old, new].map(|n| u32::from_ne_bytes(n.to_bytes()));
-        let field = u16::from_ne_bytes(self.checksum.to_bytes());
-        let field = if old == new {
-            field
-        } else {
-            Delta::ZERO.apply_with(field, old, new)
-        };
-        self.checksum = field.to_ne_bytes().into();
+        let [old, new] =
+            [old, new].map(|n| checksum::fold(u32::from_ne_bytes(n.to_bytes()).into()));
+        self.apply(Delta::of_sums(old, new));
     }
 }
 
@@ -112,7 +107,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::checksum;
 
     proptest! {
         #[test]

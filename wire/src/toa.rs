@@ -191,13 +191,9 @@ pub fn push_front(frame: &mut [u8], l3: usize, l4: usize, list: &OptionList) -> 
     tcp.data_offset = (tcp.data_offset & 0x0f) | ((header + list.len()) as u8) << 2;
     let after = u16::from_ne_bytes([tcp.data_offset, tcp.flags]);
     // The pseudo-header's TCP length changes as the IP length does.
-    let (old, new) = (
-        u32::from(before),
-        u32::from(after) + u32::from(checksum::sum(list)),
-    );
-    let delta = Delta::word(old_ip_len, new_ip_len);
-    let field = u16::from_ne_bytes(tcp.checksum.to_bytes());
-    tcp.checksum = delta.apply_with(field, old, new).to_ne_bytes().into();
+    let delta = Delta::word(old_ip_len, new_ip_len)
+        + Delta::of_sums(before, checksum::add(&[after, checksum::sum(list)]));
+    tcp.apply(delta);
     Some(())
 }
 

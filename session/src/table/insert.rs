@@ -1,7 +1,7 @@
 //! Making and ending sessions: a place in the arena, both keys in the index, and only then the
 //! generation that says that the session lives.
 
-use core::net::IpAddr;
+use core::net::Ipv4Addr;
 
 use shunt_service::Protocol;
 
@@ -11,7 +11,7 @@ use crate::check;
 use crate::cold::{Cold, Replies};
 use crate::due::Due;
 use crate::entry::{Addresses6, Entry, Immutable};
-use crate::key::{Hash, Key, address_hash};
+use crate::key::{self, Hash, Key, address_hash};
 
 impl Table {
     pub(super) fn allocate(&mut self, class: Class) -> Option<LineNo> {
@@ -126,17 +126,20 @@ impl Table {
     }
 
     fn write_addresses(&mut self, line: LineNo, d: &Direction) {
-        let wide = |a: IpAddr| match a {
-            IpAddr::V4(a) => a.to_ipv6_mapped().octets(),
-            IpAddr::V6(a) => a.octets(),
+        let (new_src, new_dst) = match &d.to {
+            Key::V4(to) => {
+                let [src, dst] = to.octets().map(|a| Ipv4Addr::from(a).to_ipv6_mapped());
+                (src.octets(), dst.octets())
+            }
+            Key::V6(to) => (to.src, to.dst),
         };
         if let Key::V6(k) = &d.key {
             let at = self.address_line(line);
             *self.chunks.line_mut(at) = Addresses6 {
                 src: k.src,
                 dst: k.dst,
-                new_src: wide(d.new_src),
-                new_dst: wide(d.new_dst),
+                new_src,
+                new_dst,
             };
         }
     }
@@ -145,21 +148,21 @@ impl Table {
     fn write(&mut self, line: LineNo, new: &NewSession, now_ms: u32) {
         let secret = self.secret;
         let write = |entry: &mut Entry, d: &Direction, reply: bool| {
-            let octets4 = |a: IpAddr| match a {
-                IpAddr::V4(a) => a.octets(),
-                IpAddr::V6(_) => [0; 4],
-            };
             let (addrs, ports, ipv6) = match &d.key {
                 Key::V4(k) => (k.addrs, k.ports, false),
                 Key::V6(k) => (address_hash(secret, &k.src, &k.dst), k.ports, true),
+            };
+            let (new_addrs, new_ports) = match &d.to {
+                Key::V4(to) => (to.octets(), to.ports),
+                Key::V6(to) => ([[0; 4]; 2], to.ports),
             };
             let immutable = Immutable {
                 addrs,
                 ports,
                 l4_delta: d.l4_delta,
                 ip_delta: d.ip_delta,
-                new_addrs: [octets4(d.new_src), octets4(d.new_dst)],
-                new_ports: [d.new_src_port, d.new_dst_port],
+                new_addrs,
+                new_ports: key::ports(new_ports),
                 protocol: new.protocol,
                 mode: new.mode,
                 ipv6,
@@ -203,6 +206,12 @@ impl Table {
         if self.entry(line).generation() == 0 {
             return view;
         }
+        self.end(line);
+        view
+    }
+
+    /// Ends a session that lives, by its forward entry.
+    pub(super) fn end(&mut self, line: LineNo) {
         self.count_half_open(line, false);
         let peer = self.peer(line);
         let hashes = [line, peer].map(|l| self.hash(&self.key(l)));
@@ -216,6 +225,5 @@ impl Table {
             .lines
             .push(line.0);
         self.sessions -= 1;
-        view
     }
 }

@@ -98,6 +98,17 @@ impl Table {
         self.staged.plain(n, addrs, &mut self.chunks)
     }
 
+    /// Fetches what the n-th packet will touch beside its entry, if that is not plain.
+    #[inline(always)]
+    pub fn prefetch_staged(&self, n: usize) {
+        if let Some(line) = self.staged.found(n, &self.chunks)
+            && !self.entry(line).is_plain()
+        {
+            self.chunks.prefetch(line.0 ^ 1);
+            self.chunks.prefetch_cold(line);
+        }
+    }
+
     /// The line that was found for the n-th packet, if it is of this key. `None` does not say that
     /// there is none: see [`Table::find_staged4`].
     #[inline(never)]

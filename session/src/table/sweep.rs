@@ -1,15 +1,16 @@
 //! The sweep: it ends idle sessions, a bounded number of places at a time. It reads the times to look
 //! again, and of sessions only those whose time has come.
 
-use shunt_service::{Protocol, ServiceId, TcpState};
+use core::ops::Range;
 
 use super::{Closed, SessionView, Table};
-use crate::arena::LineNo;
+use crate::arena::{Class, LineNo};
 use crate::due::Due;
 use crate::entry::Flags;
 
-/// Sessions that one call judges, at most: each may be a line from memory.
-const JUDGED: u32 = 32;
+/// Sessions that one call of [`Table::sweep`] judges, and so ends, at most: each may be a line from
+/// memory.
+pub const JUDGED: u32 = 32;
 /// Places that are compared at once.
 const BLOCK: u32 = 64;
 
@@ -18,12 +19,6 @@ impl Table {
     /// two hours, if that is sooner.
     pub fn look_again(&mut self, line: LineNo, now_ms: u32, ms: u32) {
         *self.chunks.due_mut(line) = Due::after(now_ms, ms);
-    }
-
-    /// What a session's timeout depends on.
-    pub fn timeout_key(&self, line: LineNo) -> (ServiceId, Protocol, TcpState) {
-        let entry = self.entry(line);
-        (self.cold(line).service(), entry.protocol(), entry.state())
     }
 
     /// Timeouts or servers may have changed: the next round of the sweep judges every session.
@@ -45,7 +40,7 @@ impl Table {
         &mut self,
         now_ms: u32,
         budget: u32,
-        timeout: impl Fn(&SessionView) -> u32,
+        mut timeout: impl FnMut(&SessionView) -> u32,
         gone: impl Fn(&SessionView) -> bool,
         mut closed: impl FnMut(&Closed),
     ) -> u32 {
@@ -68,11 +63,12 @@ impl Table {
             // instructions): in most blocks nobody's time has come.
             let any = all || due.iter().fold(false, |any, d| any | d.has_come(now));
             let mut at = if any { from } else { to };
+            self.prefetch_due((first, class), at..to, (all, now), JUDGED - judged);
             while at < to && judged < JUDGED {
                 let line = LineNo(first + at * class.lines());
                 if all || self.chunks.due(line)[at as usize].has_come(now) {
                     judged += 1;
-                    self.judge_one(line, now_ms, all, &timeout, &gone, &mut closed);
+                    self.judge_one(line, now_ms, all, &mut timeout, &gone, &mut closed);
                 }
                 at += 1;
             }
@@ -87,12 +83,44 @@ impl Table {
         looked
     }
 
+    /// Fetches what judging the places whose time has come begins with: their lines, then, as most of
+    /// them end, their buckets.
+    fn prefetch_due(
+        &self,
+        (first, class): (u32, Class),
+        places: Range<u32>,
+        (all, now): (bool, Due),
+        most: u32,
+    ) {
+        let due = self.chunks.due(LineNo(first));
+        let has_come = |at: &u32| all || due.get(*at as usize).is_some_and(|d| d.has_come(now));
+        let lines = places
+            .filter(has_come)
+            .map(|at| LineNo(first + at * class.lines()))
+            .take(most as usize);
+        for line in lines.clone() {
+            for n in 0..class.lines() {
+                self.chunks.prefetch(line.0 + n);
+            }
+            self.chunks.prefetch_cold(line);
+        }
+        if all {
+            return;
+        }
+        for line in lines {
+            self.prefetch_key(&self.key(line));
+            if class.is_paired() {
+                self.prefetch_key(&self.key(LineNo(line.0 ^ 1)));
+            }
+        }
+    }
+
     fn judge_one(
         &mut self,
         line: LineNo,
         now_ms: u32,
         all: bool,
-        timeout: &impl Fn(&SessionView) -> u32,
+        timeout: &mut impl FnMut(&SessionView) -> u32,
         gone: &impl Fn(&SessionView) -> bool,
         closed: &mut impl FnMut(&Closed),
     ) {
@@ -103,7 +131,8 @@ impl Table {
         let view = self.view(line, Some(now_ms));
         let most = timeout(&view);
         if view.idle_ms >= most {
-            closed(&self.remove(line));
+            self.end(line);
+            closed(&view);
             return;
         }
         self.look_again(line, now_ms, most - view.idle_ms);

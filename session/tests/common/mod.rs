@@ -76,10 +76,7 @@ pub(crate) fn session(flow: &FlowKey, mode: Mode, local_port: u16) -> NewSession
     }
     let direction = |from: &FlowKey, to: &FlowKey, n: u16| Direction {
         key: Key::from(from),
-        new_src: to.src,
-        new_dst: to.dst,
-        new_src_port: to.src_port,
-        new_dst_port: to.dst_port,
+        to: Key::from(to),
         l4_delta: Delta(n),
         ip_delta: Delta(n + 1),
         adjacency: AdjacencyId(u32::from(n) + 2),
@@ -238,10 +235,8 @@ pub(crate) mod model {
                 }
                 let e = table.entry(l);
                 let ends = [table.new_src(l), table.new_dst(l)];
-                let expected = [
-                    (d.new_src, d.new_src_port).into(),
-                    (d.new_dst, d.new_dst_port).into(),
-                ];
+                let to = d.to.flow();
+                let expected = [(to.src, to.src_port).into(), (to.dst, to.dst_port).into()];
                 if new.mode != Mode::Dr && ends != expected {
                     return Err(format!("{ends:?} instead of {expected:?}"));
                 }
@@ -263,8 +258,8 @@ pub(crate) mod model {
                 return Err(format!("last seen {seen}"));
             }
             if new.mode == Mode::FullNat {
-                let d = &new.forward;
-                if ports.taken(d.new_src, (d.new_dst, d.new_dst_port)) == 0 {
+                let to = new.forward.to.flow();
+                if ports.taken(to.src, (to.dst, to.dst_port)) == 0 {
                     return Err("its local port is not taken".to_owned());
                 }
             }
@@ -278,8 +273,8 @@ pub(crate) mod model {
                 return false;
             }
             if new.mode == Mode::FullNat {
-                let d = &new.forward;
-                ports.adopt(d.new_src, (d.new_dst, d.new_dst_port), d.new_src_port);
+                let to = new.forward.to.flow();
+                ports.adopt(to.src, (to.dst, to.dst_port), to.src_port);
             }
             true
         }

@@ -116,16 +116,12 @@ fn key_of(n: u32) -> (Key, Key4) {
 
 /// A session of one direction; of UDP, it is plain from the first packet on.
 fn session(key: Key) -> NewSession {
-    let none = [0; 4].into();
     NewSession {
         protocol: Protocol::Udp,
         mode: Mode::Dr,
         forward: Direction {
             key,
-            new_src: none,
-            new_dst: none,
-            new_src_port: 0,
-            new_dst_port: 0,
+            to: key,
             l4_delta: Delta::ZERO,
             ip_delta: Delta::ZERO,
             adjacency: AdjacencyId(0),
