@@ -193,7 +193,8 @@ impl<P: Port> Worker<P> {
             }
         }
         let mut left = false;
-        for ring in from_workers.visit() {
+        // Another worker may know them since a moment ago, and have handed something over.
+        for ring in if known { from_workers.visit() } else { &mut [] } {
             let mut ports: ArrayVec<PortId, BURST> = ArrayVec::new();
             while !burst.is_full() {
                 let Ok(HandOver { buf, port }) = ring.pop() else {

@@ -283,6 +283,7 @@ def sweep():
                 if line.startswith(f"{state.name}-"):
                     run("ip", "netns", "del", line.split()[0], check=False)
             return_huge_pages(state)
+            (pathlib.Path("/dev/shm") / f"{state.name}.sessions").unlink(missing_ok=True)
             shutil.rmtree(state, ignore_errors=True)
 
 
