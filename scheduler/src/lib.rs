@@ -26,6 +26,8 @@ pub mod flags;
 pub mod registry;
 
 mod lc;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod order;
 mod rr;
 mod sh;

@@ -4,7 +4,10 @@
 //! the workers' picks together are one rotation.
 
 use core::any::Any;
+#[cfg(not(loom))]
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use shunt_service::{FlowKey, Load, Servers, Weight};
 

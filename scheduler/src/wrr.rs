@@ -8,7 +8,10 @@
 //! plain walk takes its place where many servers are not available.
 
 use core::any::Any;
+#[cfg(not(loom))]
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use hashbrown::HashMap;
 use shunt_service::{FlowKey, Load, ServerId, Servers};

@@ -282,9 +282,9 @@ proptest! {
     }
 }
 
-/// Two workers pick at once; the picks in the order in which they ended.
-fn two_workers(scheduler: &dyn Scheduler, list: &Servers, picks: u32) -> Vec<u32> {
-    let load = Load::new(2, list.len() as u32);
+/// Workers pick at once; the picks in the order in which they ended.
+fn workers_pick(scheduler: &dyn Scheduler, list: &Servers, workers: usize, picks: u32) -> Vec<u32> {
+    let load = Load::new(1, list.len() as u32);
     let clock = AtomicU64::new(0);
     let work = || {
         let one = |n| {
@@ -293,14 +293,94 @@ fn two_workers(scheduler: &dyn Scheduler, list: &Servers, picks: u32) -> Vec<u32
         };
         (0..picks).map(one).collect::<Vec<_>>()
     };
-    let mut all = std::thread::scope(|s| {
-        let other = s.spawn(work);
-        let mut mine = work();
-        mine.extend(other.join().expect("no panic"));
-        mine
+    let mut all: Vec<_> = std::thread::scope(|s| {
+        let threads: Vec<_> = (0..workers).map(|_| s.spawn(work)).collect();
+        let joined = threads.into_iter().map(|t| t.join().expect("no panic"));
+        joined.flatten().collect()
     });
     all.sort_unstable();
     all.into_iter().map(|(_, id)| id).collect()
+}
+
+/// How far the picks that have ended are from those of one worker: per server, over all beginnings of the
+/// sequence, and over all parts of it.
+///
+/// A worker has at most one pick that is made and has not ended. So, whenever so many picks have ended,
+/// each server's are at most `workers - 1` off what one worker would have made with as many; and over a part,
+/// which is two beginnings' difference, twice that.
+fn assert_close(picks: &[u32], alone: &[u32], servers: u32, workers: usize, parts: bool) {
+    assert_eq!(picks.len(), alone.len());
+    let most = workers as i64 - 1;
+    for id in 0..servers {
+        let off = picks.iter().zip(alone).scan(0_i64, |off, (p, a)| {
+            *off += i64::from(*p == id) - i64::from(*a == id);
+            Some(*off)
+        });
+        let off: Vec<i64> = core::iter::once(0).chain(off).collect();
+        for (n, o) in off.iter().enumerate() {
+            assert!(o.abs() <= most, "server {id} is {o} off after {n} picks");
+        }
+        if parts {
+            for (from, a) in off.iter().enumerate() {
+                for (n, b) in off[from..].iter().enumerate() {
+                    assert!(
+                        (b - a).abs() <= 2 * most,
+                        "server {id}: {n} picks from {from}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// What one worker picks.
+fn alone(name: &str, list: &Servers, picks: usize) -> Vec<u32> {
+    let scheduler = make(name, list, None);
+    let load = Load::new(1, list.len() as u32);
+    let one = |n| pick(&*scheduler, list, &load, n as u32).expect("all are available");
+    (0..picks).map(one).collect()
+}
+
+proptest! {
+    /// Workers that make a session of their pick sooner or later, in any order.
+    #[test]
+    fn workers_deviate_by_less_than_one_each(
+        weights in prop::collection::vec(1u16..6, 1..7),
+        turns in prop::collection::vec(0usize..8, 1..200),
+        workers in 1usize..=8,
+    ) {
+        for name in ["rr", "wrr"] {
+            let list = servers(&weights);
+            let scheduler = make(name, &list, None);
+            let load = Load::new(1, weights.len() as u32);
+            let mut pending = vec![None; workers];
+            let mut ended = Vec::new();
+            for (n, turn) in turns.iter().enumerate() {
+                let mine = &mut pending[turn % workers];
+                match mine.take() {
+                    Some(id) => ended.push(id),
+                    None => *mine = pick(&*scheduler, &list, &load, n as u32),
+                }
+            }
+            let one = alone(name, &list, ended.len());
+            assert_close(&ended, &one, weights.len() as u32, workers, true);
+        }
+    }
+}
+
+#[test]
+fn four_workers_deviate_by_less_than_one_each() {
+    const PICKS: u32 = 20_000;
+    for (name, weights) in [
+        ("rr", &[1, 1, 1, 1, 1][..]),
+        ("wrr", &[5, 3, 1]),
+        ("wrr", &[4, 4, 2, 1]),
+    ] {
+        let list = servers(weights);
+        let picks = workers_pick(&*make(name, &list, None), &list, 4, PICKS);
+        let one = alone(name, &list, 4 * PICKS as usize);
+        assert_close(&picks, &one, weights.len() as u32, 4, false);
+    }
 }
 
 /// In every window of `window` picks each of `servers` has between `least` and `most`.
@@ -326,7 +406,7 @@ fn assert_windows(
 fn two_workers_share_one_rotation() {
     const WORKERS: usize = 2;
     let list = servers(&[1; 5]);
-    let picks = two_workers(&*make("rr", &list, None), &list, 20_000);
+    let picks = workers_pick(&*make("rr", &list, None), &list, WORKERS, 20_000);
     for id in 0..5 {
         assert_eq!(
             picks.iter().filter(|p| **p == id).count(),
@@ -349,7 +429,7 @@ fn two_workers_share_one_weighted_rotation() {
     const WORKERS: usize = 2;
     let weights = [3u16, 2, 1];
     let list = servers(&weights);
-    let picks = two_workers(&*make("wrr", &list, None), &list, 12_000);
+    let picks = workers_pick(&*make("wrr", &list, None), &list, WORKERS, 12_000);
     for (id, weight) in (0..).zip(weights) {
         let n = picks.iter().filter(|p| **p == id).count();
         assert_eq!(n, 4_000 * usize::from(weight), "server {id}");

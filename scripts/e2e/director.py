@@ -53,8 +53,8 @@ class Director:
     def _eal(self):
         """Further arguments of EAL: devices that it makes before shuntd asks for them by name."""
         if self.plugin:
-            return ["-d", str(self.plugin),
-                    "--vdev=net_shunttest0,iface=dtap0,most=5,split=20,lie=1"]
+            ways = "queues=2" if self.start.steers else "most=5,split=20,lie=1"
+            return ["-d", str(self.plugin), f"--vdev=net_shunttest0,iface=dtap0,{ways}"]
         if self.start.device == "net_tap" and self.start.arms == 2:
             return ["--vdev=net_tap1,iface=dtap1,mac=fixed"]
         return []

@@ -17,12 +17,14 @@ class Start:
     vlan: bool
     modes: tuple = MODES
     crowd: int = 0  # synthetic sessions in each mode, over which the director is restarted
+    steers: bool = False  # the device brings packets to their worker (net_shunttest alone)
 
     @property
     def name(self):
         arms = ("one", "two")[self.arms - 1]
         vlan = " vlan" if self.vlan else ""
-        return f"{self.device} {arms}-arm {self.workers}w{vlan}"
+        steers = " steers" if self.steers else ""
+        return f"{self.device} {arms}-arm {self.workers}w{vlan}{steers}"
 
     @property
     def is_plugin(self):
@@ -49,6 +51,8 @@ STARTS = (
     Start("virtio_user", arms=1, workers=1, vlan=False, modes=("dr", "fullnat")),
     # A driver that Shunt does not know, with fewer queues than workers.
     Start("net_shunttest", arms=1, workers=2, vlan=False),
+    # One that does with RSS and rules what a NIC does.
+    Start("net_shunttest", arms=1, workers=2, vlan=True, steers=True),
 )
 
 

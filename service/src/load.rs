@@ -5,7 +5,10 @@
 //! against a limit) is one shared atomic per server that changes at session create and close
 //! only, never on a hit.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{
+    AtomicU32, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 
 use std::sync::Arc;
 
@@ -80,12 +83,22 @@ pub struct Totals {
     pub refused: u64,
 }
 
+/// What workers share of a server. Read the tests under `cfg(loom)` before changing an ordering.
 #[derive(Debug, Default)]
 struct Shared {
     /// Live sessions of all workers: reserved before a session is made.
-    sessions: AtomicU32,
+    sessions: shared::AtomicU32,
     /// Upper threshold reached and lower not yet passed (the kernel's `IP_VS_DEST_F_OVERLOAD`).
-    overloaded: AtomicBool,
+    overloaded: shared::AtomicBool,
+}
+
+#[cfg(not(loom))]
+mod shared {
+    pub(super) use core::sync::atomic::{AtomicBool, AtomicU32};
+}
+#[cfg(loom)]
+mod shared {
+    pub(super) use loom::sync::atomic::{AtomicBool, AtomicU32};
 }
 
 /// The load table: one line per worker and server, one shared line per server.
@@ -173,11 +186,14 @@ impl Load {
         else {
             return false;
         };
-        let held = shared.sessions.fetch_add(1, Relaxed) + 1;
+        let held = shared.sessions.fetch_add(1, SeqCst) + 1;
         if upper != 0 && held >= upper {
-            shared.overloaded.store(true, Relaxed);
+            shared.overloaded.store(true, SeqCst);
             if held > upper {
-                shared.sessions.fetch_sub(1, Relaxed);
+                // Who closed the last session meanwhile may have taken this attempt for one that is left.
+                if shared.sessions.fetch_sub(1, SeqCst) == 1 {
+                    shared.overloaded.store(false, SeqCst);
+                }
                 bump64(&counters.refused, 1);
                 return false;
             }
@@ -232,7 +248,8 @@ impl Load {
             },
             -1,
         );
-        let held = shared.sessions.fetch_sub(1, Relaxed).wrapping_sub(1);
+        // Either this sees what `open` says of the server, or `open` sees that the session is gone.
+        let held = shared.sessions.fetch_sub(1, SeqCst).wrapping_sub(1);
         let free = if upper == 0 {
             true
         } else if lower != 0 {
@@ -240,8 +257,8 @@ impl Load {
         } else {
             u64::from(held) * 4 < u64::from(upper) * 3
         };
-        if free && shared.overloaded.load(Relaxed) {
-            shared.overloaded.store(false, Relaxed);
+        if free && shared.overloaded.load(SeqCst) {
+            shared.overloaded.store(false, SeqCst);
         }
     }
 
@@ -281,7 +298,77 @@ impl Load {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+
+    const S: ServerSlot = ServerSlot(0);
+
+    /// Two workers at a server with a limit, which already has a session of the second's: the limit
+    /// holds, and a server without sessions is not taken for overloaded: nobody would ever pick it again.
+    fn at_the_limit(upper: u32) {
+        loom::model(move || {
+            let load = loom::sync::Arc::new(Load::new(2, 1));
+            assert!(load.open(WorkerId(1), S, upper));
+            let other = {
+                let load = load.clone();
+                loom::thread::spawn(move || load.close(WorkerId(1), S, false, upper, 0))
+            };
+            let opened = load.open(WorkerId(0), S, upper);
+            other.join().unwrap();
+            assert_eq!(load.sessions(S), u32::from(opened));
+            if opened {
+                load.close(WorkerId(0), S, false, upper, 0);
+            }
+            assert_eq!(load.sessions(S), 0);
+            assert!(
+                !load.overloaded(S),
+                "nobody has a session, and all pass it over"
+            );
+        });
+    }
+
+    #[test]
+    fn a_limit_of_one() {
+        at_the_limit(1);
+    }
+
+    #[test]
+    fn a_limit_of_two() {
+        at_the_limit(2);
+    }
+
+    /// Two refused at once, while the only session ends.
+    #[test]
+    fn two_are_refused() {
+        // Three threads: few switches are enough, all of them take a minute.
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
+            let load = loom::sync::Arc::new(Load::new(3, 1));
+            assert!(load.open(WorkerId(2), S, 1));
+            let others = [0, 1].map(|n| {
+                let load = load.clone();
+                loom::thread::spawn(move || {
+                    if load.open(WorkerId(n), S, 1) {
+                        load.close(WorkerId(n), S, false, 1, 0);
+                    }
+                })
+            });
+            load.close(WorkerId(2), S, false, 1, 0);
+            for other in others {
+                other.join().unwrap();
+            }
+            assert_eq!(load.sessions(S), 0);
+            assert!(
+                !load.overloaded(S),
+                "nobody has a session, and all pass it over"
+            );
+        });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

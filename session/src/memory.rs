@@ -176,10 +176,6 @@ impl Memory {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    pub(crate) fn is_file(&self) -> bool {
-        false
-    }
-
     pub(crate) fn provide(&self, _: usize, _: usize) -> io::Result<()> {
         Ok(())
     }
