@@ -37,7 +37,7 @@ pub(crate) const CHUNKS_MOST: u32 = 512 << 10;
 
 const _: () = {
     assert!(KINDS_OFFSET + CHUNKS_MOST as usize <= HEAD_BYTES);
-    assert!(CHUNKS_MOST as u64 * (CHUNK_BYTES / LINE) as u64 == 1 << 32);
+    assert!(cfg!(miri) || CHUNKS_MOST as u64 * (CHUNK_BYTES / LINE) as u64 == 1 << 32);
 };
 
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"SHUNTSES");
