@@ -24,6 +24,8 @@ use crate::{ModeName, flows_word};
 
 /// Between two configurations.
 const SWAP: Duration = Duration::from_millis(20);
+/// How long an iteration takes, about.
+const BARE: Duration = Duration::from_micros(15);
 /// New sessions in each burst.
 const FRESH: usize = 8;
 
@@ -96,7 +98,7 @@ pub(crate) fn run(
             establish(stand, traffic, 0..live, None);
             let mut picks = Picks::new(Spread::Uniform, live);
             let mut fresh = live;
-            let mut times = Batches::default();
+            let (mut times, mut bare) = (Batches::default(), Batches::default());
             let (begin, start) = (Instant::now(), stand.now());
             let closed = stand.counters().sessions_closed.get();
             while begin.elapsed() < Duration::from_secs(a.seconds.into()) {
@@ -114,24 +116,24 @@ pub(crate) fn run(
                 // The worker's time is the clock's here: control's is, too.
                 let passed = Duration::from_nanos(stand.now() - start);
                 stand.advance(begin.elapsed().saturating_sub(passed));
-                let (before_switches, before) = (switches(), cpu_time());
-                stand.step();
-                let time = cpu_time() - before;
-                if switches() == before_switches {
-                    times.push(time.as_secs_f64() * 1e6);
-                } else {
-                    times.leave_out();
-                }
+                timed(&mut times, || {
+                    stand.step();
+                });
+                // What the machine takes of a thread that only waits for so long.
+                timed(&mut bare, || {
+                    let until = Instant::now() + BARE;
+                    while Instant::now() < until {}
+                });
             }
             let expired = stand.counters().sessions_closed.get() - closed;
             if stand.counters().dropped_total() > 0 {
                 return Err(format!("packets were lost, {}", drops(stand.counters())));
             }
-            Ok((times, expired, stand.counters().sessions.get()))
+            Ok((times, bare, expired, stand.counters().sessions.get()))
         });
         stop.store(true, Relaxed);
         let done = control.join().map_err(|_| "control panicked")?;
-        let (times, expired, sessions) = measured?;
+        let (times, bare, expired, sessions) = measured?;
         let longest = times.highest(5);
         rows.add(&Row {
             id: match (a.mode, live, servers) {
@@ -145,8 +147,11 @@ pub(crate) fn run(
             value: times.quantile(1.0),
             unit: "us of CPU time",
             reference: format!(
-                "the next {:.1?}, 99.99 % {:.2} 99.9 % {:.2} median {:.2} of {} iterations, {} with an involuntary switch left out; \
+                "a loop of {BARE:?} that does nothing, in turn with them: longest {:.1}, 99.99 % {:.2}; \
+                 the next {:.1?}, 99.99 % {:.2} 99.9 % {:.2} median {:.2} of {} iterations, {} with an involuntary switch left out; \
                  {expired} sessions expired, {sessions} live, {} configurations, {} pages of sessions",
+                bare.quantile(1.0),
+                bare.quantile(0.9999),
                 longest.get(1..5).unwrap_or_default(),
                 times.quantile(0.9999),
                 times.quantile(0.999),
@@ -158,6 +163,18 @@ pub(crate) fn run(
             ),
         })
     })
+}
+
+/// Adds the CPU time of `work`, microseconds, unless the thread was switched out against its will.
+fn timed(times: &mut Batches, work: impl FnOnce()) {
+    let (before_switches, before) = (switches(), cpu_time());
+    work();
+    let time = cpu_time() - before;
+    if switches() == before_switches {
+        times.push(time.as_secs_f64() * 1e6);
+    } else {
+        times.leave_out();
+    }
 }
 
 /// CPU time of this thread.
