@@ -150,12 +150,16 @@ impl<P: Port> Egress<P> {
     }
 
     /// Queues received packets' frames for transmission; those that come next are for `port`.
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn forward(&mut self, out: &mut Outgoing<P::Buf>, port: PortId) {
         let to = core::mem::replace(&mut out.port, port);
-        if out.bufs.is_empty() {
-            return;
+        if !out.bufs.is_empty() {
+            self.queue(out, to);
         }
+    }
+
+    #[inline(never)]
+    fn queue(&mut self, out: &mut Outgoing<P::Buf>, to: PortId) {
         if let Some(state) = self.ports.get_mut(usize::from(to.0)) {
             if state.tx.len() + out.bufs.len() > BURST {
                 Self::flush_port(state, &self.counters);
