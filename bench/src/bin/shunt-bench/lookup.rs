@@ -96,13 +96,13 @@ fn reference_key(key: &Key4) -> [u8; KEY] {
     bytes
 }
 
-fn key_of(n: u32) -> (Key, Key4) {
+fn key_of(n: u32, protocol: Protocol) -> (Key, Key4) {
     let (client, vip) = (
         client(n, false),
         Scene::new(Mode::Dr, false, Protocol::Udp, 1).vip(),
     );
     let key = Key::from(&FlowKey {
-        protocol: Protocol::Udp,
+        protocol,
         src: client.ip(),
         dst: vip.ip(),
         src_port: client.port(),
@@ -147,7 +147,7 @@ fn tables(bench: &Bench, keys: u32, batches: u32) -> Result<(Batches, Batches), 
     let mut reference = ReferenceHash::new(&bench.eal, "reference", keys.saturating_mul(2))
         .ok_or("DPDK could not make an rte_hash")?;
     for n in 0..keys {
-        let (key, key4) = key_of(n);
+        let (key, key4) = key_of(n, Protocol::Udp);
         table
             .insert(&session(key), 0)
             .map_err(|e| format!("key {n} of our table: {e:?}"))?;
@@ -157,12 +157,12 @@ fn tables(bench: &Bench, keys: u32, batches: u32) -> Result<(Batches, Batches), 
     }
     let mut picks = Picks::new(Spread::Uniform, keys);
     let (mut ours, mut theirs) = (Batches::default(), Batches::default());
-    let mut keys4 = vec![key_of(0).1; BURSTS * MOST];
+    let mut keys4 = vec![key_of(0, Protocol::Udp).1; BURSTS * MOST];
     let mut raw = vec![[0; KEY]; BURSTS * MOST];
     let lookups = (BURSTS * MOST) as f64;
     for batch in 0..batches {
         for (key4, raw) in keys4.iter_mut().zip(&mut raw) {
-            *key4 = key_of(picks.pick()).1;
+            *key4 = key_of(picks.pick(), Protocol::Udp).1;
             *raw = reference_key(key4);
         }
         // A B B A; each batch its own keys, so that neither finds what the other has fetched: the
@@ -224,7 +224,7 @@ fn l3fwd(bench: &Bench, flows: u32, batches: u32) -> Result<Batches, Box<dyn Err
     let mut next_hops = vec![[0_u8; 12]; flows as usize * 2 + 64];
     for n in 0..flows {
         let number = table
-            .add(&reference_key(&key_of(n).1))
+            .add(&reference_key(&key_of(n, Protocol::Tcp).1))
             .ok_or_else(|| format!("rte_hash has no room for key {n}"))?;
         let place = next_hops
             .get_mut(number as usize)
