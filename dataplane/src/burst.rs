@@ -179,17 +179,15 @@ fn apply<P: Port>(
         } else {
             whole(egress, buf, port)
         };
+        let left = match cx.steer {
+            Steer::Miss => left.and_then(|packet| ours(egress, flows, cx, packet)),
+            Steer::First | Steer::Never => left,
+        };
         if let Some(packet) = left {
             side.push(packet);
         }
     }
     egress.forward(&mut out, port);
-    if cx.steer == Steer::Miss {
-        side = side
-            .drain(..)
-            .filter_map(|p| ours(egress, flows, cx, p))
-            .collect();
-    }
     if !side.is_empty() {
         miss::several(egress, flows, cx, &mut side, |egress, flows, packet| {
             aside(egress, flows, cx, packet);

@@ -31,6 +31,8 @@ pub(crate) struct Staged {
     entries: [NonNull<Entry>; BURST],
     /// Packets whose home bucket has no entry for them, but sent some away.
     late: [u8; BURST],
+    /// Packets of the last [`Staged::look_up`].
+    count: usize,
 }
 
 // SAFETY: the pointers are only used together with the chunks that they point into.
@@ -45,6 +47,7 @@ impl Staged {
             words: [0; BURST],
             entries: [NonNull::from(&NOBODY); BURST],
             late: [0; BURST],
+            count: 0,
         }
     }
 
@@ -77,7 +80,8 @@ impl Staged {
     #[inline(always)]
     pub(crate) unsafe fn look_up(&mut self, count: usize, index: &Index, chunks: &Chunks) {
         let mut late = 0;
-        for n in 0..count.min(BURST) {
+        self.count = count.min(BURST);
+        for n in 0..self.count {
             // SAFETY: the index gave this number to `set`, or it is the first one.
             let found = unsafe { index.candidate_in(self.homes[n], self.tags[n]) };
             self.entries[n] = match found {
@@ -124,9 +128,9 @@ impl Staged {
         self.entries[n % BURST] = unsafe { chunks.own_line(line) };
     }
 
-    /// The line that was picked for the n-th packet, whatever its key.
+    /// The line that was picked for the n-th packet, whatever its key; none beyond the burst.
     pub(crate) fn found(&self, n: usize, chunks: &Chunks) -> Option<LineNo> {
-        let entry = self.entries[n % BURST];
+        let entry = *self.entries.get(..self.count)?.get(n)?;
         (entry != NonNull::from(&NOBODY)).then(|| chunks.line_at(entry.cast()))
     }
 

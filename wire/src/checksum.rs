@@ -112,12 +112,6 @@ impl Delta {
         other.apply(self.apply(field))
     }
 
-    /// As [`Delta::apply`], where a 32-bit word is replaced as well; both as loaded raw.
-    #[inline(always)]
-    pub const fn apply_with(self, field: u16, old: u32, new: u32) -> u16 {
-        !fold(!field as u64 + self.0 as u64 + !old as u64 + new as u64)
-    }
-
     /// As [`Delta::apply`] for a UDP checksum (RFC 768): 0 means that there is none and stays, a
     /// computed 0 is written as 0xffff.
     #[inline(always)]

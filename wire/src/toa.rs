@@ -126,12 +126,7 @@ pub fn set_options(
     if tcp.header_len() != tcp::HEADER_LEN + old_len || l3 >= l4 {
         return None;
     }
-    let ipv6 = *packet.get(l3)? >> 4 == 6;
-    let old_ip_len = if ipv6 {
-        view::header::<Ipv6Header>(packet, l3)?.payload_length.get()
-    } else {
-        view::header::<Ipv4Header>(packet, l3)?.total_length.get()
-    };
+    let old_ip_len = ip_len(packet, l3)?;
     let new_ip_len = u16::try_from(usize::from(old_ip_len) + new_len - old_len).ok()?;
 
     frame.copy_within(before..before + head, after);
@@ -139,11 +134,7 @@ pub fn set_options(
     packet
         .get_mut(head..head + new_len)?
         .copy_from_slice(list.as_bytes());
-    if ipv6 {
-        view::header_mut::<Ipv6Header>(packet, l3)?.payload_length = new_ip_len.into();
-    } else {
-        view::header_mut::<Ipv4Header>(packet, l3)?.set_total_length(new_ip_len);
-    }
+    set_ip_len(packet, l3, new_ip_len)?;
     let tcp: &mut TcpHeader = view::header_mut(packet, l4)?;
     let words = [tcp.data_offset, tcp.flags];
     tcp.data_offset = (tcp.data_offset & 0x0f) | ((tcp::HEADER_LEN + new_len) as u8) << 2;
@@ -152,6 +143,29 @@ pub fn set_options(
         // The pseudo-header's TCP length changes as the IP length does.
         + Delta::word(old_ip_len, new_ip_len);
     tcp.apply(delta);
+    Some(())
+}
+
+fn is_ipv6(packet: &[u8], l3: usize) -> Option<bool> {
+    Some(*packet.get(l3)? >> 4 == 6)
+}
+
+/// The length field of the IP header at `l3`: of IPv4 the whole packet's, of IPv6 the payload's.
+fn ip_len(packet: &[u8], l3: usize) -> Option<u16> {
+    Some(if is_ipv6(packet, l3)? {
+        view::header::<Ipv6Header>(packet, l3)?.payload_length.get()
+    } else {
+        view::header::<Ipv4Header>(packet, l3)?.total_length.get()
+    })
+}
+
+/// Sets what [`ip_len`] reads, and mends the checksum of IPv4.
+fn set_ip_len(packet: &mut [u8], l3: usize, len: u16) -> Option<()> {
+    if is_ipv6(packet, l3)? {
+        view::header_mut::<Ipv6Header>(packet, l3)?.payload_length = len.into();
+    } else {
+        view::header_mut::<Ipv4Header>(packet, l3)?.set_total_length(len);
+    }
     Some(())
 }
 
@@ -170,22 +184,13 @@ pub fn push_front(frame: &mut [u8], l3: usize, l4: usize, list: &OptionList) -> 
     if !room || l3 >= l4 || packet.len() < l4 + header {
         return None;
     }
-    let ipv6 = *packet.get(l3)? >> 4 == 6;
-    let old_ip_len = if ipv6 {
-        view::header::<Ipv6Header>(packet, l3)?.payload_length.get()
-    } else {
-        view::header::<Ipv4Header>(packet, l3)?.total_length.get()
-    };
+    let old_ip_len = ip_len(packet, l3)?;
     let new_ip_len = old_ip_len.checked_add(list.len() as u16)?;
     frame.copy_within(list.len()..list.len() + head, 0);
     frame
         .get_mut(head..head + list.len())?
         .copy_from_slice(list);
-    if ipv6 {
-        view::header_mut::<Ipv6Header>(frame, l3)?.payload_length = new_ip_len.into();
-    } else {
-        view::header_mut::<Ipv4Header>(frame, l3)?.set_total_length(new_ip_len);
-    }
+    set_ip_len(frame, l3, new_ip_len)?;
     let tcp: &mut TcpHeader = view::header_mut(frame, l4)?;
     let before = u16::from_ne_bytes([tcp.data_offset, tcp.flags]);
     tcp.data_offset = (tcp.data_offset & 0x0f) | ((header + list.len()) as u8) << 2;

@@ -171,11 +171,6 @@ impl Table {
         self.recent = 0;
     }
 
-    /// Whether any key was inserted since the burst began.
-    pub fn is_any_recent(&self) -> bool {
-        self.recent != 0
-    }
-
     /// Whether a key of this hash may have been inserted since the burst began: who looked before and
     /// found nothing need not look again if not.
     pub fn may_be_recent(&self, hash: Hash) -> bool {

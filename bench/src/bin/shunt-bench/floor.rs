@@ -33,6 +33,7 @@ pub(crate) fn run(flows: &[u32], rows: &Rows) -> Result<(), Box<dyn Error>> {
         let two = take(flows, |keys, touched| {
             two_lines(&mut index, &mut sessions, keys, touched)
         });
+        let first = take(flows, |keys, _| first_line(&mut sessions, keys));
         drop((index, sessions));
         let word = flows_word(flows);
         let add = |id: &str, what: &str, cycles: &Batches| {
@@ -49,6 +50,8 @@ pub(crate) fn run(flows: &[u32], rows: &Rows) -> Result<(), Box<dyn Error>> {
             "an index line read, a session's line changed",
             &two,
         )?;
+        let what = "one line that is both, always the first looked at, which no table reaches";
+        add("one-line.first", what, &first)?;
         for full in [FULL, 50] {
             let mut both = Lines::new(keys * 100 / full)?;
             let probes = fill(&mut both, keys as u64) as f64 / keys as f64;
@@ -103,6 +106,16 @@ fn two_lines(index: &mut Lines, sessions: &mut Lines, keys: &[u64], touched: &mu
         let seen = index.all()[place(*key, count)][0];
         sessions.prefetch(*key as usize * KEYS + seen as usize);
         *touched += seen;
+    }
+    for key in keys {
+        sessions.all()[*key as usize * KEYS][0] += 1;
+    }
+}
+
+#[inline(always)]
+fn first_line(sessions: &mut Lines, keys: &[u64]) {
+    for key in keys {
+        sessions.prefetch(*key as usize * KEYS);
     }
     for key in keys {
         sessions.all()[*key as usize * KEYS][0] += 1;
