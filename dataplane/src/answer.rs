@@ -279,7 +279,7 @@ fn echo<P: Port>(egress: &mut Egress<P>, cx: &Context<'_>, packet: Packet<P::Buf
         .parsed
         .addresses(packet.buf.data())
         .map(|(_, dst)| dst);
-    if !dst.is_some_and(|dst| is_announced(cx, dst)) || !miss::is_for_us(cx, &packet) {
+    if !dst.is_some_and(|dst| is_announced(cx, dst)) || !packet.is_for_us(cx) {
         return miss::to_kernel(egress, cx, packet);
     }
     if !allowed(egress, cx) {

@@ -14,7 +14,9 @@ use crate::counters::DropReason;
 use crate::egress::{Egress, Outgoing};
 use crate::flows::Flows;
 use crate::io::{BURST, Burst, PacketBuf, Port};
+use crate::miss::{Aside, What};
 use crate::steer::Steer;
+use crate::syn::Sight;
 use crate::worker::{Context, Packet};
 use crate::{answer, control, fast, hit, icmp, miss, steer};
 
@@ -154,7 +156,7 @@ fn apply<P: Port>(
     ports: &[PortId],
     port: PortId,
 ) {
-    let mut side: ArrayVec<Packet<P::Buf>, BURST> = ArrayVec::new();
+    let mut side: ArrayVec<Aside<P::Buf>, BURST> = ArrayVec::new();
     let mut others_left = others.list.iter();
     let fib = &*cx.config.fib;
     let still = fast::Still {
@@ -177,20 +179,20 @@ fn apply<P: Port>(
             egress.forward(&mut out, port);
             not_plain(egress, flows, cx, buf, other, port)
         } else {
-            whole(egress, buf, port)
+            whole(egress, buf, port).map(Packet::aside)
         };
         let left = match cx.steer {
-            Steer::Miss => left.and_then(|packet| ours(egress, flows, cx, packet)),
+            Steer::Miss => left.and_then(|aside| ours(egress, flows, cx, aside)),
             Steer::First | Steer::Never => left,
         };
-        if let Some(packet) = left {
-            side.push(packet);
+        if let Some(aside) = left {
+            side.push(aside);
         }
     }
     egress.forward(&mut out, port);
     if !side.is_empty() {
         miss::several(egress, flows, cx, &mut side, |egress, flows, packet| {
-            aside(egress, flows, cx, packet);
+            alone(egress, flows, cx, packet);
         });
     }
 }
@@ -208,9 +210,9 @@ fn second_look<P: Port>(
     n: usize,
     buf: P::Buf,
     port: PortId,
-) -> Option<Packet<P::Buf>> {
+) -> Option<Aside<P::Buf>> {
     let Some(key) = Frame4::of(buf.data()).map(fast::key) else {
-        return whole(egress, buf, port);
+        return whole(egress, buf, port).map(Packet::aside);
     };
     // Where one is not plain its neighbours are hardly.
     flows.table.prefetch_staged(n + AHEAD);
@@ -225,6 +227,9 @@ fn second_look<P: Port>(
         line = flows.table.find_staged4(n, &key);
         if line.is_some() {
             buf = fast::apply(egress, out, &mut flows.table, still, n, buf)?;
+        } else if let Some(sight) = Sight::of(&buf) {
+            let what = What::Syn(sight);
+            return Some(Aside { buf, port, what });
         }
     }
     if let Some(line) = line {
@@ -238,7 +243,7 @@ fn second_look<P: Port>(
             hit::apply(egress, flows, cx, packet, line);
             None
         }
-        None => Some(packet),
+        None => Some(packet.aside()),
     }
 }
 
@@ -265,7 +270,7 @@ fn not_plain<P: Port>(
     buf: P::Buf,
     other: &Other,
     port: PortId,
-) -> Option<Packet<P::Buf>> {
+) -> Option<Aside<P::Buf>> {
     match other.next {
         Next::Lookup | Next::Odd => {}
         Next::HandOver(worker) => {
@@ -289,7 +294,7 @@ fn not_plain<P: Port>(
             hit::apply(egress, flows, cx, packet, line);
             None
         }
-        None => Some(packet),
+        None => Some(packet.aside()),
     }
 }
 
@@ -330,7 +335,11 @@ fn other<B: PacketBuf>(
 
 /// A plain packet with all that parsing has to say of it.
 #[inline(never)]
-fn whole<P: Port>(egress: &Egress<P>, buf: P::Buf, port: PortId) -> Option<Packet<P::Buf>> {
+pub(crate) fn whole<P: Port>(
+    egress: &Egress<P>,
+    buf: P::Buf,
+    port: PortId,
+) -> Option<Packet<P::Buf>> {
     let mut parsed = Parsed::EMPTY;
     match parse_into(buf.data(), buf.len(), true, &mut parsed) {
         Ok(()) => Some(Packet { buf, parsed, port }),
@@ -346,21 +355,25 @@ fn ours<P: Port>(
     egress: &mut Egress<P>,
     flows: &Flows,
     cx: &Context<'_>,
-    packet: Packet<P::Buf>,
-) -> Option<Packet<P::Buf>> {
-    let owner = steer::owner(cx.config, &flows.shards, &packet.parsed, packet.buf.data());
+    aside: Aside<P::Buf>,
+) -> Option<Aside<P::Buf>> {
+    let (config, shards) = (cx.config, &flows.shards);
+    let owner = match &aside.what {
+        What::Syn(sight) => steer::owner_of(config, shards, &sight.key),
+        What::Parsed(parsed) => steer::owner(config, shards, parsed, aside.buf.data()),
+    };
     match owner.filter(|o| *o != flows.id.0) {
         Some(owner) => {
-            egress.hand_to(usize::from(owner), packet.port, packet.buf);
+            egress.hand_to(usize::from(owner), aside.port, aside.buf);
             None
         }
-        None => Some(packet),
+        None => Some(aside),
     }
 }
 
 /// A packet that no session was found for, or that no session can be looked up for.
 #[inline(never)]
-fn aside<P: Port>(
+fn alone<P: Port>(
     egress: &mut Egress<P>,
     flows: &mut Flows,
     cx: &Context<'_>,

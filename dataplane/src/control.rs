@@ -133,7 +133,8 @@ pub(crate) fn apply<P: Port>(
             let delta = entry.l4_delta() + fullnat::moved(entry.seq_delta(), false);
             frame.tcp.apply(delta);
         } else {
-            fullnat::translate(&mut frame.tcp, entry, reply);
+            let change = (entry.seq_delta(), entry.l4_delta());
+            fullnat::translate(&mut frame.tcp, change, reply);
         }
     }
     if let Some(c) = cx.mine.get(entry.slot().index()) {

@@ -119,7 +119,8 @@ fn serve<const WAY: u8, P: Port>(
             entry.record_seq(frame.tcp.seq.get());
         }
         if full {
-            fullnat::translate(&mut frame.tcp, entry, reply);
+            let change = (entry.seq_delta(), entry.l4_delta());
+            fullnat::translate(&mut frame.tcp, change, reply);
         } else if rewrites {
             frame.tcp.apply(entry.l4_delta());
         }

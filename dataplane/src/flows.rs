@@ -4,7 +4,7 @@ use core::net::IpAddr;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use shunt_scheduler::Scheduler;
+use shunt_scheduler::{Scheduler, State};
 use shunt_service::{
     AdjacencyId, FlowKey, Load, OnRemoved, Protocol, RealServer, ServerSlot, Service, ServiceId,
     ServiceKey, Status, TcpState, Timeouts, WorkerId,
@@ -38,6 +38,8 @@ pub(crate) struct Flows {
     pub(crate) isn_secret: [u64; 2],
     pub(crate) load: Arc<Load>,
     pub(crate) memo: Memo,
+    /// This worker's part of the schedulers' state.
+    pub(crate) picks: State,
     /// By server slot: the configuration under which its next hop was looked up, and the adjacency.
     hops: Box<[(u32, AdjacencyId)]>,
     /// Counts configurations.
@@ -69,6 +71,7 @@ impl Flows {
             ports,
             isn_secret,
             memo: Memo::NEW,
+            picks: State::default(),
             hops: vec![(0, AdjacencyId::NONE); load.capacity() as usize].into(),
             epoch: 1,
             load,

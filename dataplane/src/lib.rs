@@ -37,4 +37,5 @@ mod open;
 mod rings;
 pub mod share;
 mod steer;
+mod syn;
 pub mod worker;

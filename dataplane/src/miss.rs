@@ -4,16 +4,17 @@
 use arrayvec::ArrayVec;
 use shunt_service::{FlowKey, NoServer, PortId, Protocol, Unknown};
 use shunt_session::LineNo;
-use shunt_wire::Kind;
 use shunt_wire::packet::tcp_flags::{ACK, RST, SYN};
+use shunt_wire::{Kind, Parsed};
 
 use crate::counters::DropReason;
 use crate::egress::{Egress, Outgoing};
 use crate::flows::Flows;
 use crate::io::{BURST, PacketBuf, Port};
 use crate::open::{Opening, Seen, Wanted};
+use crate::syn::Sight;
 use crate::worker::{Context, Packet};
-use crate::{answer, control, hit, open};
+use crate::{answer, burst, control, hit, open, syn};
 
 /// Handles a TCP or UDP packet that belongs to no session.
 pub(crate) fn handle<P: Port>(
@@ -22,11 +23,11 @@ pub(crate) fn handle<P: Port>(
     cx: &Context<'_>,
     packet: Packet<P::Buf>,
 ) {
-    let Some(flow) = flow_key(&packet) else {
+    let Some(flow) = flow_key(&packet.parsed, packet.buf.data()) else {
         return egress.discard(packet.buf, DropReason::Truncated);
     };
     let services = &cx.config.services;
-    if !is_for_us(cx, &packet) {
+    if !packet.is_for_us(cx) {
         return to_kernel(egress, cx, packet);
     }
     let Some(service) = flows.memo.lookup(cx.config, &flow) else {
@@ -55,7 +56,7 @@ pub(crate) fn handle<P: Port>(
         }
     }
     let wanted = Wanted::new(service, flow, &packet);
-    let opened = open::open(egress, flows, cx, &wanted, None);
+    let opened = open::open(egress, flows, cx, &wanted);
     let mut out = Outgoing::new(packet.port);
     begin(egress, &mut out, flows, cx, packet, &wanted, opened);
     egress.forward(&mut out, PortId(0));
@@ -123,16 +124,15 @@ fn is_urgent(parsed: &shunt_wire::Parsed, frame: &[u8]) -> bool {
     }
 }
 
-/// Whether the frame is addressed to an interface of the port, or to a virtual router's MAC (RFC
+/// Whether a frame is addressed to an interface of the port, or to a virtual router's MAC (RFC
 /// 9568, section 7.3). Broadcast, other hosts' frames and VLANs that are not ours are the kernel's.
-pub(crate) fn is_for_us<B: PacketBuf>(cx: &Context<'_>, packet: &Packet<B>) -> bool {
+pub(crate) fn is_for_us(cx: &Context<'_>, port: PortId, vlan: u16, frame: &[u8]) -> bool {
     let fib = &cx.config.fib;
-    let vlan = vlan(&packet.buf, packet.parsed.vlan);
-    let Some(dst) = packet.buf.data().first_chunk::<6>() else {
+    let Some(dst) = frame.first_chunk::<6>() else {
         return false;
     };
     let Some(interface) = fib
-        .interface(packet.port, vlan)
+        .interface(port, vlan)
         .and_then(|i| fib.interfaces.get(usize::from(i.0)))
     else {
         return false;
@@ -155,21 +155,54 @@ pub(crate) fn fragment<P: Port>(egress: &mut Egress<P>, cx: &Context<'_>, packet
 }
 
 #[inline(never)]
-pub(crate) fn flow_key<B: PacketBuf>(packet: &Packet<B>) -> Option<FlowKey> {
-    let (src, dst) = packet.parsed.addresses(packet.buf.data())?;
-    let protocol = match packet.parsed.kind {
+pub(crate) fn flow_key(parsed: &Parsed, frame: &[u8]) -> Option<FlowKey> {
+    let (src, dst) = parsed.addresses(frame)?;
+    let protocol = match parsed.kind {
         Kind::Tcp => Protocol::Tcp,
         Kind::Udp => Protocol::Udp,
         _ => return None,
     };
-    let (src_port, dst_port) = (packet.parsed.src_port, packet.parsed.dst_port);
     Some(FlowKey {
         protocol,
         src,
         dst,
-        src_port,
-        dst_port,
+        src_port: parsed.src_port,
+        dst_port: parsed.dst_port,
     })
+}
+
+/// A packet that a burst left to the side: no session was found for it, or none can be looked up.
+pub(crate) struct Aside<B> {
+    pub(crate) buf: B,
+    pub(crate) port: PortId,
+    pub(crate) what: What,
+}
+
+/// What is known of a packet that was left to the side.
+pub(crate) enum What {
+    /// It is a plain SYN.
+    Syn(Sight),
+    /// All that parsing has to say.
+    Parsed(Parsed),
+}
+
+impl<B: PacketBuf> Aside<B> {
+    /// The VLAN it came in by; 0 untagged.
+    pub(crate) fn vlan(&self) -> u16 {
+        match &self.what {
+            What::Syn(_) => 0,
+            What::Parsed(parsed) => vlan(&self.buf, parsed.vlan),
+        }
+    }
+
+    /// The packet with all that parsing has to say of it; dropped where that is that it is malformed.
+    pub(crate) fn whole<P: Port<Buf = B>>(self, egress: &Egress<P>) -> Option<Packet<B>> {
+        let Self { buf, port, what } = self;
+        match what {
+            What::Syn(_) => burst::whole(egress, buf, port),
+            What::Parsed(parsed) => Some(Packet { buf, parsed, port }),
+        }
+    }
 }
 
 /// Deals with what a burst left to the side, in passes, so that the memory latency of new sessions
@@ -179,30 +212,45 @@ pub(crate) fn several<P: Port>(
     egress: &mut Egress<P>,
     flows: &mut Flows,
     cx: &Context<'_>,
-    side: &mut ArrayVec<Packet<P::Buf>, BURST>,
-    mut aside: impl FnMut(&mut Egress<P>, &mut Flows, Packet<P::Buf>),
+    side: &mut ArrayVec<Aside<P::Buf>, BURST>,
+    mut alone: impl FnMut(&mut Egress<P>, &mut Flows, Packet<P::Buf>),
 ) {
     flows.table.prefetch_free(side.len());
     let mut openings: ArrayVec<Option<Opening<'_>>, BURST> = ArrayVec::new();
     let mut seen = Seen::default();
-    for packet in side.iter() {
-        let opening = open::first_look(flows, cx, packet, &mut seen, &openings);
+    for aside in side.iter() {
+        let opening = open::first_look(flows, cx, aside, &mut seen, &openings);
         let _ = openings.try_push(opening);
     }
     for opening in openings.iter_mut().flatten() {
         opening.hold(flows, cx);
     }
     let mut out = Outgoing::new(PortId(0));
-    for (packet, opening) in side.drain(..).zip(&openings) {
+    for (aside, opening) in side.drain(..).zip(&openings) {
         match opening {
-            Some(opening) => {
-                let opened = open::open(egress, flows, cx, &opening.wanted, Some(opening));
-                begin(egress, &mut out, flows, cx, packet, &opening.wanted, opened);
+            Some(Opening::Syn(syn)) => {
+                let (buf, port) = (aside.buf, aside.port);
+                if let Err((buf, reason)) = syn::serve(egress, &mut out, flows, cx, buf, syn) {
+                    egress.forward(&mut out, port);
+                    let opened = open::instead_of(egress, flows, cx, syn, reason);
+                    if let Some(packet) = burst::whole(egress, buf, port) {
+                        let wanted = syn.wanted();
+                        begin(egress, &mut out, flows, cx, packet, &wanted, opened);
+                    }
+                }
+            }
+            Some(Opening::Any(any)) => {
+                let opened = open::open_held(egress, flows, cx, any);
+                if let Some(packet) = aside.whole(egress) {
+                    begin(egress, &mut out, flows, cx, packet, &any.wanted, opened);
+                }
             }
             None => {
                 // Nothing overtakes what came before it.
-                egress.forward(&mut out, packet.port);
-                aside(egress, flows, packet);
+                egress.forward(&mut out, aside.port);
+                if let Some(packet) = aside.whole(egress) {
+                    alone(egress, flows, packet);
+                }
             }
         }
     }

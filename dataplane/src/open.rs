@@ -4,32 +4,33 @@
 
 use core::net::IpAddr;
 
-use shunt_scheduler::State;
-use shunt_service::{AdjacencyId, FlowKey, Mode, Protocol, RealServer, TtlPolicy};
-use shunt_session::{Direction, Flags, InsertError, Key, LineNo, LocalPort, NewSession};
-use shunt_wire::Kind;
+use shunt_service::{
+    AdjacencyId, FlowKey, Mode, PortId, Protocol, RealServer, ServerSlot, TtlPolicy,
+};
+use shunt_session::ports::Whereabouts;
+use shunt_session::{
+    Deltas, Direction, Flags, InsertError, Key, Key4, LineNo, LocalPort, NewSession,
+};
 use shunt_wire::checksum::{self, Delta};
 use shunt_wire::encap::Outer4;
 use shunt_wire::packet::tcp_flags::{ACK, RST, SYN};
+use shunt_wire::{Kind, Parsed};
 
 use crate::counters::DropReason;
 use crate::egress::Egress;
 use crate::flows::{AService, Flows, same_family};
 use crate::io::{PacketBuf, Port};
-use crate::miss::{flow_key, is_for_us};
+use crate::miss::{Aside, What, flow_key, is_for_us};
 use crate::modes::fullnat;
+use crate::syn::Syn;
 use crate::worker::{Context, Packet};
-
-/// How many servers are asked for one new session: the scheduler's pick, and one more if the
-/// first cannot take it.
-const PICKS: usize = 2;
 
 /// A session that a packet asks for.
 pub(crate) struct Wanted<'a> {
     pub(crate) service: &'a AService,
     pub(crate) flow: FlowKey,
     /// Sequence number of a SYN.
-    seq: Option<u32>,
+    pub(crate) seq: Option<u32>,
 }
 
 impl<'a> Wanted<'a> {
@@ -38,18 +39,21 @@ impl<'a> Wanted<'a> {
         flow: FlowKey,
         packet: &Packet<B>,
     ) -> Self {
-        let syn = packet.parsed.kind == Kind::Tcp && packet.parsed.tcp_flags & SYN != 0;
-        let seq = || {
-            let at = usize::from(packet.parsed.l4) + 4;
-            let bytes = packet.buf.data().get(at..)?.first_chunk()?;
-            Some(u32::from_be_bytes(*bytes))
-        };
         Self {
             service,
             flow,
-            seq: if syn { seq() } else { None },
+            seq: syn_seq(&packet.parsed, packet.buf.data()),
         }
     }
+}
+
+/// Sequence number of a SYN.
+fn syn_seq(parsed: &Parsed, frame: &[u8]) -> Option<u32> {
+    if parsed.kind != Kind::Tcp || parsed.tcp_flags & SYN == 0 {
+        return None;
+    }
+    let bytes = frame.get(usize::from(parsed.l4) + 4..)?.first_chunk()?;
+    Some(u32::from_be_bytes(*bytes))
 }
 
 /// A server that was picked for a session.
@@ -73,30 +77,90 @@ struct Held {
     seq_delta: u32,
 }
 
+/// Which local address a FULLNAT session tries first, and where the ports of its client's shard are.
+#[derive(Clone, Copy)]
+pub(crate) struct Turn {
+    pub(crate) address: usize,
+    pub(crate) shard: u8,
+    pub(crate) at: Whereabouts,
+}
+
+impl Turn {
+    /// For modes without local addresses.
+    pub(crate) const NONE: Self = Self {
+        address: 0,
+        shard: 0,
+        at: Whereabouts::UNKNOWN,
+    };
+}
+
 /// A session to be, between the passes over what a burst left to the side.
-pub(crate) struct Opening<'a> {
+pub(crate) enum Opening<'a> {
+    /// Of a plain SYN.
+    Syn(Syn<'a>),
+    /// Of any packet.
+    Any(Any<'a>),
+}
+
+/// A session to be of any packet.
+pub(crate) struct Any<'a> {
     pub(crate) wanted: Wanted<'a>,
     pick: Pick<'a>,
-    /// FULLNAT: place of the local address that is tried first, and the client's shard.
-    turn_and_shard: (usize, u8),
+    turn: Turn,
     held: Result<Held, DropReason>,
 }
 
 impl Opening<'_> {
     /// Takes what the session needs, once all of the burst are picked.
+    #[inline(never)]
     pub(crate) fn hold(&mut self, flows: &mut Flows, cx: &Context<'_>) {
-        if self.pick.has_room {
-            let (server, turn_and_shard) = (self.pick.server, self.turn_and_shard);
-            self.held = hold(flows, cx, &self.wanted, server, turn_and_shard);
+        match self {
+            Self::Syn(syn) => syn.hold(flows, cx),
+            Self::Any(any) if any.pick.has_room => {
+                any.held = hold(flows, cx, &any.wanted, any.pick.server, any.turn);
+            }
+            Self::Any(_) => {}
+        }
+    }
+
+    fn is_of(&self, flow: &FlowKey) -> bool {
+        match self {
+            Self::Syn(syn) => syn.sight.key.flow() == *flow,
+            Self::Any(any) => any.wanted.flow == *flow,
         }
     }
 }
 
-/// Flows of a burst that sessions are opened for: a bit for many of them.
+/// What is known of those of a burst that were looked at already.
 #[derive(Default)]
-pub(crate) struct Seen([u64; 4]);
+pub(crate) struct Seen {
+    /// A bit for many flows.
+    flows: [u64; 4],
+    /// A port, and the MAC address of its untagged interface.
+    mac: Option<(PortId, [u8; 6])>,
+}
 
 impl Seen {
+    /// As [`is_for_us`].
+    #[inline(always)]
+    fn is_for_us<B: PacketBuf>(&mut self, cx: &Context<'_>, aside: &Aside<B>) -> bool {
+        let What::Syn(_) = &aside.what else {
+            return is_for_us(cx, aside.port, aside.vlan(), aside.buf.data());
+        };
+        let dst = aside.buf.data().first_chunk::<6>();
+        if self
+            .mac
+            .is_some_and(|(port, mac)| port == aside.port && dst == Some(&mac))
+        {
+            return true;
+        }
+        let ours = is_for_us(cx, aside.port, 0, aside.buf.data());
+        if ours {
+            self.mac = dst.map(|mac| (aside.port, *mac));
+        }
+        ours
+    }
+
     /// Notes a flow; returns whether it may have been noted before.
     fn note(&mut self, flow: &FlowKey) -> bool {
         let low = match flow.src {
@@ -105,7 +169,7 @@ impl Seen {
         };
         let mixed = (low ^ u32::from(flow.src_port) << 16).wrapping_mul(0x9e37_79b1) >> 24;
         let bit = 1 << (mixed % 64);
-        let Some(word) = self.0.get_mut(mixed as usize / 64) else {
+        let Some(word) = self.flows.get_mut(mixed as usize / 64) else {
             return true;
         };
         let before = *word & bit != 0;
@@ -120,62 +184,80 @@ impl Seen {
 pub(crate) fn first_look<'a, B: PacketBuf>(
     flows: &mut Flows,
     cx: &Context<'a>,
-    packet: &Packet<B>,
+    aside: &Aside<B>,
     seen: &mut Seen,
     openings: &[Option<Opening<'_>>],
 ) -> Option<Opening<'a>> {
-    let parsed = &packet.parsed;
-    let opens = match parsed.kind {
-        Kind::Tcp => parsed.tcp_flags & (SYN | ACK | RST) == SYN,
-        Kind::Udp => true,
-        _ => false,
-    };
-    if !opens || !is_for_us(cx, packet) {
+    if !seen.is_for_us(cx, aside) {
         return None;
     }
-    let flow = flow_key(packet)?;
+    let (flow, hash) = match &aside.what {
+        What::Syn(sight) => (sight.key.flow(), flows.table.hash4(&sight.key)),
+        What::Parsed(parsed) => {
+            let opens = match parsed.kind {
+                Kind::Tcp => parsed.tcp_flags & (SYN | ACK | RST) == SYN,
+                Kind::Udp => true,
+                _ => false,
+            };
+            if !opens {
+                return None;
+            }
+            let flow = flow_key(parsed, aside.buf.data())?;
+            (flow, flows.table.hash(&Key::from(&flow)))
+        }
+    };
     let service = flows.memo.lookup(cx.config, &flow)?;
     // Sessions of this burst are found once those before them are made.
-    let same = |o: &Option<Opening<'_>>| o.as_ref().is_some_and(|o| o.wanted.flow == flow);
-    if flows
-        .table
-        .may_be_recent(flows.table.hash(&Key::from(&flow)))
+    let same = |o: &Option<Opening<'_>>| o.as_ref().is_some_and(|o| o.is_of(&flow));
+    if flows.table.may_be_recent(hash)
         || (seen.note(&flow) && openings.iter().any(same))
         || cx.config.services.address(flow.src).is_some()
     {
         return None;
     }
-    let pick = pick(flows, service, &flow, &mut State::default())?;
-    let mut turn_and_shard = (0, 0);
+    let pick = pick(flows, service, &flow, None)?;
+    let mut turn = Turn::NONE;
     if pick.has_room {
         if flow.protocol == Protocol::Tcp {
             // As its SYN will leave it: the next pick goes by that.
             flows.load.set_active(flows.id, pick.server.slot, true);
         }
         if pick.server.mode == Mode::FullNat {
-            turn_and_shard = next_turn(flows, service, &flow);
-            let (turn, shard) = turn_and_shard;
-            if let Some(local) = service.local_addresses.get(turn) {
+            turn = next_turn(flows, service, &flow);
+            if let Some(local) = service.local_addresses.get(turn.address) {
                 let remote = remote(pick.server, &flow);
-                flows.ports.prefetch(*local, remote, shard);
+                turn.at = flows.ports.prefetch(*local, remote, turn.shard);
+            }
+        }
+        if let What::Syn(sight) = &aside.what {
+            let of = (service, pick.server);
+            if let Some(syn) = Syn::new(flows, cx, of, (*sight, hash), turn) {
+                return Some(Opening::Syn(syn));
             }
         }
     }
-    Some(Opening {
-        wanted: Wanted::new(service, flow, packet),
+    let seq = match &aside.what {
+        What::Syn(sight) => Some(sight.seq),
+        What::Parsed(parsed) => syn_seq(parsed, aside.buf.data()),
+    };
+    Some(Opening::Any(Any {
+        wanted: Wanted { service, flow, seq },
         pick,
-        turn_and_shard,
-        held: Err(DropReason::NoServer),
-    })
+        turn,
+        held: Err(DropReason::ServerLimit),
+    }))
 }
 
 /// The scheduler's pick, which is counted with the session if it has room.
+#[inline(always)]
 fn pick<'a>(
-    flows: &Flows,
+    flows: &mut Flows,
     service: &'a AService,
     flow: &FlowKey,
-    state: &mut State,
+    without: Option<ServerSlot>,
 ) -> Option<Pick<'a>> {
+    let state = &mut flows.picks;
+    state.exclude = without;
     let n = service
         .scheduler
         .schedule(flow, &service.servers, &flows.load, state)?;
@@ -184,64 +266,102 @@ fn pick<'a>(
     Some(Pick { server, has_room })
 }
 
-/// Picks a server and makes the session; the first pick may have been made before.
+/// Picks a server and makes the session.
 pub(crate) fn open<P: Port>(
     egress: &mut Egress<P>,
     flows: &mut Flows,
     cx: &Context<'_>,
     wanted: &Wanted<'_>,
-    first: Option<&Opening<'_>>,
 ) -> Result<LineNo, DropReason> {
-    let Wanted { service, flow, .. } = wanted;
-    let mut state = State::default();
-    let mut refusal = DropReason::NoServer;
-    let mut first = first;
-    for _ in 0..PICKS {
-        let (Pick { server, has_room }, held) = match first.take() {
-            Some(opening) => {
-                if opening.pick.has_room && flow.protocol == Protocol::Tcp {
-                    let slot = opening.pick.server.slot;
-                    flows.load.set_active(flows.id, slot, false);
-                }
-                (opening.pick, opening.held)
-            }
-            None => {
-                let Some(pick) = pick(flows, service, flow, &mut state) else {
-                    return Err(refusal);
-                };
-                let held = if pick.has_room {
-                    let turn_and_shard = next_turn(flows, service, flow);
-                    hold(flows, cx, wanted, pick.server, turn_and_shard)
-                } else {
-                    Err(DropReason::ServerLimit)
-                };
-                (pick, held)
-            }
-        };
-        if !has_room {
-            refusal = DropReason::ServerLimit;
-        } else {
-            match held.and_then(|held| insert(egress, flows, cx, wanted, server, &held)) {
-                Ok(line) => {
-                    egress.counters.sessions_created.add(1);
-                    egress.counters.sessions.set(flows.table.len() as u64);
-                    return Ok(line);
-                }
-                Err(reason) => {
-                    flows
-                        .load
-                        .undo_open(flows.id, server.slot, server.upper, server.lower);
-                    refusal = reason;
-                    if reason == DropReason::TableFull {
-                        return Err(reason);
-                    }
-                }
-            }
-        }
-        // Asked once more, without this one.
-        state.exclude = Some(server.slot);
+    let pick = pick(flows, wanted.service, &wanted.flow, None).ok_or(DropReason::NoServer)?;
+    attempt(egress, flows, cx, wanted, pick, None)
+        .or_else(|reason| instead(egress, flows, cx, wanted, pick.server, reason))
+}
+
+/// Makes a session whose server was picked before.
+pub(crate) fn open_held<P: Port>(
+    egress: &mut Egress<P>,
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    any: &Any<'_>,
+) -> Result<LineNo, DropReason> {
+    let Any {
+        wanted, pick, held, ..
+    } = any;
+    if pick.has_room && wanted.flow.protocol == Protocol::Tcp {
+        // Its SYN comes now.
+        flows.load.set_active(flows.id, pick.server.slot, false);
     }
-    Err(refusal)
+    attempt(egress, flows, cx, wanted, *pick, Some(held))
+        .or_else(|reason| instead(egress, flows, cx, wanted, pick.server, reason))
+}
+
+/// A session for a plain SYN that could not be made the short way: what it was counted for is undone,
+/// and the scheduler asked once more.
+#[cold]
+pub(crate) fn instead_of<P: Port>(
+    egress: &mut Egress<P>,
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    syn: &Syn<'_>,
+    reason: DropReason,
+) -> Result<LineNo, DropReason> {
+    let server = syn.server;
+    flows.load.set_active(flows.id, server.slot, false);
+    let (upper, lower) = (server.upper, server.lower);
+    flows.load.undo_open(flows.id, server.slot, upper, lower);
+    instead(egress, flows, cx, &syn.wanted(), server, reason)
+}
+
+/// Asks the scheduler once more, without a server that could not take the session.
+#[cold]
+fn instead<P: Port>(
+    egress: &mut Egress<P>,
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    wanted: &Wanted<'_>,
+    without: &RealServer,
+    reason: DropReason,
+) -> Result<LineNo, DropReason> {
+    if reason == DropReason::TableFull {
+        return Err(reason);
+    }
+    let other = pick(flows, wanted.service, &wanted.flow, Some(without.slot)).ok_or(reason)?;
+    attempt(egress, flows, cx, wanted, other, None)
+}
+
+/// Makes the session with a server that was picked for it, if it has room.
+fn attempt<P: Port>(
+    egress: &mut Egress<P>,
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    wanted: &Wanted<'_>,
+    pick: Pick<'_>,
+    held: Option<&Result<Held, DropReason>>,
+) -> Result<LineNo, DropReason> {
+    let Pick { server, has_room } = pick;
+    if !has_room {
+        return Err(DropReason::ServerLimit);
+    }
+    let held = match held {
+        Some(held) => *held,
+        None => {
+            let turn = next_turn(flows, wanted.service, &wanted.flow);
+            hold(flows, cx, wanted, server, turn)
+        }
+    };
+    let made = held.and_then(|held| insert(egress, flows, cx, wanted, server, &held));
+    match made {
+        Ok(_) => {
+            egress.counters.sessions_created.add(1);
+            egress.counters.sessions.set(flows.table.len() as u64);
+        }
+        Err(_) => {
+            let (upper, lower) = (server.upper, server.lower);
+            flows.load.undo_open(flows.id, server.slot, upper, lower);
+        }
+    }
+    made
 }
 
 /// Makes a session and gives it its place; where there is none gives back what it holds.
@@ -260,16 +380,25 @@ fn insert<P: Port>(
     }
     inserted.map_err(|e| {
         if let Some(port) = held.port {
-            let to = held.to.flow();
-            flows
-                .ports
-                .give_back(to.src, (to.dst, to.dst_port), port, cx.now_ms);
+            give_back(flows, cx, &held.to, port);
         }
-        match e {
-            InsertError::Full => DropReason::TableFull,
-            InsertError::ForwardTaken | InsertError::ReplyTaken => DropReason::KeyTaken,
-        }
+        refusal(e)
     })
+}
+
+/// Why a packet is dropped whose session has no place.
+pub(crate) fn refusal(e: InsertError) -> DropReason {
+    match e {
+        InsertError::Full => DropReason::TableFull,
+        InsertError::ForwardTaken | InsertError::ReplyTaken => DropReason::KeyTaken,
+    }
+}
+
+/// Gives a local port back that was not used; `to` is the key that the server would have seen.
+pub(crate) fn give_back(flows: &mut Flows, cx: &Context<'_>, to: &Key, port: LocalPort) {
+    let to = to.flow();
+    let remote = (to.dst, to.dst_port);
+    flows.ports.give_back(to.src, remote, port, cx.now_ms);
 }
 
 /// Where a server is reached: its address, and its port or the service's.
@@ -309,7 +438,7 @@ fn hold(
     cx: &Context<'_>,
     wanted: &Wanted<'_>,
     server: &RealServer,
-    turn_and_shard: (usize, u8),
+    turn: Turn,
 ) -> Result<Held, DropReason> {
     let adjacency = flows.adjacency(cx, server).ok_or(DropReason::NoRoute)?;
     let local = match server.mode {
@@ -326,7 +455,7 @@ fn hold(
         }
         Mode::FullNat => {
             let remote = remote(server, &wanted.flow);
-            let local = take_local(flows, cx, wanted.service, remote, turn_and_shard)?;
+            let local = take_local(flows, cx, wanted.service, remote, turn)?;
             Some(local)
         }
     };
@@ -341,7 +470,7 @@ fn hold(
     let seq_delta = match (port, wanted.seq) {
         (Some(port), Some(seq)) => {
             let (secret, now) = (flows.isn_secret, cx.now);
-            fullnat::sequence_delta(secret, now, &outside, seq, port.exceed)
+            fullnat::sequence_delta(secret, now, &to, seq, port.exceed)
         }
         _ => 0,
     };
@@ -386,17 +515,13 @@ fn make(cx: &Context<'_>, wanted: &Wanted<'_>, server: &RealServer, held: &Held)
             forward.ip_delta = Delta(Outer4::new(src.into(), dst.into()).sum());
         }
         (Mode::Nat | Mode::FullNat, _) => {
-            let ((old, old_ports), (new, new_ports)) = (sums(&from), sums(&to));
-            let ip = Delta::of_sums(old, new);
-            let l4 = ip + Delta::of_sums(old_ports, new_ports);
-            // Both checksums of a plain packet change by one constant each, whatever it is made of.
-            forward.ip_delta = ip + ttl;
-            forward.l4_delta = l4 + fullnat::moved(seq_delta, false);
+            let [request, back] = deltas(sums(&from), sums(&to), seq_delta, ttl);
+            (forward.ip_delta, forward.l4_delta) = (request.ip, request.l4);
             reply = Some(Direction {
                 key: to.reversed(),
                 to: from.reversed(),
-                ip_delta: ip.inverse() + ttl,
-                l4_delta: l4.inverse() + fullnat::moved(seq_delta, true),
+                ip_delta: back.ip,
+                l4_delta: back.l4,
                 // It is looked up when the server answers, which it does not in a flood.
                 adjacency: AdjacencyId::NONE,
                 adjacency_generation: generation,
@@ -416,13 +541,33 @@ fn make(cx: &Context<'_>, wanted: &Wanted<'_>, server: &RealServer, held: &Held)
     }
 }
 
+/// How both checksums of either direction change: by one constant each, whatever a packet is made of.
+/// `old` and `new` are the [`sums`] of the client's packets as they come and as they leave.
+#[inline(always)]
+pub(crate) fn deltas(
+    (old, old_ports): (u16, u16),
+    (new, new_ports): (u16, u16),
+    seq_delta: u32,
+    ttl: Delta,
+) -> [Deltas; 2] {
+    let ip = Delta::of_sums(old, new);
+    let l4 = ip + Delta::of_sums(old_ports, new_ports);
+    [
+        Deltas {
+            ip: ip + ttl,
+            l4: l4 + fullnat::moved(seq_delta, false),
+        },
+        Deltas {
+            ip: ip.inverse() + ttl,
+            l4: l4.inverse() + fullnat::moved(seq_delta, true),
+        },
+    ]
+}
+
 /// Sums of the addresses and of the ports as they stand in a header.
 fn sums(key: &Key) -> (u16, u16) {
     match key {
-        Key::V4(k) => {
-            let addresses = (k.addrs & u64::from(u32::MAX)) + (k.addrs >> 32);
-            (checksum::fold(addresses), checksum::fold(k.ports.into()))
-        }
+        Key::V4(k) => sums4(k),
         Key::V6(k) => {
             let addresses = checksum::add(&[checksum::sum(&k.src), checksum::sum(&k.dst)]);
             (addresses, checksum::fold(k.ports.into()))
@@ -430,9 +575,17 @@ fn sums(key: &Key) -> (u16, u16) {
     }
 }
 
+/// [`sums`] of an IPv4 key.
+#[inline(always)]
+pub(crate) fn sums4(key: &Key4) -> (u16, u16) {
+    let addresses = (key.addrs & u64::from(u32::MAX)) + (key.addrs >> 32);
+    (checksum::fold(addresses), checksum::fold(key.ports.into()))
+}
+
 /// The place of the local address that the next FULLNAT session tries first, and the shard of its
 /// client.
-fn next_turn(flows: &mut Flows, service: &AService, flow: &FlowKey) -> (usize, u8) {
+#[inline(always)]
+fn next_turn(flows: &mut Flows, service: &AService, flow: &FlowKey) -> Turn {
     let turn = flows.local_turn;
     let turn = if turn < service.local_addresses.len() {
         turn
@@ -440,25 +593,51 @@ fn next_turn(flows: &mut Flows, service: &AService, flow: &FlowKey) -> (usize, u
         0
     };
     flows.local_turn = turn + 1;
-    (turn, flows.shards.shard(flow.src, flow.src_port))
+    Turn {
+        address: turn,
+        shard: flows.shards.shard(flow.src, flow.src_port),
+        at: Whereabouts::UNKNOWN,
+    }
 }
 
 /// A free local port toward a server: each local address once, in turn.
-fn take_local(
+#[inline(always)]
+pub(crate) fn take_local(
     flows: &mut Flows,
     cx: &Context<'_>,
     service: &AService,
     server: (IpAddr, u16),
-    (turn, shard): (usize, u8),
+    turn: Turn,
+) -> Result<(IpAddr, LocalPort), DropReason> {
+    let Turn { address, shard, at } = turn;
+    let now = cx.now_ms;
+    if let Some(local) = service.local_addresses.get(address)
+        && same_family(*local, server.0)
+        && let Some(port) = flows.ports.take_at(at, *local, server, shard, now)
+    {
+        return Ok((*local, port));
+    }
+    take_another(flows, cx, service, server, turn)
+}
+
+/// [`take_local`] where the first has none.
+#[cold]
+fn take_another(
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    service: &AService,
+    server: (IpAddr, u16),
+    turn: Turn,
 ) -> Result<(IpAddr, LocalPort), DropReason> {
     let addresses = &service.local_addresses;
-    let (before, from) = addresses.split_at_checked(turn).unwrap_or((&[], addresses));
-    for address in from.iter().chain(before) {
-        if !same_family(*address, server.0) {
-            continue;
-        }
-        if let Some(port) = flows.ports.take(*address, server, shard, cx.now_ms) {
-            return Ok((*address, port));
+    let (before, from) = addresses
+        .split_at_checked(turn.address)
+        .unwrap_or((&[], addresses));
+    for local in from.iter().skip(1).chain(before) {
+        if same_family(*local, server.0)
+            && let Some(port) = flows.ports.take(*local, server, turn.shard, cx.now_ms)
+        {
+            return Ok((*local, port));
         }
     }
     Err(DropReason::NoLocalPort)

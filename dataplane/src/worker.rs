@@ -14,7 +14,8 @@ use crate::command::{Command, Mailbox, Reply};
 use crate::counters::WorkerCounters;
 use crate::egress::Egress;
 use crate::flows::Flows;
-use crate::io::{BURST, Burst, MirrorQueues, Port};
+use crate::io::{BURST, Burst, MirrorQueues, PacketBuf, Port};
+use crate::miss::{self, Aside, What};
 use crate::rings::{FromWorkers, HandOver};
 use crate::steer::Steer;
 use crate::{announce, burst};
@@ -91,6 +92,21 @@ pub(crate) struct Packet<B> {
     pub(crate) buf: B,
     pub(crate) parsed: Parsed,
     pub(crate) port: PortId,
+}
+
+impl<B: PacketBuf> Packet<B> {
+    /// Left to the side by its burst.
+    pub(crate) fn aside(self) -> Aside<B> {
+        let Self { buf, parsed, port } = self;
+        let what = What::Parsed(parsed);
+        Aside { buf, port, what }
+    }
+
+    /// See [`miss::is_for_us`].
+    pub(crate) fn is_for_us(&self, cx: &Context<'_>) -> bool {
+        let vlan = miss::vlan(&self.buf, self.parsed.vlan);
+        miss::is_for_us(cx, self.port, vlan, self.buf.data())
+    }
 }
 
 /// Everything a worker does; time and packets come in as arguments.

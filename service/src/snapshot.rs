@@ -44,6 +44,8 @@ pub struct Services<S> {
     exact: HashMap<ServiceKey, u32>,
     by_id: HashMap<ServiceId, u32>,
     addresses: HashMap<IpAddr, AddressRole>,
+    /// A bit for many addresses: of those that have none none is in `addresses`.
+    seen: [u64; SEEN / 64],
     servers: Vec<Option<RealServer>>,
     /// Where replies come from that pass the director (port 0: from any port), and in which mode.
     reply_sources: HashMap<(Protocol, IpAddr, u16), Mode>,
@@ -51,6 +53,20 @@ pub struct Services<S> {
     reply_any_port: bool,
     /// Services that left the configuration while servers of theirs have sessions.
     gone: HashSet<ServiceKey>,
+}
+
+/// Bits of [`Services::seen`].
+const SEEN: usize = 2048;
+
+/// The bit of an address: word and mask.
+#[inline]
+fn seen_bit(addr: IpAddr) -> (usize, u64) {
+    let low = match addr {
+        IpAddr::V4(a) => a.to_bits(),
+        IpAddr::V6(a) => a.to_bits() as u32,
+    };
+    let n = (low.wrapping_mul(0x9e37_79b1) >> 16) as usize % SEEN;
+    (n / 64, 1 << (n % 64))
 }
 
 impl<S> Default for Services<S> {
@@ -79,6 +95,10 @@ impl<S> Services<S> {
                 role.local = true;
                 role.announced |= service.announce;
             }
+        }
+        let mut seen = [0; SEEN / 64];
+        for (word, bit) in addresses.keys().map(|a| seen_bit(*a)) {
+            seen[word] |= bit;
         }
         let protocols: HashMap<ServiceId, Protocol> =
             list.iter().map(|s| (s.id, s.key.protocol)).collect();
@@ -110,6 +130,7 @@ impl<S> Services<S> {
             exact,
             by_id,
             addresses,
+            seen,
             servers,
             reply_any_port: reply_sources.keys().any(|(_, _, port)| *port == 0),
             reply_sources,
@@ -177,7 +198,12 @@ impl<S> Services<S> {
     }
 
     /// What an address is used for; `None` if load balancing does not use it.
+    #[inline]
     pub fn address(&self, addr: IpAddr) -> Option<AddressRole> {
+        let (word, bit) = seen_bit(addr);
+        if self.seen.get(word)? & bit == 0 {
+            return None;
+        }
         self.addresses.get(&addr).copied()
     }
 

@@ -25,9 +25,12 @@
 //! Bytes 8 to 15 are one little-endian word: one load tells whether the key is the packet's and whether
 //! the session is one that plain packets just pass.
 
+mod adopt;
+mod write;
+
 use core::mem::offset_of;
 use core::net::{IpAddr, Ipv4Addr};
-use core::sync::atomic::{AtomicU32, Ordering, compiler_fence};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use shunt_service::{AdjacencyId, Mode, Protocol, ServerSlot, TcpState};
 use shunt_wire::checksum::Delta;
@@ -176,7 +179,7 @@ pub enum Way {
 }
 
 impl Way {
-    const fn of(mode: Mode, reply: bool) -> Self {
+    pub(crate) const fn of(mode: Mode, reply: bool) -> Self {
         match (mode, reply) {
             (Mode::Nat, false) => Self::Nat,
             (Mode::Nat, true) => Self::NatReply,
@@ -188,20 +191,7 @@ impl Way {
     }
 }
 
-/// What a new entry starts with; see [`crate::Direction`] for the rest.
-pub(crate) struct Immutable {
-    pub(crate) addrs: u64,
-    pub(crate) ports: u32,
-    pub(crate) l4_delta: Delta,
-    pub(crate) ip_delta: Delta,
-    pub(crate) new_addrs: [[u8; 4]; 2],
-    pub(crate) new_ports: [u16; 2],
-    pub(crate) protocol: Protocol,
-    pub(crate) mode: Mode,
-    pub(crate) ipv6: bool,
-    pub(crate) reply: bool,
-    pub(crate) paired: bool,
-}
+pub(crate) use write::{Immutable, Opened};
 
 impl Entry {
     /// An entry of no session.
@@ -222,63 +212,6 @@ impl Entry {
             adjacency_generation: 0,
             counters: 0,
         }
-    }
-
-    /// Writes all of a free entry but the generation, which commits it.
-    pub(crate) fn write(
-        &mut self,
-        i: &Immutable,
-        slot: ServerSlot,
-        flags: Flags,
-        seq: u32,
-        adjacency: (AdjacencyId, u16),
-        now_ms: u32,
-    ) {
-        let bit = |on: bool, bit: u8| if on { bit } else { 0 };
-        let shape = bit(i.ipv6, IPV6)
-            | (Way::of(i.mode, i.reply) as u8) << WAY_SHIFT
-            | bit(i.paired, PAIRED);
-        // No scale is known: the largest (SEMANTICS, decisions).
-        let state = (TcpState::None as u8) | 14 << 4;
-        *self = Self {
-            addrs: i.addrs,
-            word: u64::from(i.ports)
-                | u64::from(i.protocol.number()) << PROTOCOL_SHIFT
-                | u64::from(shape) << SHAPE_SHIFT
-                | u64::from(flags.0) << FLAGS_SHIFT
-                | u64::from(state) << STATE_SHIFT,
-            new_addrs: i.new_addrs,
-            new_ports: i.new_ports.map(u16::to_be_bytes),
-            ip_delta: i.ip_delta.0,
-            l4_delta: i.l4_delta.0,
-            adjacency: adjacency.0.0,
-            slot_generation: AtomicU32::new(slot.0 << GENERATION_BITS),
-            last_seen: now_ms,
-            seq,
-            ack: 0,
-            window: 0,
-            adjacency_generation: adjacency.1,
-            counters: 0,
-        };
-        self.settle();
-    }
-
-    /// Makes the entry live: all written before is visible to whoever sees `generation`.
-    pub(crate) fn commit(&self, generation: u8) {
-        let slot = self.slot_generation.load(Ordering::Relaxed);
-        self.slot_generation
-            .store(slot | u32::from(generation), Ordering::Release);
-    }
-
-    /// Makes the entry free, before anything of it is reused. No key matches it from then on: a
-    /// burst may still hold the number of the line as a candidate.
-    pub(crate) fn clear(&mut self) {
-        self.slot_generation
-            .store(self.slot().0 << GENERATION_BITS, Ordering::Release);
-        // What is written here next must not come before: a process may end at any instruction,
-        // and who adopts the memory goes by the generation.
-        compiler_fence(Ordering::Release);
-        self.word |= u64::from(FREE) << SHAPE_SHIFT;
     }
 
     /// 0 for a free entry, else a number that changes with each session in this place.
@@ -612,84 +545,5 @@ impl Entry {
             Ipv4Addr::new(a, b, c, d).into(),
             Ipv4Addr::new(e, f, g, h).into(),
         ]
-    }
-}
-
-/// What adoption of an arena needs: nothing here is of use to packets.
-impl Entry {
-    /// Where everything stands: part of what a session file's layout is known by. What is not seen
-    /// here, as what a flag means, is told by the version of the file.
-    pub(crate) const LAYOUT: &[usize] = &[
-        PROTOCOL_SHIFT as usize,
-        SHAPE_SHIFT as usize,
-        STATE_SHIFT as usize,
-        FLAGS_SHIFT as usize,
-        WAY_SHIFT as usize,
-        Way::FullNatReply as usize,
-        PAIRED as usize,
-        GENERATION_BITS as usize,
-        BYTE_BITS as usize,
-        offset_of!(Entry, addrs),
-        offset_of!(Entry, word),
-        offset_of!(Entry, new_addrs),
-        offset_of!(Entry, new_ports),
-        offset_of!(Entry, ip_delta),
-        offset_of!(Entry, l4_delta),
-        offset_of!(Entry, slot_generation),
-        offset_of!(Entry, last_seen),
-        offset_of!(Entry, seq),
-        offset_of!(Entry, ack),
-        offset_of!(Entry, window),
-        offset_of!(Entry, counters),
-    ];
-
-    /// All that does not change while the session lives, as words: what the check sum is over. The
-    /// hash of IPv6 addresses is left out: it has another secret in another process.
-    pub(crate) fn immutable(&self) -> [u64; 5] {
-        const KEPT: u64 = ((1 << STATE_SHIFT) - 1) | ((Flags::KEEP_TTL.0 as u64) << FLAGS_SHIFT);
-        let pair = |a: u32, b: u32| u64::from(a) << 32 | u64::from(b);
-        let [src, dst] = self.new_addrs.map(u32::from_ne_bytes);
-        let [sport, dport] = self.new_ports.map(u16::from_ne_bytes);
-        [
-            if self.is_ipv6() { 0 } else { self.addrs },
-            self.word & KEPT,
-            pair(src, dst),
-            pair(
-                u32::from(sport) << 16 | u32::from(dport),
-                u32::from(self.ip_delta) << 16 | u32::from(self.l4_delta),
-            ),
-            if self.is_paired() { self.seq.into() } else { 0 },
-        ]
-    }
-
-    /// Whether protocol, shape and state are such as are written.
-    pub(crate) fn is_sound(&self) -> bool {
-        let number = (self.word >> PROTOCOL_SHIFT) as u8;
-        Protocol::from_number(number).is_some()
-            && self.shape() & FREE == 0
-            && self.shape() >> WAY_SHIFT & WAY_MASK <= Way::FullNatReply as u8
-            && TcpState::from_number(self.state_byte() & 0x0f).is_some()
-    }
-
-    /// Takes an entry of an earlier process on: what it remembered of that process is set anew.
-    pub(crate) fn renew(&mut self, slot: ServerSlot, state: TcpState, active: bool) {
-        let generation = u32::from(self.generation());
-        *self.slot_generation.get_mut() = slot.0 << GENERATION_BITS | generation;
-        self.set_adjacency(AdjacencyId::NONE, 0);
-        self.set_state(state);
-        self.set_flag(Flags::ACTIVE, active);
-    }
-
-    /// The same, not committed.
-    pub(crate) fn uncommitted(&self) -> Self {
-        Self {
-            slot_generation: AtomicU32::new(self.slot().0 << GENERATION_BITS),
-            ..*self
-        }
-    }
-
-    /// Sets the hash of IPv6 addresses.
-    pub(crate) fn set_address_hash(&mut self, hash: u64) {
-        self.addrs = hash;
     }
 }

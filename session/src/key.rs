@@ -1,6 +1,6 @@
 //! Keys: five-tuples as they stand in packets, and their keyed hash.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr};
 
 use shunt_service::{FlowKey, Protocol};
 
@@ -24,14 +24,77 @@ impl Key4 {
         Entry::key_word(self.ports, self.protocol, false)
     }
 
-    /// Source and destination address.
-    #[inline]
-    pub(crate) fn octets(&self) -> [[u8; 4]; 2] {
+    /// Source and destination address, as they stand in the packet.
+    #[inline(always)]
+    pub fn octets(&self) -> [[u8; 4]; 2] {
         let [a, b, c, d, e, f, g, h] = self.addrs.to_ne_bytes();
         [[a, b, c, d], [e, f, g, h]]
     }
 
+    /// Source and destination port, as they stand in the packet.
+    #[inline(always)]
+    pub fn port_bytes(&self) -> [[u8; 2]; 2] {
+        let [a, b, c, d] = self.ports.to_ne_bytes();
+        [[a, b], [c, d]]
+    }
+
+    /// The same with another source.
+    #[inline(always)]
+    #[must_use]
+    pub fn with_src(self, addr: Ipv4Addr, port: u16) -> Self {
+        let [_, dst] = self.octets();
+        let [_, dst_port] = self.port_bytes();
+        Self::of(addr.octets(), dst, port.to_be_bytes(), dst_port, self)
+    }
+
+    /// The same with another destination.
+    #[inline(always)]
+    #[must_use]
+    pub fn with_dst(self, addr: Ipv4Addr, port: u16) -> Self {
+        let [src, _] = self.octets();
+        let [src_port, _] = self.port_bytes();
+        Self::of(src, addr.octets(), src_port, port.to_be_bytes(), self)
+    }
+
+    #[inline(always)]
+    fn of(src: [u8; 4], dst: [u8; 4], src_port: [u8; 2], dst_port: [u8; 2], like: Self) -> Self {
+        let ([a, b, c, d], [e, f, g, h]) = (src, dst);
+        let ([i, j], [k, l]) = (src_port, dst_port);
+        Self {
+            addrs: u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+            ports: u32::from_ne_bytes([i, j, k, l]),
+            protocol: like.protocol,
+        }
+    }
+
+    /// Destination port, host order.
+    #[inline(always)]
+    pub fn dst_port(&self) -> u16 {
+        let [_, port] = self.port_bytes();
+        u16::from_be_bytes(port)
+    }
+
+    /// Addresses and ports as they stand in the packet, one after another.
+    #[inline(always)]
+    pub fn bytes(&self) -> [u8; 12] {
+        let [a, b, c, d, e, f, g, h] = self.addrs.to_ne_bytes();
+        let [i, j, k, l] = self.ports.to_ne_bytes();
+        [a, b, c, d, e, f, g, h, i, j, k, l]
+    }
+
+    /// The key of the other direction's packets.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reversed(&self) -> Self {
+        Self {
+            addrs: self.addrs.rotate_right(32),
+            ports: self.ports.rotate_right(16),
+            protocol: self.protocol,
+        }
+    }
+
     /// The five-tuple it stands for.
+    #[inline]
     pub fn flow(&self) -> FlowKey {
         let [a, b, c, d, e, f, g, h] = self.addrs.to_ne_bytes();
         let [src_port, dst_port] = ports(self.ports);
@@ -170,11 +233,7 @@ impl Key {
     pub fn reversed(self) -> Self {
         let swap = |ports: u32| ports.rotate_right(16);
         match self {
-            Self::V4(k) => Self::V4(Key4 {
-                addrs: k.addrs.rotate_right(32),
-                ports: swap(k.ports),
-                ..k
-            }),
+            Self::V4(k) => Self::V4(k.reversed()),
             Self::V6(k) => Self::V6(Key6 {
                 src: k.dst,
                 dst: k.src,

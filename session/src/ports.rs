@@ -41,6 +41,15 @@ pub struct LocalPort {
     pub exceed: Option<u32>,
 }
 
+/// Where [`LocalPorts::prefetch`] expects a shard's ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whereabouts(u32);
+
+impl Whereabouts {
+    /// Nobody has looked.
+    pub const UNKNOWN: Self = Self(NONE);
+}
+
 /// Number of nothing in a list.
 const NONE: u32 = u32::MAX;
 
@@ -186,7 +195,24 @@ impl LocalPorts {
         shard: u8,
         now_ms: u32,
     ) -> Option<LocalPort> {
-        let n = self.shard(Key::new(local, server, shard));
+        self.take_at(Whereabouts::UNKNOWN, local, server, shard, now_ms)
+    }
+
+    /// [`LocalPorts::take`] where [`LocalPorts::prefetch`] has looked already.
+    #[inline]
+    pub fn take_at(
+        &mut self,
+        at: Whereabouts,
+        local: IpAddr,
+        server: (IpAddr, u16),
+        shard: u8,
+        now_ms: u32,
+    ) -> Option<LocalPort> {
+        let key = Key::new(local, server, shard);
+        let n = match self.shards.get(at.0) {
+            Some(shard) if shard.key == key => at.0,
+            _ => self.shard(key),
+        };
         let ports = self.shards.get_mut(n)?;
         let taken = if let Some(port) = ports.next_fresh(&self.known) {
             LocalPort { port, exceed: None }
@@ -205,14 +231,16 @@ impl LocalPorts {
         Some(taken)
     }
 
-    /// Fetches what taking a port, or giving it back, begins with.
-    pub fn prefetch(&self, local: IpAddr, server: (IpAddr, u16), shard: u8) {
+    /// Fetches what taking a port, or giving it back, begins with; says where that probably is.
+    #[inline]
+    pub fn prefetch(&self, local: IpAddr, server: (IpAddr, u16), shard: u8) -> Whereabouts {
         let head = self.heads.of(Key::new(local, server, shard).hash());
         if let Some(shard) = self.shards.get(head) {
             let first: *const Shard = shard;
             crate::prefetch::read(first.cast());
             crate::prefetch::read(first.cast::<u8>().wrapping_add(64));
         }
+        Whereabouts(head)
     }
 
     fn find(&self, key: &Key) -> Option<u32> {

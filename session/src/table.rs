@@ -8,6 +8,7 @@ mod evict;
 mod insert;
 mod lookup;
 mod sweep;
+mod syn;
 mod view;
 
 use core::fmt;
@@ -29,6 +30,7 @@ use crate::tcp::{self, Segment, Transition};
 pub use self::adopt::{AdoptConfig, Adopted, Census, adopt};
 use self::evict::is_half_open;
 pub use self::sweep::JUDGED;
+pub use self::syn::{Deltas, NewSyn};
 pub use self::view::{Closed, SessionView};
 
 /// How a table is made.

@@ -1,11 +1,10 @@
 //! FULLNAT: both addresses and ports rewritten; the client's sequence numbers moved by a constant;
 //! the client's address told to the server in a TCP option (TOA) until it has surely arrived.
 
-use core::hash::Hasher;
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 
-use shunt_service::{FlowKey, Ticks};
-use shunt_session::{Entry, Flags, LineNo, Segment, SessionMut, Table};
+use shunt_service::Ticks;
+use shunt_session::{Flags, Key, LineNo, Segment, SessionMut, Table};
 use shunt_wire::checksum::Delta;
 use shunt_wire::packet::tcp_flags::{ACK, RST, SYN};
 use shunt_wire::tcp::TcpHeader;
@@ -43,12 +42,12 @@ pub(crate) fn rewrite<B: PacketBuf>(
     Ok(out)
 }
 
-/// Moves the sequence number of a client's segment up or the acknowledgement of a server's down, and
-/// corrects the checksum for that and for the session's ends. What is acknowledged selectively stays.
+/// Moves the sequence number of a client's segment up or the acknowledgement of a server's down `by` so
+/// much, and corrects the checksum for that and for the session's ends, whose change
+/// ([`shunt_session::Direction::l4_delta`]) is `delta`. What is acknowledged selectively stays.
 #[inline(always)]
-pub(crate) fn translate(tcp: &mut TcpHeader, entry: &Entry, reply: bool) {
+pub(crate) fn translate(tcp: &mut TcpHeader, (by, delta): (u32, Delta), reply: bool) {
     // The session's change of the checksum has the move in it, but for going round.
-    let by = entry.seq_delta();
     let (went_round, step) = if reply {
         let (new, round) = tcp.ack.get().overflowing_sub(by);
         tcp.ack = new.into();
@@ -59,7 +58,7 @@ pub(crate) fn translate(tcp: &mut TcpHeader, entry: &Entry, reply: bool) {
         (round, Delta::ONE_DOWN)
     };
     let step = if went_round { step } else { Delta::ZERO };
-    tcp.apply_both(entry.l4_delta(), step);
+    tcp.apply_both(delta, step);
 }
 
 /// What moving a number by `delta` means for the checksum, as long as it does not go round: up for
@@ -192,35 +191,29 @@ const fn after(a: u32, b: u32) -> bool {
 
 /// How far a new session's client sequence numbers are moved: the server shall see a keyed
 /// initial sequence number on a clock of 64 ns (after RFC 6528), and one later than the last
-/// that was sent from this local port. `flow` is what the server sees.
+/// that was sent from this local port. `to` is the key that the server sees.
+#[inline(always)]
 pub(crate) fn sequence_delta(
     secret: [u64; 2],
     now: Ticks,
-    flow: &FlowKey,
+    to: &Key,
     isn: u32,
     exceed: Option<u32>,
 ) -> u32 {
     let [k0, k1] = secret;
-    let mut hash = SipHasher13::new_with_keys(k0, k1);
-    let ports = u32::from(flow.src_port) << 16 | u32::from(flow.dst_port);
-    match (flow.src, flow.dst) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => {
-            let both = u64::from(src.to_bits()) << 32 | u64::from(dst.to_bits());
-            let bytes = u128::from(both) << 64 | u128::from(ports) << 32;
-            hash.write(bytes.to_be_bytes().first_chunk::<12>().unwrap_or(&[0; 12]));
+    let hash = SipHasher13::new_with_keys(k0, k1);
+    let hash = match to {
+        Key::V4(to) => hash.hash(&to.bytes()),
+        Key::V6(to) => {
+            let mut bytes = [0; 36];
+            let (addresses, ports) = bytes.split_at_mut(32);
+            addresses.copy_from_slice([to.src, to.dst].as_flattened());
+            ports.copy_from_slice(&to.ports.to_ne_bytes());
+            hash.hash(&bytes)
         }
-        (src, dst) => {
-            for address in [src, dst] {
-                match address {
-                    IpAddr::V4(a) => hash.write(&a.octets()),
-                    IpAddr::V6(a) => hash.write(&a.octets()),
-                }
-            }
-            hash.write(&ports.to_be_bytes());
-        }
-    }
+    };
     let clock = (now.0 >> 6) as u32;
-    let mut new = (hash.finish() as u32).wrapping_add(clock);
+    let mut new = (hash as u32).wrapping_add(clock);
     if let Some(last) = exceed
         && !after(new, last)
     {

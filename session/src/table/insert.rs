@@ -69,27 +69,7 @@ impl Table {
         let is_ipv6 = |d: &Direction| matches!(d.key, Key::V6(_));
         let ipv6 = is_ipv6(&new.forward) || new.reply.as_ref().is_some_and(is_ipv6);
         let class = Class::of(ipv6, new.reply.is_some());
-        if self.sessions >= self.most {
-            self.refused += 1;
-            return Err(InsertError::Full);
-        }
-        let Some(line) = self.allocate(class) else {
-            self.refused += 1;
-            return Err(InsertError::Full);
-        };
-        self.last = class;
-        self.recent |= recent_bit(forward_hash);
-        if self.index.insert(forward_hash, line.0).is_err() {
-            return Err(self.give_back(class, line));
-        }
-        if let Some(hash) = reply_hash {
-            self.recent |= recent_bit(hash);
-            if self.index.insert(hash, line.0 ^ 1).is_err() {
-                self.index.remove(forward_hash, line.0);
-                return Err(self.give_back(class, line));
-            }
-        }
-        self.generation = self.generation.wrapping_add(1).max(1);
+        let line = self.find_place(class, forward_hash, reply_hash)?;
         if ipv6 {
             self.write_addresses(line, &new.forward);
             if let Some(reply) = &new.reply {
@@ -100,15 +80,53 @@ impl Table {
         if ipv6 {
             self.chunks.cold_mut(line).check = adopt::sum(&self.chunks, class, line);
         }
-        self.entry(line).commit(self.generation);
-        if new.reply.is_some() {
-            self.entry(LineNo(line.0 ^ 1)).commit(self.generation);
-        }
+        self.begin(line, new.reply.is_some());
         if new.protocol == Protocol::Tcp {
             self.half_open += 1;
         }
-        self.sessions += 1;
         Ok(line)
+    }
+
+    /// A place for a session, in the index by both its keys, or none.
+    #[inline(always)]
+    pub(super) fn find_place(
+        &mut self,
+        class: Class,
+        forward: Hash,
+        reply: Option<Hash>,
+    ) -> Result<LineNo, InsertError> {
+        if self.sessions >= self.most {
+            self.refused += 1;
+            return Err(InsertError::Full);
+        }
+        let Some(line) = self.allocate(class) else {
+            self.refused += 1;
+            return Err(InsertError::Full);
+        };
+        self.last = class;
+        self.recent |= recent_bit(forward);
+        if self.index.insert(forward, line.0).is_err() {
+            return Err(self.give_back(class, line));
+        }
+        if let Some(hash) = reply {
+            self.recent |= recent_bit(hash);
+            if self.index.insert(hash, line.0 ^ 1).is_err() {
+                self.index.remove(forward, line.0);
+                return Err(self.give_back(class, line));
+            }
+        }
+        Ok(line)
+    }
+
+    /// A session that is written lives from now on.
+    #[inline(always)]
+    pub(super) fn begin(&mut self, line: LineNo, paired: bool) {
+        self.generation = self.generation.wrapping_add(1).max(1);
+        self.entry(line).commit(self.generation);
+        if paired {
+            self.entry(LineNo(line.0 ^ 1)).commit(self.generation);
+        }
+        self.sessions += 1;
     }
 
     fn has(&self, key: &Key, hash: Hash) -> bool {
