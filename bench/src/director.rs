@@ -19,7 +19,7 @@ use shunt_service::{
 };
 use shunt_session::file::{self, FileConfig, Keys};
 use shunt_session::shard::DEFAULT_KEY;
-use shunt_session::{Arena, LocalPorts, Shards, Table, TableConfig};
+use shunt_session::{Arena, LocalPorts, Provider, Shards, Table, TableConfig};
 
 /// MAC of the director's ports.
 pub const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -259,7 +259,7 @@ pub struct Director<P: Port> {
     pub fib: Arc<Fib>,
     /// Mailboxes of the workers.
     pub mailboxes: Vec<MailboxPeer>,
-    arena: Arc<Arena>,
+    memory: Memory,
     /// Nobody serves the kernel's side; the queues only have to stay open.
     _mirrors: Vec<MirrorPeer<P::Buf>>,
 }
@@ -291,7 +291,10 @@ impl<P: Port> Director<P> {
             publisher,
             fib,
             mailboxes: Vec::new(),
-            arena,
+            memory: Memory {
+                arena,
+                ports: Vec::new(),
+            },
             _mirrors: Vec::new(),
         };
         for (n, ((port, config), hand_over)) in
@@ -305,12 +308,14 @@ impl<P: Port> Director<P> {
                 // Digits of pi.
                 secret: [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344],
             };
+            let local_ports = LocalPorts::new();
+            built.memory.ports.push(local_ports.provider());
             built.workers.push(Worker::new(Setup {
                 id: WorkerId(n),
                 ports: vec![port],
                 config,
-                table: Table::new(Arc::clone(&built.arena), table).expect("a session table"),
-                local_ports: LocalPorts::new(),
+                table: Table::new(Arc::clone(&built.memory.arena), table).expect("a session table"),
+                local_ports,
                 shards: Shards::default(),
                 isn_secret: [1, 2],
                 load: Arc::clone(&built.load),
@@ -326,27 +331,34 @@ impl<P: Port> Director<P> {
         built
     }
 
+    /// See [`Memory::provide`].
+    pub fn provide(&self) {
+        self.memory.provide();
+    }
+
+    /// What its sessions live in, for another thread.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+}
+
+/// What the sessions of a director live in, and their local ports.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    arena: Arc<Arena>,
+    ports: Vec<Provider>,
+}
+
+impl Memory {
     /// Memory for sessions to come, as `shuntd` sees to it every 10 ms: for the calls between two
     /// measurements.
     ///
     /// # Panics
     /// Never: this memory has no file that could be full.
     pub fn provide(&self) {
-        provide(&self.arena);
+        self.arena.provide(AHEAD).expect("memory without a file");
+        self.ports.iter().for_each(Provider::provide);
     }
-
-    /// The memory of the sessions, for a thread that calls [`provide`].
-    pub fn arena(&self) -> &Arc<Arena> {
-        &self.arena
-    }
-}
-
-/// See [`Director::provide`].
-///
-/// # Panics
-/// Never: this memory has no file that could be full.
-pub fn provide(arena: &Arena) {
-    arena.provide(AHEAD).expect("memory without a file");
 }
 
 /// Memory for the sessions of all workers.

@@ -9,6 +9,7 @@ use shunt_service::{
     AdjacencyId, FlowKey, Load, OnRemoved, Protocol, RealServer, ServerSlot, Service, ServiceId,
     ServiceKey, Status, TcpState, Timeouts, WorkerId,
 };
+use shunt_session::ports::{Whereabouts, shard_of};
 use shunt_session::{Closed, LineNo, LocalPorts, SessionView, Shards, Table};
 
 use crate::command::{SessionPage, SessionRecord};
@@ -122,13 +123,18 @@ impl Flows {
             |closed| ended.push(*closed),
         );
         // What their ports are kept in is on its way before the first is given back.
-        for closed in &ended {
-            if let Some((local, port)) = closed.local {
-                ports.prefetch(local, closed.remote, shunt_session::ports::shard_of(port));
-            }
-        }
-        for closed in &ended {
-            release(ports, load, *id, cx, closed);
+        let seek = |closed: &Closed| {
+            let (local, port) = closed.local?;
+            Some(ports.seek(local, closed.remote, shard_of(port)))
+        };
+        let sought: ArrayVec<_, { shunt_session::JUDGED as usize }> =
+            ended.iter().map(seek).collect();
+        let fetch = |seeking: &Option<_>| seeking.map(|s| ports.prefetch(s));
+        let places: ArrayVec<_, { shunt_session::JUDGED as usize }> =
+            sought.iter().map(fetch).collect();
+        for (closed, at) in ended.iter().zip(places) {
+            let at = at.unwrap_or(Whereabouts::UNKNOWN);
+            release(ports, load, *id, cx, closed, at);
         }
         egress.counters.sessions_closed.add(ended.len() as u64);
         self.owed -= u64::from(looked) * u64::from(SWEEP_PERIOD);
@@ -145,7 +151,8 @@ impl Flows {
         line: LineNo,
     ) {
         let closed = self.table.remove(line);
-        release(&mut self.ports, &self.load, self.id, cx, &closed);
+        let at = Whereabouts::UNKNOWN;
+        release(&mut self.ports, &self.load, self.id, cx, &closed, at);
         egress.counters.sessions_closed.add(1);
         egress.counters.sessions.set(self.table.len() as u64);
     }
@@ -348,7 +355,14 @@ pub(crate) fn gone_policy(
 }
 
 /// Gives back what a session held.
-fn release(ports: &mut LocalPorts, load: &Load, id: WorkerId, cx: &Context<'_>, c: &Closed) {
+fn release(
+    ports: &mut LocalPorts,
+    load: &Load,
+    id: WorkerId,
+    cx: &Context<'_>,
+    c: &Closed,
+    at: Whereabouts,
+) {
     let server = cx.config.services.server(c.slot);
     let (upper, lower) = server.map_or((0, 0), |s| (s.upper, s.lower));
     load.close(id, c.slot, c.active, upper, lower);
@@ -359,7 +373,7 @@ fn release(ports: &mut LocalPorts, load: &Load, id: WorkerId, cx: &Context<'_>, 
         } else {
             c.last_client_seq
         };
-        ports.release(local, c.remote, port, cx.now_ms, last);
+        ports.release_at(at, local, c.remote, port, cx.now_ms, last);
     }
 }
 

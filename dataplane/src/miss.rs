@@ -206,7 +206,7 @@ impl<B: PacketBuf> Aside<B> {
 }
 
 /// Deals with what a burst left to the side, in passes, so that the memory latency of new sessions
-/// overlaps: pick servers and fetch their ports, take the ports and fetch the buckets of replies, then
+/// overlaps: pick servers, fetch their local ports, take them and fetch the buckets of replies, then
 /// in order make the sessions and send.
 pub(crate) fn several<P: Port>(
     egress: &mut Egress<P>,
@@ -221,6 +221,9 @@ pub(crate) fn several<P: Port>(
     for aside in side.iter() {
         let opening = open::first_look(flows, cx, aside, &mut seen, &openings);
         let _ = openings.try_push(opening);
+    }
+    for opening in openings.iter_mut().flatten() {
+        opening.prefetch(flows);
     }
     for opening in openings.iter_mut().flatten() {
         opening.hold(flows, cx);

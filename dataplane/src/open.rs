@@ -7,7 +7,7 @@ use core::net::IpAddr;
 use shunt_service::{
     AdjacencyId, FlowKey, Mode, PortId, Protocol, RealServer, ServerSlot, TtlPolicy,
 };
-use shunt_session::ports::Whereabouts;
+use shunt_session::ports::{Seeking, Whereabouts};
 use shunt_session::{
     Deltas, Direction, Flags, InsertError, Key, Key4, LineNo, LocalPort, NewSession,
 };
@@ -82,6 +82,7 @@ struct Held {
 pub(crate) struct Turn {
     pub(crate) address: usize,
     pub(crate) shard: u8,
+    pub(crate) seeking: Option<Seeking>,
     pub(crate) at: Whereabouts,
 }
 
@@ -90,6 +91,7 @@ impl Turn {
     pub(crate) const NONE: Self = Self {
         address: 0,
         shard: 0,
+        seeking: None,
         at: Whereabouts::UNKNOWN,
     };
 }
@@ -111,6 +113,18 @@ pub(crate) struct Any<'a> {
 }
 
 impl Opening<'_> {
+    /// Fetches the local ports, whose whereabouts are at hand by now.
+    #[inline(always)]
+    pub(crate) fn prefetch(&mut self, flows: &Flows) {
+        let turn = match self {
+            Self::Syn(syn) => &mut syn.turn,
+            Self::Any(any) => &mut any.turn,
+        };
+        if let Some(seeking) = turn.seeking {
+            turn.at = flows.ports.prefetch(seeking);
+        }
+    }
+
     /// Takes what the session needs, once all of the burst are picked.
     #[inline(never)]
     pub(crate) fn hold(&mut self, flows: &mut Flows, cx: &Context<'_>) {
@@ -226,7 +240,7 @@ pub(crate) fn first_look<'a, B: PacketBuf>(
             turn = next_turn(flows, service, &flow);
             if let Some(local) = service.local_addresses.get(turn.address) {
                 let remote = remote(pick.server, &flow);
-                turn.at = flows.ports.prefetch(*local, remote, turn.shard);
+                turn.seeking = Some(flows.ports.seek(*local, remote, turn.shard));
             }
         }
         if let What::Syn(sight) = &aside.what {
@@ -596,6 +610,7 @@ fn next_turn(flows: &mut Flows, service: &AService, flow: &FlowKey) -> Turn {
     Turn {
         address: turn,
         shard: flows.shards.shard(flow.src, flow.src_port),
+        seeking: None,
         at: Whereabouts::UNKNOWN,
     }
 }
@@ -609,7 +624,9 @@ pub(crate) fn take_local(
     server: (IpAddr, u16),
     turn: Turn,
 ) -> Result<(IpAddr, LocalPort), DropReason> {
-    let Turn { address, shard, at } = turn;
+    let Turn {
+        address, shard, at, ..
+    } = turn;
     let now = cx.now_ms;
     if let Some(local) = service.local_addresses.get(address)
         && same_family(*local, server.0)

@@ -80,7 +80,7 @@ pub(crate) struct Syn<'a> {
     hash: Hash,
     adjacency: &'a Adjacency,
     adjacency_id: AdjacencyId,
-    turn: Turn,
+    pub(crate) turn: Turn,
     held: Result<Held, DropReason>,
 }
 

@@ -7,19 +7,20 @@
 //! there, and where that is not known the port rests for [`REST_MS`].
 //!
 //! Taking a port and giving it back touch a head, two lines of the shard and one of those that wait,
-//! and never more than a bounded number. Memory comes in blocks as it is needed (`blocks`), and is
+//! and never more than a bounded number. Memory comes as it is needed (`growing`), and is
 //! used again: ports that nobody has and nobody remembers ([`LocalPorts::forget`]) take none, as when
 //! their server has left.
 
-mod blocks;
+mod heads;
 mod waiting;
 
 use core::net::IpAddr;
 
 use shunt_service::settings::SHARDS;
 
-use self::blocks::{Blocks, Heads};
+use self::heads::Heads;
 use self::waiting::{Chunks, Freed, Waiting};
+use crate::growing::{Growing, Provider};
 
 /// First local port: below are the well-known ones.
 pub const FIRST: u16 = 1024;
@@ -40,6 +41,13 @@ pub struct LocalPort {
     /// The new connection's first sequence number must be after this one.
     pub exceed: Option<u32>,
 }
+
+/// Shards there are at most, each of 64 thousand ports of one local address toward one server.
+const SHARDS_MOST: u32 = 1 << 24;
+
+/// A shard's ports that are looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Seeking(u64);
 
 /// Where [`LocalPorts::prefetch`] expects a shard's ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,7 +165,7 @@ impl Shard {
 #[derive(Debug)]
 pub struct LocalPorts {
     heads: Heads,
-    shards: Blocks<Shard>,
+    shards: Growing<Shard>,
     /// The first place in `shards` that is of no use.
     unused: u32,
     chunks: Chunks,
@@ -172,7 +180,7 @@ impl Default for LocalPorts {
     fn default() -> Self {
         Self {
             heads: Heads::new(NONE),
-            shards: Blocks::new(),
+            shards: Growing::new(SHARDS_MOST),
             unused: NONE,
             chunks: Chunks::default(),
             known: Vec::new(),
@@ -209,10 +217,7 @@ impl LocalPorts {
         now_ms: u32,
     ) -> Option<LocalPort> {
         let key = Key::new(local, server, shard);
-        let n = match self.shards.get(at.0) {
-            Some(shard) if shard.key == key => at.0,
-            _ => self.shard(key),
-        };
+        let n = self.at(at, &key).unwrap_or_else(|| self.shard(key));
         let ports = self.shards.get_mut(n)?;
         let taken = if let Some(port) = ports.next_fresh(&self.known) {
             LocalPort { port, exceed: None }
@@ -231,10 +236,27 @@ impl LocalPorts {
         Some(taken)
     }
 
+    /// The memory of the ports, for the thread that provides it.
+    pub fn provider(&self) -> Provider {
+        Provider::of([
+            self.heads.provider(),
+            self.shards.provider(),
+            self.chunks.provider(),
+        ])
+    }
+
+    /// Begins to look for a shard's ports: fetches what [`LocalPorts::prefetch`] reads.
+    #[inline]
+    pub fn seek(&self, local: IpAddr, server: (IpAddr, u16), shard: u8) -> Seeking {
+        let hash = Key::new(local, server, shard).hash();
+        self.heads.prefetch(hash);
+        Seeking(hash)
+    }
+
     /// Fetches what taking a port, or giving it back, begins with; says where that probably is.
     #[inline]
-    pub fn prefetch(&self, local: IpAddr, server: (IpAddr, u16), shard: u8) -> Whereabouts {
-        let head = self.heads.of(Key::new(local, server, shard).hash());
+    pub fn prefetch(&self, seeking: Seeking) -> Whereabouts {
+        let head = self.heads.of(seeking.0);
         if let Some(shard) = self.shards.get(head) {
             let first: *const Shard = shard;
             crate::prefetch::read(first.cast());
@@ -243,6 +265,16 @@ impl LocalPorts {
         Whereabouts(head)
     }
 
+    /// The place of a shard, which may have been found before.
+    #[inline(always)]
+    fn at(&self, at: Whereabouts, key: &Key) -> Option<u32> {
+        match self.shards.get(at.0) {
+            Some(shard) if shard.key == *key => Some(at.0),
+            _ => self.find(key),
+        }
+    }
+
+    #[inline(never)]
     fn find(&self, key: &Key) -> Option<u32> {
         let mut n = self.heads.of(key.hash());
         loop {
@@ -254,7 +286,8 @@ impl LocalPorts {
         }
     }
 
-    /// The place of a shard, which is made if there is none.
+    /// The place of a shard, which is made if there is none; [`NONE`] if there are too many.
+    #[cold]
     fn shard(&mut self, key: Key) -> u32 {
         if let Some(n) = self.find(&key) {
             return n;
@@ -268,7 +301,10 @@ impl LocalPorts {
                 *place = shard;
                 n
             }
-            None => self.shards.push(shard),
+            None => match self.shards.push(shard) {
+                Some(n) => n,
+                None => return NONE,
+            },
         };
         self.heads.set(hash, n);
         n
@@ -324,8 +360,22 @@ impl LocalPorts {
         now_ms: u32,
         last_seq: Option<u32>,
     ) {
+        self.release_at(Whereabouts::UNKNOWN, local, server, port, now_ms, last_seq);
+    }
+
+    /// [`LocalPorts::release`] where [`LocalPorts::prefetch`] has looked already.
+    #[inline]
+    pub fn release_at(
+        &mut self,
+        at: Whereabouts,
+        local: IpAddr,
+        server: (IpAddr, u16),
+        port: u16,
+        now_ms: u32,
+        last_seq: Option<u32>,
+    ) {
         let freed = Freed::new(port, now_ms, last_seq);
-        self.put(local, server, freed, Waiting::push_back);
+        self.put(at, local, server, freed, Waiting::push_back);
     }
 
     /// Gives a port back that was never used, with what was known of it: it is next again.
@@ -343,20 +393,21 @@ impl LocalPorts {
         };
         let last_seq = Some(port.exceed.unwrap_or(0));
         let freed = Freed::new(port.port, now_ms.wrapping_sub(rested), last_seq);
-        self.put(local, server, freed, Waiting::push_front);
+        let at = Whereabouts::UNKNOWN;
+        self.put(at, local, server, freed, Waiting::push_front);
     }
 
+    #[inline(always)]
     fn put(
         &mut self,
+        at: Whereabouts,
         local: IpAddr,
         server: (IpAddr, u16),
         freed: Freed,
         push: impl FnOnce(&mut Waiting, Freed, &mut Chunks),
     ) {
-        let Some(n) = self.find(&Key::new(local, server, shard_of(freed.port))) else {
-            return;
-        };
-        let Some(ports) = self.shards.get_mut(n) else {
+        let key = Key::new(local, server, shard_of(freed.port));
+        let Some(ports) = self.at(at, &key).and_then(|n| self.shards.get_mut(n)) else {
             return;
         };
         // A port that is given back twice would be handed out twice.

@@ -10,7 +10,9 @@ use shunt_control::config::Config;
 use shunt_control::director::Director;
 use shunt_session::file::{self, Fault, FileConfig, FileError, Keys, Origin, Stale};
 use shunt_session::shard::DEFAULT_KEY;
-use shunt_session::{AdoptConfig, Arena, Census, LocalPorts, Shards, Table, TableConfig, adopt};
+use shunt_session::{
+    AdoptConfig, Arena, Census, LocalPorts, Provider, Shards, Table, TableConfig, adopt,
+};
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
@@ -33,6 +35,8 @@ pub(crate) struct Sessions {
     pub(crate) keys: Keys,
     /// Most sessions of a worker.
     most: u32,
+    /// Memory of the workers' local ports.
+    ports: Vec<Provider>,
     /// Whether it was told that there is no more memory.
     told: bool,
     /// The file, as long as it is of this start's making and the start may yet fail.
@@ -66,6 +70,7 @@ pub(crate) fn open(config: &Config, clock: &Clock, discard: bool) -> Result<Sess
             arena,
             keys,
             most,
+            ports: Vec::new(),
             told: false,
             unused: None,
         });
@@ -94,6 +99,7 @@ pub(crate) fn open(config: &Config, clock: &Clock, discard: bool) -> Result<Sess
         arena: opened.arena,
         keys: opened.keys,
         most,
+        ports: Vec::new(),
         told: false,
         unused: (!found).then(|| path.clone()),
     };
@@ -157,7 +163,7 @@ impl Sessions {
 
     /// A table for each worker, with the sessions that go on.
     pub(crate) fn adopt(
-        &self,
+        &mut self,
         director: &Director,
         shards: &Shards,
     ) -> Result<Vec<(Table, LocalPorts)>, StartError> {
@@ -182,6 +188,8 @@ impl Sessions {
         })
         .map_err(StartError::Table)?;
         director.judge();
+        self.ports = adopted.tables.iter().map(|(_, p)| p.provider()).collect();
+        self.ports.iter().for_each(Provider::provide);
         report(&adopted.census, begin.elapsed());
         Ok(adopted.tables)
     }
@@ -189,6 +197,7 @@ impl Sessions {
     /// Sees to it that tables can grow, and that the next process knows how long nobody was there.
     pub(crate) fn look_after(&mut self, clock: &Clock) {
         self.arena.alive(clock.millis());
+        self.ports.iter().for_each(Provider::provide);
         match self.arena.provide(AHEAD) {
             Ok(()) => self.told = false,
             Err(_) if self.told => {}

@@ -286,7 +286,7 @@ struct Restored {
 }
 
 impl Restored {
-    fn new(config: Config, sessions: Sessions) -> Result<Self, StartError> {
+    fn new(config: Config, mut sessions: Sessions) -> Result<Self, StartError> {
         let ids = IdTable::open(sessions.arena());
         let (director, readers) = Director::resume(config, ids, Ticks(0))?;
         let shards = Shards::new(&sessions.keys.shard);

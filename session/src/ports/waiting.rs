@@ -2,7 +2,7 @@
 //! is put in and what is taken out touch one line, and memory is for those alone that wait.
 
 use super::NONE;
-use super::blocks::Blocks;
+use crate::growing::{Growing, Provider};
 
 /// A port that was given back.
 #[derive(Clone, Copy, Debug)]
@@ -51,10 +51,13 @@ struct Chunk {
 
 const _: () = assert!(size_of::<Chunk>() == 64);
 
+/// Chunks there are at most: for more ports than a worker has sessions.
+const CHUNKS_MOST: u32 = 1 << 25;
+
 /// The chunks of all queues.
 #[derive(Debug)]
 pub(super) struct Chunks {
-    list: Blocks<Chunk>,
+    list: Growing<Chunk>,
     /// The first that is of no use.
     unused: u32,
 }
@@ -62,14 +65,19 @@ pub(super) struct Chunks {
 impl Default for Chunks {
     fn default() -> Self {
         Self {
-            list: Blocks::new(),
+            list: Growing::new(CHUNKS_MOST),
             unused: NONE,
         }
     }
 }
 
 impl Chunks {
-    /// A chunk, its ports as they are.
+    pub(super) fn provider(&self) -> Provider {
+        self.list.provider()
+    }
+
+    /// A chunk, its ports as they are; [`NONE`] if there are too many: ports that are put there are
+    /// lost until their shard is forgotten.
     fn make(&mut self, next: u32) -> u32 {
         match self.list.get_mut(self.unused) {
             Some(chunk) => {
@@ -77,10 +85,13 @@ impl Chunks {
                 chunk.next = next;
                 n
             }
-            None => self.list.push(Chunk {
-                ports: [Freed::NOTHING; PORTS as usize],
-                next,
-            }),
+            None => {
+                let chunk = Chunk {
+                    ports: [Freed::NOTHING; PORTS as usize],
+                    next,
+                };
+                self.list.push(chunk).unwrap_or(NONE)
+            }
         }
     }
 

@@ -3,11 +3,10 @@
 //! and pages of the session listing asked for all the time.
 
 use std::error::Error;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use shunt_bench::director::{Scene, drops, provide};
+use shunt_bench::director::{Memory, Scene, drops};
 use shunt_bench::flows::{Kind, MOST, establish};
 use shunt_bench::picks::{Picks, Spread};
 use shunt_bench::rows::{Row, Rows};
@@ -17,7 +16,6 @@ use shunt_dataplane::command::{Command, MailboxPeer, Reply, SessionPage};
 use shunt_dataplane::worker::Config;
 use shunt_service::publish::Publisher;
 use shunt_service::{Load, Protocol, ServerSlot, TcpState};
-use shunt_session::Arena;
 
 use crate::sessions::{Rigged, rig};
 use crate::{ModeName, flows_word};
@@ -72,7 +70,7 @@ pub(crate) fn run(
     let mut r = rig(bench, scene)?;
     let stop = AtomicBool::new(false);
     let mut mailbox = r.director.mailboxes.remove(0);
-    let arena = Arc::clone(r.director.arena());
+    let memory = r.director.memory().clone();
     let Rigged {
         director,
         stand,
@@ -88,7 +86,7 @@ pub(crate) fn run(
                 publisher,
                 config,
                 &mut mailbox,
-                &arena,
+                &memory,
                 load,
                 servers,
                 &stop,
@@ -191,7 +189,7 @@ fn control(
     publisher: &mut Publisher<Config>,
     config: impl Fn(u32) -> Config,
     mailbox: &mut MailboxPeer,
-    arena: &Arena,
+    memory: &Memory,
     load: &Load,
     servers: u32,
     stop: &AtomicBool,
@@ -206,7 +204,7 @@ fn control(
         publisher.publish(config(2 + done.configurations));
         done.configurations += 1;
         while begin.elapsed() < SWAP && !stop.load(Relaxed) {
-            provide(arena);
+            memory.provide();
             if let Some(page) = page.take() {
                 // There is room: one page is under way at a time.
                 let _ = mailbox.commands.push(Command::Sessions(page));

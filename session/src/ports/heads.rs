@@ -1,69 +1,22 @@
-//! Lists that grow without moving what is in them, and heads of lists that grow one by one: no packet
-//! waits until a long table is copied.
+//! Heads of lists by hash, whose number grows one by one.
 
-/// Values of a block.
-const BLOCK: u32 = 1024;
+use crate::growing::{Growing, Provider};
 
-/// A list in blocks. A block's memory is asked for when the first value of it comes.
-#[derive(Debug)]
-pub(super) struct Blocks<T> {
-    blocks: Vec<Vec<T>>,
-    len: u32,
-}
-
-impl<T> Blocks<T> {
-    pub(super) fn new() -> Self {
-        Self {
-            // For 16 million values; address space alone until they come.
-            blocks: Vec::with_capacity(1 << 14),
-            len: 0,
-        }
-    }
-
-    pub(super) fn len(&self) -> u32 {
-        self.len
-    }
-
-    #[inline]
-    pub(super) fn get(&self, n: u32) -> Option<&T> {
-        self.blocks
-            .get((n / BLOCK) as usize)?
-            .get((n % BLOCK) as usize)
-    }
-
-    #[inline]
-    pub(super) fn get_mut(&mut self, n: u32) -> Option<&mut T> {
-        self.blocks
-            .get_mut((n / BLOCK) as usize)?
-            .get_mut((n % BLOCK) as usize)
-    }
-
-    /// Adds a value; returns its number.
-    pub(super) fn push(&mut self, value: T) -> u32 {
-        let n = self.len;
-        if n.is_multiple_of(BLOCK) {
-            self.blocks.push(Vec::with_capacity(BLOCK as usize));
-        }
-        if let Some(block) = self.blocks.last_mut() {
-            block.push(value);
-            self.len += 1;
-        }
-        n
-    }
-}
+/// Heads there are at most: two a shard.
+const MOST: u32 = 2 * super::SHARDS_MOST;
 
 /// Heads of lists by hash. Their number grows by one at a time (linear hashing, Litwin 1980): the
 /// list of one head is divided between it and the new one.
 #[derive(Debug)]
 pub(super) struct Heads {
-    heads: Blocks<u32>,
+    heads: Growing<u32>,
     /// What an empty list begins with.
     none: u32,
 }
 
 impl Heads {
     pub(super) fn new(none: u32) -> Self {
-        let mut heads = Blocks::new();
+        let mut heads = Growing::new(MOST);
         heads.push(none);
         Self { heads, none }
     }
@@ -72,7 +25,17 @@ impl Heads {
         self.heads.len()
     }
 
-    #[inline]
+    pub(super) fn provider(&self) -> Provider {
+        self.heads.provider()
+    }
+
+    /// Fetches the head of a hash into the cache.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, hash: u64) {
+        self.heads.prefetch(self.place(hash));
+    }
+
+    #[inline(always)]
     fn place(&self, hash: u64) -> u32 {
         let len = self.heads.len();
         // As many as the next power of two, of which the upper ones are not there yet.
@@ -82,7 +45,7 @@ impl Heads {
     }
 
     /// The first of the list of a hash.
-    #[inline]
+    #[inline(always)]
     pub(super) fn of(&self, hash: u64) -> u32 {
         let head = self.heads.get(self.place(hash));
         head.copied().unwrap_or(self.none)
@@ -99,7 +62,9 @@ impl Heads {
     /// Adds a head; returns the first of the list that is to be divided: it belongs to nobody until
     /// each of it is put where its hash leads now.
     pub(super) fn split(&mut self) -> u32 {
-        let new = self.heads.push(self.none);
+        let Some(new) = self.heads.push(self.none) else {
+            return self.none;
+        };
         // Where those of the new one were so far.
         let old = new - (new + 1).next_power_of_two() / 2;
         match self.heads.get_mut(old) {
