@@ -194,7 +194,7 @@ impl Flows {
 
     /// The adjacency that leads to a server, `NONE` if its neighbour is not known; `None` if there is no
     /// route.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn adjacency(
         &mut self,
         cx: &Context<'_>,
@@ -260,7 +260,7 @@ impl Memo {
     };
 
     /// The service for a packet's destination.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lookup<'a>(
         &mut self,
         config: &'a Config,
@@ -272,21 +272,30 @@ impl Memo {
             IpAddr::V6(a) => a.to_bits() as u32,
         };
         let place = low.wrapping_add(flow.dst_port.into()) as usize % Self::PLACES;
-        let memo = self.by_address.get_mut(place);
         let key = ServiceKey {
             protocol: flow.protocol,
             vip: flow.dst,
             port: flow.dst_port,
         };
         // Of the exact port alone: one for any port may have another before it.
-        let last = memo
-            .as_deref()
-            .and_then(|n| services.list().get(*n as usize));
-        if let Some(service) = last.filter(|s| s.key == key) {
-            return Some(service);
+        let memo = self.by_address.get(place);
+        let last = memo.and_then(|n| services.list().get(*n as usize));
+        match last.filter(|s| s.key == key) {
+            Some(service) => Some(service),
+            None => self.look_up(config, key, place),
         }
-        let found = services.lookup(flow.protocol, flow.dst, flow.dst_port)?;
-        if let (Some(memo), Some(n)) = (memo, services.place(found.id)) {
+    }
+
+    #[inline(never)]
+    fn look_up<'a>(
+        &mut self,
+        config: &'a Config,
+        key: ServiceKey,
+        place: usize,
+    ) -> Option<&'a AService> {
+        let services = &config.services;
+        let found = services.lookup(key.protocol, key.vip, key.port)?;
+        if let (Some(memo), Some(n)) = (self.by_address.get_mut(place), services.place(found.id)) {
             *memo = n;
         }
         Some(found)

@@ -215,10 +215,10 @@ pub(crate) fn several<P: Port>(
     side: &mut ArrayVec<Aside<P::Buf>, BURST>,
     mut alone: impl FnMut(&mut Egress<P>, &mut Flows, Packet<P::Buf>),
 ) {
-    flows.table.prefetch_free(side.len());
     let mut openings: ArrayVec<Option<Opening<'_>>, BURST> = ArrayVec::new();
     let mut seen = Seen::default();
-    for aside in side.iter() {
+    for (n, aside) in side.iter().enumerate() {
+        flows.table.prefetch_free(n);
         let opening = open::first_look(flows, cx, aside, &mut seen, &openings);
         let _ = openings.try_push(opening);
     }

@@ -238,10 +238,19 @@ pub(crate) fn first_look<'a, B: PacketBuf>(
         }
         if pick.server.mode == Mode::FullNat {
             turn = next_turn(flows, service, &flow);
-            if let Some(local) = service.local_addresses.get(turn.address) {
-                let remote = remote(pick.server, &flow);
-                turn.seeking = Some(flows.ports.seek(*local, remote, turn.shard));
-            }
+            let (local, remote) = (
+                service.local_addresses.get(turn.address),
+                remote(pick.server, &flow),
+            );
+            turn.seeking = match (local, remote) {
+                // As in `take_local`.
+                (Some(IpAddr::V4(local)), (IpAddr::V4(remote), port)) => {
+                    let (local, remote) = (IpAddr::V4(*local), (IpAddr::V4(remote), port));
+                    Some(flows.ports.seek(local, remote, turn.shard))
+                }
+                (Some(local), remote) => Some(flows.ports.seek(*local, remote, turn.shard)),
+                (None, _) => None,
+            };
         }
         if let What::Syn(sight) = &aside.what {
             let of = (service, pick.server);
@@ -628,17 +637,20 @@ pub(crate) fn take_local(
         address, shard, at, ..
     } = turn;
     let now = cx.now_ms;
-    if let Some(local) = service.local_addresses.get(address)
-        && same_family(*local, server.0)
-        && let Some(port) = flows.ports.take_at(at, *local, server, shard, now)
+    // Known to be of IPv4 the addresses stay in registers.
+    if let Some(IpAddr::V4(local)) = service.local_addresses.get(address)
+        && let (IpAddr::V4(remote), port) = server
     {
-        return Ok((*local, port));
+        let (local, remote) = (IpAddr::V4(*local), (IpAddr::V4(remote), port));
+        if let Some(port) = flows.ports.take_at(at, local, remote, shard, now) {
+            return Ok((local, port));
+        }
     }
     take_another(flows, cx, service, server, turn)
 }
 
-/// [`take_local`] where the first has none.
-#[cold]
+/// [`take_local`] where the first has none, or is of IPv6.
+#[inline(never)]
 fn take_another(
     flows: &mut Flows,
     cx: &Context<'_>,
@@ -650,7 +662,7 @@ fn take_another(
     let (before, from) = addresses
         .split_at_checked(turn.address)
         .unwrap_or((&[], addresses));
-    for local in from.iter().skip(1).chain(before) {
+    for local in from.iter().chain(before) {
         if same_family(*local, server.0)
             && let Some(port) = flows.ports.take(*local, server, turn.shard, cx.now_ms)
         {

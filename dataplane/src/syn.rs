@@ -190,9 +190,7 @@ pub(crate) fn serve<P: Port>(
     let (server, sight) = (syn.server, &syn.sight);
     let full = server.mode == Mode::FullNat;
     let len = buf.len();
-    let Some((header, found)) = options(buf.data()) else {
-        return Err((buf, DropReason::Truncated));
-    };
+    let (header, found) = options(buf.data());
     let [request, reply] = deltas(server.mode, &sight.key, held);
     let new = NewSyn {
         key: sight.key,
@@ -262,16 +260,15 @@ pub(crate) fn serve<P: Port>(
     Ok(())
 }
 
-/// Where the TCP header of a plain segment ends, and what its options say.
+/// Where the TCP header of a plain SYN ends, and what its options say.
 #[inline(always)]
-fn options(data: &[u8]) -> Option<(usize, SynOptions)> {
-    let end = L4 + Frame4::of(data)?.tcp.header_len();
-    let found = if end > L4 + tcp::HEADER_LEN {
-        scan(data.get(L4 + tcp::HEADER_LEN..end)?)
-    } else {
-        SynOptions::default()
-    };
-    Some((end, found))
+fn options(data: &[u8]) -> (usize, SynOptions) {
+    let end = L4 + Frame4::of(data).map_or(0, |f| f.tcp.header_len());
+    // They are at hand, as `Sight::of` has seen.
+    match data.get(L4 + tcp::HEADER_LEN..end) {
+        Some(list) if !list.is_empty() => (end, scan(list)),
+        _ => (end, SynOptions::default()),
+    }
 }
 
 /// How the checksums of both directions change.

@@ -59,7 +59,7 @@ pub struct Services<S> {
 const SEEN: usize = 2048;
 
 /// The bit of an address: word and mask.
-#[inline]
+#[inline(always)]
 fn seen_bit(addr: IpAddr) -> (usize, u64) {
     let low = match addr {
         IpAddr::V4(a) => a.to_bits(),
@@ -198,12 +198,17 @@ impl<S> Services<S> {
     }
 
     /// What an address is used for; `None` if load balancing does not use it.
-    #[inline]
+    #[inline(always)]
     pub fn address(&self, addr: IpAddr) -> Option<AddressRole> {
         let (word, bit) = seen_bit(addr);
         if self.seen.get(word)? & bit == 0 {
             return None;
         }
+        self.known_address(addr)
+    }
+
+    #[inline(never)]
+    fn known_address(&self, addr: IpAddr) -> Option<AddressRole> {
         self.addresses.get(&addr).copied()
     }
 

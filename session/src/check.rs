@@ -4,14 +4,21 @@
 /// Odd, without structure: digits of the golden ratio.
 const PHI: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Sum of words, in order: a multiply-fold a word.
+/// Sum of words, in order: a multiply-fold a word, in two chains that take turns, so that one does not
+/// wait for the other.
 #[inline]
 pub(crate) fn sum(words: impl IntoIterator<Item = u64>) -> u32 {
-    let whole = words.into_iter().fold(PHI, |sum, word| {
-        let product = u128::from((sum ^ word).wrapping_add(PHI)) * u128::from(PHI);
-        product as u64 ^ (product >> 64) as u64
-    });
+    let (a, b) = words
+        .into_iter()
+        .fold((PHI, !PHI), |(a, b), word| (b, mix(a, word)));
+    let whole = mix(a, b);
     (whole ^ whole >> 32) as u32
+}
+
+#[inline(always)]
+fn mix(sum: u64, word: u64) -> u64 {
+    let product = u128::from((sum ^ word).wrapping_add(PHI)) * u128::from(PHI);
+    product as u64 ^ (product >> 64) as u64
 }
 
 /// Bytes as words, the last one filled up with zeroes.

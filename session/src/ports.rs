@@ -69,7 +69,7 @@ impl Key {
     /// Of a place that nobody has.
     const NOBODY: Self = Self([u64::MAX; 5]);
 
-    #[inline]
+    #[inline(always)]
     fn new(local: IpAddr, server: (IpAddr, u16), shard: u8) -> Self {
         let words = |a: IpAddr| match a {
             IpAddr::V4(a) => [0, 0xffff_0000_0000 | u64::from(a.to_bits())],
@@ -80,7 +80,7 @@ impl Key {
     }
 
     /// Nobody chooses these but the operator: the hash has no secret.
-    #[inline]
+    #[inline(always)]
     fn hash(&self) -> u64 {
         // Digits of pi.
         let [a, b, c, d, e] = self.0;
@@ -207,7 +207,7 @@ impl LocalPorts {
     }
 
     /// [`LocalPorts::take`] where [`LocalPorts::prefetch`] has looked already.
-    #[inline]
+    #[inline(always)]
     pub fn take_at(
         &mut self,
         at: Whereabouts,
@@ -246,7 +246,7 @@ impl LocalPorts {
     }
 
     /// Begins to look for a shard's ports: fetches what [`LocalPorts::prefetch`] reads.
-    #[inline]
+    #[inline(always)]
     pub fn seek(&self, local: IpAddr, server: (IpAddr, u16), shard: u8) -> Seeking {
         let hash = Key::new(local, server, shard).hash();
         self.heads.prefetch(hash);
@@ -254,7 +254,7 @@ impl LocalPorts {
     }
 
     /// Fetches what taking a port, or giving it back, begins with; says where that probably is.
-    #[inline]
+    #[inline(always)]
     pub fn prefetch(&self, seeking: Seeking) -> Whereabouts {
         let head = self.heads.of(seeking.0);
         if let Some(shard) = self.shards.get(head) {
@@ -268,15 +268,17 @@ impl LocalPorts {
     /// The place of a shard, which may have been found before.
     #[inline(always)]
     fn at(&self, at: Whereabouts, key: &Key) -> Option<u32> {
-        match self.shards.get(at.0) {
-            Some(shard) if shard.key == *key => Some(at.0),
-            _ => self.find(key),
-        }
+        // Lists are short, and hardly ever divided in between.
+        self.find_from(at.0, key).or_else(|| self.find(key))
     }
 
     #[inline(never)]
     fn find(&self, key: &Key) -> Option<u32> {
-        let mut n = self.heads.of(key.hash());
+        self.find_from(self.heads.of(key.hash()), key)
+    }
+
+    #[inline(always)]
+    fn find_from(&self, mut n: u32, key: &Key) -> Option<u32> {
         loop {
             let shard = self.shards.get(n)?;
             if shard.key == *key {

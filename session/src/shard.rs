@@ -58,6 +58,7 @@ impl Shards {
     }
 
     /// Shard of a client, 0 to 127.
+    #[inline(always)]
     pub fn shard(&self, addr: IpAddr, port: u16) -> u8 {
         let mut at = 0;
         let mut shard = 0;
@@ -66,10 +67,19 @@ impl Shards {
             at += 1;
         };
         match addr {
-            IpAddr::V4(a) => a.octets().into_iter().for_each(&mut take),
+            // Written out: it is asked for with each new session.
+            IpAddr::V4(a) => {
+                let [a, b, c, d] = a.octets();
+                take(a);
+                take(b);
+                take(c);
+                take(d);
+            }
             IpAddr::V6(a) => a.octets().into_iter().for_each(&mut take),
         }
-        port.to_be_bytes().into_iter().for_each(&mut take);
+        let [high, low] = port.to_be_bytes();
+        take(high);
+        take(low);
         shard
     }
 }

@@ -128,6 +128,11 @@ impl Staged {
         self.entries[n % BURST] = unsafe { chunks.own_line(line) };
     }
 
+    /// Whether the index had no entry for the n-th packet, nor one that could be taken for its own.
+    pub(crate) fn is_absent(&self, n: usize) -> bool {
+        self.entries[n % BURST] == NonNull::from(&NOBODY)
+    }
+
     /// The line that was picked for the n-th packet, whatever its key; none beyond the burst.
     pub(crate) fn found(&self, n: usize, chunks: &Chunks) -> Option<LineNo> {
         let entry = *self.entries.get(..self.count)?.get(n)?;

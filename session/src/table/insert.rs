@@ -34,18 +34,27 @@ impl Table {
         Some(LineNo(line))
     }
 
-    /// Fetches what the next `count` new sessions will be written to.
-    pub fn prefetch_free(&self, count: usize) {
+    /// Fetches what the n-th new session from now on will be written to, if all are of the kind of the
+    /// last one.
+    #[inline(always)]
+    pub fn prefetch_free(&self, n: usize) {
         let free = &self.free[self.last as usize];
         let lines = self.last.lines();
-        let again = free.lines.iter().rev().copied();
-        let fresh = (0..free.fresh_left).map(|n| free.fresh + n * lines);
-        for line in again.chain(fresh).take(count) {
-            for n in 0..lines.min(2) {
-                self.chunks.prefetch(line + n);
+        let again = free.lines.len().checked_sub(n + 1);
+        let line = match again.and_then(|at| free.lines.get(at)) {
+            Some(line) => *line,
+            None => {
+                let fresh = n.saturating_sub(free.lines.len()) as u32;
+                if fresh >= free.fresh_left {
+                    return;
+                }
+                free.fresh + fresh * lines
             }
-            self.chunks.prefetch_cold(LineNo(line));
+        };
+        for part in 0..lines.min(2) {
+            self.chunks.prefetch(line + part);
         }
+        self.chunks.prefetch_cold(LineNo(line));
     }
 
     /// Makes a session: both keys are inserted, or neither.

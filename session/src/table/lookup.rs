@@ -117,11 +117,15 @@ impl Table {
     }
 
     /// Looks everywhere for the key of the n-th packet, which [`Table::staged_line4`] did not
-    /// give. [`Table::staged_plain4`] will give what is found now.
-    #[cold]
-    #[inline(never)]
+    /// give. [`Table::staged_plain4`] will give what is found now. What was inserted since the second pass
+    /// may be overlooked, see [`Table::may_be_recent`].
+    #[inline]
     #[allow(unsafe_code, reason = "see `staged`")]
     pub fn find_staged4(&mut self, n: usize, key: &Key4) -> Option<LineNo> {
+        // Both its buckets were looked into.
+        if self.staged.is_absent(n) {
+            return None;
+        }
         let line = self.find4(self.hash4(key), None, key)?;
         // SAFETY: it is a line of our index.
         unsafe { self.staged.replace(n, line.0, &self.chunks) };
