@@ -371,6 +371,7 @@ fn arena(scene: &Scene, share: u32, workers: u16) -> Arc<Arena> {
         sessions: share,
         tables: workers.into(),
         identities: 1024,
+        templates: 0,
         boot: [0; 16],
         now_ms: 0,
         discard: true,

@@ -166,16 +166,20 @@ pub(crate) enum Kind {
     Sessions(Class),
     /// Identities.
     Ids,
+    /// Templates of persistence.
+    Templates,
 }
 
 impl Kind {
     const IDS: u8 = 5;
+    const TEMPLATES: u8 = 6;
 
     const fn number(self) -> u8 {
         match self {
             Self::Unused => 0,
             Self::Sessions(class) => 1 + class as u8,
             Self::Ids => Self::IDS,
+            Self::Templates => Self::TEMPLATES,
         }
     }
 
@@ -183,6 +187,7 @@ impl Kind {
         match n {
             0 => Some(Self::Unused),
             Self::IDS => Some(Self::Ids),
+            Self::TEMPLATES => Some(Self::Templates),
             n => match Class::from_number(n - 1) {
                 Some(class) => Some(Self::Sessions(class)),
                 None => None,
@@ -234,6 +239,7 @@ pub struct Arena {
 pub(crate) struct Left {
     pub(crate) sessions: Vec<(u32, Class)>,
     pub(crate) ids: Vec<u32>,
+    pub(crate) templates: Vec<u32>,
 }
 
 impl Arena {
@@ -245,7 +251,20 @@ impl Arena {
     /// # Errors
     /// [`ArenaError`].
     pub fn new(sessions: u32, tables: u32) -> Result<Arc<Self>, ArenaError> {
-        let chunks = chunks_for(sessions, tables, IDS_ANONYMOUS).ok_or(ArenaError::TooLarge)?;
+        Self::with_templates(sessions, tables, 0)
+    }
+
+    /// As [`Arena::new`], with room for so many templates of persistence.
+    ///
+    /// # Errors
+    /// [`ArenaError`].
+    pub fn with_templates(
+        sessions: u32,
+        tables: u32,
+        templates: u32,
+    ) -> Result<Arc<Self>, ArenaError> {
+        let more = IDS_ANONYMOUS + chunks_of_templates(templates);
+        let chunks = chunks_for(sessions, tables, more).ok_or(ArenaError::TooLarge)?;
         let memory = Memory::anonymous(bytes(chunks)).map_err(ArenaError::NoMemory)?;
         Ok(Arc::new(Self::over(memory, chunks, 0)))
     }
@@ -281,14 +300,14 @@ impl Arena {
             match self.kind(chunk) {
                 Some(Kind::Sessions(class)) => left.sessions.push((chunk, class)),
                 Some(Kind::Ids) => left.ids.push(chunk),
+                Some(Kind::Templates) => left.templates.push(chunk),
                 Some(Kind::Unused) | None => {}
             }
         }
         left
     }
 
-    /// The chunks of sessions or of identities that an earlier process left: for whoever asks
-    /// first, and then never again.
+    /// The chunks of a kind that an earlier process left: for whoever asks first, and then never again.
     pub(crate) fn claim<T: Default>(&self, which: impl FnOnce(&mut Left) -> &mut T) -> T {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         core::mem::take(which(&mut left))
@@ -394,13 +413,18 @@ impl Arena {
 /// Chunks that identities may take in an arena without a file, where they are of no use.
 const IDS_ANONYMOUS: u32 = 1;
 
-/// Chunks for `sessions` of every kind for each of `tables` tables, and for identities.
-pub(crate) fn chunks_for(sessions: u32, tables: u32, ids: u32) -> Option<u32> {
+/// Chunks that so many templates take.
+pub(crate) fn chunks_of_templates(templates: u32) -> u32 {
+    templates.div_ceil(CHUNK_LINES as u32)
+}
+
+/// Chunks for `sessions` of every kind for each of `tables` tables, and `more` for other things.
+pub(crate) fn chunks_for(sessions: u32, tables: u32, more: u32) -> Option<u32> {
     let per_table: u64 = Class::ALL
         .iter()
         .map(|c| u64::from(sessions.div_ceil(c.per_chunk())))
         .sum();
-    let chunks = per_table * u64::from(tables) + u64::from(ids);
+    let chunks = per_table * u64::from(tables) + u64::from(more);
     u32::try_from(chunks).ok().filter(|c| *c < CHUNKS_MOST)
 }
 
@@ -422,6 +446,7 @@ pub struct LineNo(pub(crate) u32);
 const FOREIGN: u8 = u8::MAX;
 /// Ours, of identities.
 const IDS: u8 = Class::ALL.len() as u8;
+const TEMPLATES: u8 = IDS + 1;
 
 /// The chunks of one table: who holds this may touch their memory, and nobody else does.
 #[derive(Debug)]
@@ -479,8 +504,17 @@ impl Chunks {
 
     /// Takes another chunk for identities, wiped.
     pub(crate) fn take_ids(&mut self) -> Option<u32> {
-        let chunk = self.arena.take(Kind::Ids)?;
-        self.own(chunk, IDS);
+        self.take_wiped(Kind::Ids, IDS)
+    }
+
+    /// Takes another chunk for templates, wiped.
+    pub(crate) fn take_templates(&mut self) -> Option<u32> {
+        self.take_wiped(Kind::Templates, TEMPLATES)
+    }
+
+    fn take_wiped(&mut self, kind: Kind, number: u8) -> Option<u32> {
+        let chunk = self.arena.take(kind)?;
+        self.own(chunk, number);
         self.wipe(chunk);
         Some(chunk << CHUNK_SHIFT)
     }
@@ -503,6 +537,13 @@ impl Chunks {
     pub(crate) fn claim_ids(&mut self) {
         for chunk in self.arena.claim(|left| &mut left.ids) {
             self.own(chunk, IDS);
+        }
+    }
+
+    /// What an earlier process left of templates becomes ours, if nobody had it before.
+    pub(crate) fn claim_templates(&mut self) {
+        for chunk in self.arena.claim(|left| &mut left.templates) {
+            self.own(chunk, TEMPLATES);
         }
     }
 
@@ -595,11 +636,12 @@ impl Chunks {
     /// A line of ours, as a `T` of a line's size.
     #[inline(always)]
     pub(crate) fn line<T>(&self, line: LineNo) -> &T {
-        const { assert!(size_of::<T>() == LINE && align_of::<T>() <= LINE) };
+        // (Loom's atomics, which no arena ever holds, are larger.)
+        const { assert!(cfg!(loom) || (size_of::<T>() == LINE && align_of::<T>() <= LINE)) };
         self.check(line);
         // SAFETY: the chunk is ours, so the address lies in the mapping and no other table touches
-        // it; `&self` keeps `line_mut` away. `Entry`, `Addresses6`, `Record` and `Blank` (the types
-        // used here) are valid for every bit pattern, whoever wrote it.
+        // it; `&self` keeps `line_mut` away. `Entry`, `Addresses6`, `Record`, `Template` and `Blank` (the
+        // types used here) are valid for every bit pattern, whoever wrote it.
         unsafe { self.base.add(line.0 as usize * LINE).cast::<T>().as_ref() }
     }
 

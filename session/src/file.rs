@@ -16,7 +16,7 @@ use std::sync::Arc;
 use rustix::fs::{FlockOperation, OFlags, flock, fstatfs};
 use rustix::io::Errno;
 
-use crate::arena::{Arena, Kind, bytes, chunks_for};
+use crate::arena::{Arena, Kind, bytes, chunks_for, chunks_of_templates};
 use crate::head::{CHUNKS_MOST, Fixed, HEAD_BYTES, Head, MAGIC, VERSION, layout};
 use crate::ids;
 use crate::memory::Memory;
@@ -43,6 +43,8 @@ pub struct FileConfig<'a> {
     pub tables: u32,
     /// Most services and servers together.
     pub identities: u32,
+    /// Most templates of persistence.
+    pub templates: u32,
     /// The kernel's boot id.
     pub boot: [u8; 16],
     /// Milliseconds since the machine started, time asleep included.
@@ -441,7 +443,8 @@ fn map(file: &File, bytes: usize) -> Result<Memory, Fault> {
 
 fn chunks_needed(config: &FileConfig<'_>) -> Result<u32, Fault> {
     let ids = config.identities.div_ceil(ids::PER_CHUNK).max(1);
-    chunks_for(config.sessions, config.tables, ids).ok_or(Fault::TooLarge)
+    let more = ids.saturating_add(chunks_of_templates(config.templates));
+    chunks_for(config.sessions, config.tables, more).ok_or(Fault::TooLarge)
 }
 
 /// Chunks in use, and where the last of them ends.

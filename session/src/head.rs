@@ -119,6 +119,7 @@ pub(crate) fn layout() -> u32 {
             .chain(Cold::LAYOUT)
             .chain(Replies::LAYOUT)
             .chain(crate::ids::LAYOUT)
+            .chain(crate::templates::LAYOUT)
             .map(|n| *n as u64),
     )
 }

@@ -24,6 +24,7 @@ pub mod shard;
 mod staged;
 mod table;
 pub mod tcp;
+pub mod templates;
 
 pub use arena::{Arena, ArenaError, LineNo};
 pub use cold::{Cold, Replies};

@@ -80,6 +80,7 @@ pub(crate) fn open(config: &Config, clock: &Clock, discard: bool) -> Result<Sess
         sessions: most,
         tables: workers,
         identities: config.limits.servers.saturating_add(MORE_IDENTITIES),
+        templates: 0,
         boot: boot()?,
         now_ms: clock.millis(),
         discard,

@@ -321,6 +321,7 @@ pub(crate) mod files {
             sessions: 2000,
             tables: 1,
             identities: 10,
+            templates: 0,
             boot: [7; 16],
             now_ms: 1_000_000,
             discard: false,
