@@ -20,30 +20,41 @@
 use core::any::Any;
 use core::fmt;
 
-use shunt_service::{FlowKey, Load, RealServer, ServerSlot, Servers, Status, Weight};
+use shunt_service::{FlowKey, Load, RealServer, Servers, Status, Weight};
 
 pub mod flags;
 pub mod registry;
 
+mod buckets;
+mod destinations;
+mod dh;
+mod fo;
+mod lblc;
+mod lblcr;
 mod lc;
+mod least;
+mod locality;
 #[cfg(all(test, loom))]
 mod loom_tests;
+mod mh;
+mod nq;
 mod order;
+mod ovf;
 mod rr;
+mod sed;
 mod sh;
+mod state;
+#[cfg(test)]
+mod testing;
 mod tree;
+mod twos;
+mod weights;
 mod wlc;
 mod wrr;
 
-pub use flags::{Flags, UnknownFlag};
-pub use registry::{BuildError, build, names};
-
-/// What a pick may depend on besides flow, servers and load; one per worker.
-#[derive(Clone, Debug, Default)]
-pub struct State {
-    /// A server that must not be picked: asked once more after its reply key was taken.
-    pub exclude: Option<ServerSlot>,
-}
+pub use flags::{FlagError, Flags, MhSize};
+pub use registry::{BuildError, build, most_servers, names};
+pub use state::State;
 
 /// Picks a real server for a new session.
 ///
@@ -82,13 +93,4 @@ fn effective_weight(server: &RealServer) -> Weight {
     } else {
         Weight::ZERO
     }
-}
-
-/// Load of a server as lc and wlc see it: 256 times its active sessions plus the others
-/// (SEMANTICS 2.3). Below 2^41.
-#[inline]
-fn overhead(server: &RealServer, load: &Load) -> u64 {
-    // The sums are taken while other workers count, and may be caught briefly below zero.
-    let count = |n: u32| u64::try_from(n.cast_signed()).unwrap_or(0);
-    count(load.active(server.slot)) * 256 + count(load.inactive(server.slot))
 }

@@ -46,6 +46,18 @@ fn flow(n: u32) -> FlowKey {
     }
 }
 
+/// Flags of sh and mh; none for others.
+fn hash_flags(name: &str, fallback: bool, port: bool) -> Flags {
+    let (sh, mh) = (name == "sh", name == "mh");
+    Flags {
+        sh_fallback: sh && fallback,
+        sh_port: sh && port,
+        mh_fallback: mh && fallback,
+        mh_port: mh && port,
+        ..Flags::default()
+    }
+}
+
 fn make(name: &str, servers: &Servers, previous: Option<&dyn Scheduler>) -> Arc<dyn Scheduler> {
     build(name, &Flags::default(), servers, previous).expect("a known scheduler")
 }
@@ -223,14 +235,14 @@ proptest! {
     }
 
     /// No scheduler picks a server of weight 0, one that is down, overloaded or excluded; and all
-    /// but sh without its fallback find one if there is one.
+    /// but dh, ovf, and sh and mh without their fallback find one if there is one.
     #[test]
     fn only_available_servers_are_picked(
         kinds in prop::collection::vec((0u16..3, 0u8..3), 0..10),
         full in prop::collection::btree_set(0u32..10, 0..10),
         exclude in prop::option::of(0u32..10),
         fallback in any::<bool>(),
-        sh_port in any::<bool>(),
+        port in any::<bool>(),
     ) {
         let status = |n| [Status::Up, Status::Down, Status::Removed][usize::from(n)];
         let list = Servers::newest_first(
@@ -245,15 +257,17 @@ proptest! {
                 && exclude != Some(s.slot.0)
         };
         for name in names() {
-            let sh = name == "sh";
-            let flags = Flags { sh_fallback: sh && fallback, sh_port: sh && sh_port };
+            let flags = hash_flags(name, fallback, port);
+            // A bucket or place without an available server has none.
+            let may_find_none = matches!(name, "dh" | "ovf") || (matches!(name, "sh" | "mh") && !fallback);
             let scheduler = build(name, &flags, &list, None).expect("a known scheduler");
+            let mut state = State::default();
             for n in 0..40 {
-                let mut state = State { exclude: exclude.map(ServerSlot) };
+                state.exclude = exclude.map(ServerSlot);
                 let place = scheduler.schedule(&flow(n * 7919), &list, &load, &mut state);
                 if let Some(place) = place {
                     prop_assert!(available(&list.as_slice()[place]), "{} picked {}", name, place);
-                } else if !sh || fallback {
+                } else if !may_find_none {
                     prop_assert!(!list.iter().any(available), "{} found none", name);
                 }
             }
