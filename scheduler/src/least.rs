@@ -1,17 +1,23 @@
 //! What lc, wlc, sed, nq, fo and ovf have in common: each measures the servers by a fraction, and
 //! picks the first in the list of those that have the least. Their files say what is measured.
+//!
+//! A worker that keeps its [`State`] has the servers sorted ([`crate::sorted`]), so that a pick
+//! costs the logarithm of their number; else every server is looked at.
 
+use core::any::Any;
 use core::cmp::Ordering;
+use std::sync::Arc;
 
 use shunt_service::{FlowKey, Load, ServerSlot, Servers};
 
+use crate::shape::Shape;
 use crate::{Scheduler, State, available};
 
 /// What servers are compared by: a fraction, of which the least is picked.
 ///
 /// Compared by cross multiplication, so that it is exact: numerators are below 2^41, denominators
 /// below 2^16. Over 0 it is more than any other.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
     numerator: u64,
     denominator: u16,
@@ -31,6 +37,14 @@ impl Key {
         }
     }
 
+    pub(crate) const fn numerator(self) -> u64 {
+        self.numerator
+    }
+
+    pub(crate) const fn denominator(self) -> u16 {
+        self.denominator
+    }
+
     /// Whether the server may be picked.
     pub(crate) const fn counts(self) -> bool {
         self.denominator != 0
@@ -42,8 +56,23 @@ impl Key {
     }
 }
 
-/// Measures a server that is available, of a weight above 0.
-pub(crate) type Measure = fn(&Load, ServerSlot, u16) -> Key;
+/// How servers of a weight above 0 are measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Measure {
+    pub(crate) of: fn(&Load, ServerSlot, u16) -> Key,
+    /// Servers count that have as many sessions as they may.
+    pub(crate) full_too: bool,
+}
+
+impl Measure {
+    /// Of servers that are available.
+    pub(crate) const fn new(of: fn(&Load, ServerSlot, u16) -> Key) -> Self {
+        Self {
+            of,
+            full_too: false,
+        }
+    }
+}
 
 /// Active sessions of a server. Below 2^31.
 #[inline]
@@ -67,34 +96,45 @@ fn count(n: u32) -> u64 {
 #[derive(Debug)]
 pub(crate) struct Least {
     name: &'static str,
-    measure: Measure,
+    shape: Arc<Shape>,
 }
 
 impl Least {
     pub(crate) fn new(
         name: &'static str,
-        measure: Measure,
-        _servers: &Servers,
-        _previous: Option<&dyn Scheduler>,
+        measure: &'static [Measure; 1],
+        servers: &Servers,
+        previous: Option<&dyn Scheduler>,
     ) -> Self {
-        Self { name, measure }
+        let previous = previous.and_then(|p| <dyn Any>::downcast_ref::<Self>(p));
+        let previous = previous.filter(|p| p.name == name).map(|p| &p.shape);
+        Self {
+            name,
+            shape: Shape::new(measure, servers, previous),
+        }
     }
 }
 
-/// The first place of the least measure among the servers of some places.
-pub(crate) fn least_of(
-    measure: Measure,
-    places: impl Iterator<Item = usize>,
+/// The first place in the list of the least measure, the `n`-th of the shape's.
+pub(crate) fn least(
+    shape: &Arc<Shape>,
+    n: usize,
     servers: &Servers,
     load: &Load,
-    state: &State,
+    state: &mut State,
 ) -> Option<usize> {
-    places
-        .filter_map(|place| {
-            let server = servers.as_slice().get(place)?;
-            available(server, load, state)
-                .then(|| (place, measure(load, server.slot, server.weight.0)))
-        })
+    let exclude = state.exclude;
+    if let Some(trees) = state.trees(shape, load)
+        && let Ok(pick) = trees.least(n, servers, load, exclude)
+    {
+        return pick;
+    }
+    let measure = shape.measures().get(n)?;
+    servers
+        .iter()
+        .enumerate()
+        .filter(|(_, s)| available(s, load, state))
+        .map(|(place, s)| (place, (measure.of)(load, s.slot, s.weight.0)))
         .filter(|(_, key)| key.counts())
         // The first of equals, as `min_by` has it.
         .min_by(|(_, a), (_, b)| a.compare(*b))
@@ -113,7 +153,7 @@ impl Scheduler for Least {
         load: &Load,
         state: &mut State,
     ) -> Option<usize> {
-        least_of(self.measure, 0..servers.len(), servers, load, state)
+        least(&self.shape, 0, servers, load, state)
     }
 }
 

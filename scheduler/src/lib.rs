@@ -20,7 +20,7 @@
 use core::any::Any;
 use core::fmt;
 
-use shunt_service::{FlowKey, Load, RealServer, Servers, Status, Weight};
+use shunt_service::{FlowKey, Load, RealServer, ServerSlot, Servers, Status, Weight};
 
 pub mod flags;
 pub mod registry;
@@ -43,9 +43,12 @@ mod ovf;
 mod rr;
 mod sed;
 mod sh;
+mod shape;
+mod sorted;
 mod state;
 #[cfg(test)]
 mod testing;
+mod tournament;
 mod tree;
 mod twos;
 mod weights;
@@ -79,8 +82,14 @@ pub trait Scheduler: Any + fmt::Debug + Send + Sync {
 /// not the one to be left out.
 #[inline]
 fn available(server: &RealServer, load: &Load, state: &State) -> bool {
+    available_but(server, load, state.exclude)
+}
+
+/// The same without the rest of the state.
+#[inline]
+fn available_but(server: &RealServer, load: &Load, exclude: Option<ServerSlot>) -> bool {
     effective_weight(server) != Weight::ZERO
-        && state.exclude != Some(server.slot)
+        && exclude != Some(server.slot)
         && !load.overloaded(server.slot)
 }
 

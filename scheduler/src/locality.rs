@@ -1,14 +1,26 @@
 //! What lblc and lblcr have in common: where a destination goes that is new, and when a server has
 //! so much to do that a destination leaves it.
 
+use std::sync::Arc;
+
 use shunt_service::{Load, RealServer, ServerSlot, Servers};
 
-use crate::least::{Key, active, least_of};
+use crate::least::{Key, Measure, active, least};
+use crate::shape::Shape;
 use crate::{State, effective_weight, wlc};
+
+const MEASURES: &[Measure] = &[
+    Measure::new(wlc::measure),
+    // Who may take no session for now can have much room all the same, as in the kernel.
+    Measure {
+        of: half_used,
+        full_too: true,
+    },
+];
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Locality;
+pub(crate) struct Locality(Arc<Shape>);
 
 /// Twice the active sessions by weight: below 1 the server has less than half of what it may.
 fn half_used(load: &Load, slot: ServerSlot, weight: u16) -> Key {
@@ -16,13 +28,13 @@ fn half_used(load: &Load, slot: ServerSlot, weight: u16) -> Key {
 }
 
 impl Locality {
-    pub(crate) fn new(_servers: &Servers, _previous: Option<&Self>) -> Self {
-        Self
+    pub(crate) fn new(servers: &Servers, previous: Option<&Self>) -> Self {
+        Self(Shape::new(MEASURES, servers, previous.map(|p| &p.0)))
     }
 
     /// As wlc picks.
     pub(crate) fn least(&self, servers: &Servers, load: &Load, state: &mut State) -> Option<usize> {
-        least_of(wlc::measure, 0..servers.len(), servers, load, state)
+        least(&self.0, 0, servers, load, state)
     }
 
     /// Whether a server has more active sessions than its weight while another has fewer than half
@@ -32,13 +44,20 @@ impl Locality {
         server: &RealServer,
         servers: &Servers,
         load: &Load,
-        _state: &mut State,
+        state: &mut State,
     ) -> bool {
-        let one = Key::new(1, 1);
-        active(load, server.slot) > u64::from(effective_weight(server).0)
-            && servers.iter().any(|s| {
-                let weight = effective_weight(s).0;
-                weight > 0 && half_used(load, s.slot, weight).compare(one).is_lt()
-            })
+        if active(load, server.slot) <= u64::from(effective_weight(server).0) {
+            return false;
+        }
+        let half = |key: Key| key.compare(Key::new(1, 1)).is_lt();
+        if let Some(trees) = state.trees(&self.0, load)
+            && let Some(tree) = trees.tree(1)
+        {
+            return half(tree.least());
+        }
+        servers.iter().any(|s| {
+            let weight = effective_weight(s).0;
+            weight > 0 && half(half_used(load, s.slot, weight))
+        })
     }
 }

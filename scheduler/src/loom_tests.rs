@@ -5,8 +5,8 @@ use loom::sync::Arc;
 use shunt_service::{Load, Servers};
 
 use crate::rr::Rr;
-use crate::wrr::Wrr;
 use crate::testing::{flow, servers};
+use crate::wrr::Wrr;
 use crate::{Scheduler, State};
 
 fn pick(scheduler: &dyn Scheduler, servers: &Servers, load: &Load) -> usize {

@@ -38,8 +38,8 @@ impl Entry {
 macro_rules! least {
     ($module:ident) => {
         Entry::plain($module::NAME, |_, s, p| {
-            const MEASURE: Measure = $module::measure;
-            Arc::new(Least::new($module::NAME, MEASURE, s, p))
+            const BY: &[Measure; 1] = &[Measure::new($module::measure)];
+            Arc::new(Least::new($module::NAME, BY, s, p))
         })
     };
 }
@@ -100,7 +100,9 @@ pub enum BuildError {
         flag: &'static str,
     },
     /// There are more servers than the scheduler's table has places.
-    #[error("scheduler `{name}` serves {most} servers at most, one for each place of its table, not {servers}")]
+    #[error(
+        "scheduler `{name}` serves {most} servers at most, one for each place of its table, not {servers}"
+    )]
     TooManyServers {
         /// The scheduler.
         name: &'static str,

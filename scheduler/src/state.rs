@@ -1,8 +1,12 @@
 //! What a worker remembers between its picks.
 
-use shunt_service::{FlowKey, ServerSlot, Ticks};
+use std::sync::Arc;
+
+use shunt_service::{FlowKey, Load, ServerSlot, Ticks};
 
 use crate::buckets::fold;
+use crate::shape::Shape;
+use crate::sorted::{Sorted, Trees};
 
 /// What a pick may depend on besides flow, servers and load; one per worker, kept between picks.
 #[derive(Debug, Default)]
@@ -13,15 +17,34 @@ pub struct State {
     pub now: Ticks,
     /// What the next random number is made from.
     random: u64,
+    /// Whether anything is kept sorted; without it each pick looks at all servers.
+    keeps: bool,
+    sorted: Option<Box<Sorted>>,
 }
 
 impl State {
-    /// Of a worker that picks at random as others with this seed do.
-    pub fn seeded(seed: u64) -> Self {
+    /// Of a worker that keeps it from pick to pick, always with the same load table: schedulers
+    /// keep servers sorted in it. Random picks are those of the seed.
+    ///
+    /// [`State::default`] makes one that is thrown away after a pick or two, and costs nothing to
+    /// make; then schedulers that pick by load look at every server.
+    pub fn of_worker(seed: u64) -> Self {
         Self {
             random: seed,
+            keeps: true,
             ..Self::default()
         }
+    }
+
+    /// The trees of a shape, up to date; `None` if nothing is kept.
+    pub(crate) fn trees(&mut self, shape: &Arc<Shape>, load: &Load) -> Option<&mut Trees> {
+        if !self.keeps {
+            return None;
+        }
+        let sorted = self
+            .sorted
+            .get_or_insert_with(|| Box::new(Sorted::new(load)));
+        sorted.trees(shape, load)
     }
 
     /// A random number, the next one of this worker's sequence. The flow is mixed in, so that

@@ -3,10 +3,11 @@
 //! Each worker has one cache line per server that it alone writes ([`ServerCounters`]); readers
 //! add the workers' lines up. What must be exact across workers (the number of sessions held
 //! against a limit) is one shared atomic per server that changes at session create and close
-//! only, never on a hit.
+//! only, never on a hit. Changes of load are noted for schedulers that keep servers sorted by it
+//! ([`Load::follow`]).
 
 use core::sync::atomic::{
-    AtomicU32, AtomicU64,
+    AtomicBool, AtomicU32, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use crossbeam::utils::CachePadded;
 
+use crate::changes::{Changes, Reader};
 use crate::id::{ServerSlot, WorkerId};
 
 /// What one worker counts for one server: written by that worker only, read by all.
@@ -30,7 +32,9 @@ pub struct ServerCounters {
     refused: AtomicU64,
     active: AtomicU32,
     inactive: AtomicU32,
-    reserved: [u8; 8],
+    /// Changes of `active`, `inactive` and overload are noted. Written by who follows the server.
+    followed: AtomicBool,
+    reserved: [u8; 7],
 }
 
 const _: () = assert!(size_of::<ServerCounters>() == 64);
@@ -106,6 +110,8 @@ mod shared {
 pub struct Load {
     workers: Box<[Arc<[ServerCounters]>]>,
     shared: Box<[CachePadded<Shared>]>,
+    /// A log of each worker, and one of control.
+    changes: Changes,
 }
 
 impl Load {
@@ -115,6 +121,34 @@ impl Load {
         Self {
             workers: (0..workers).map(line).collect(),
             shared: (0..servers).map(|_| CachePadded::default()).collect(),
+            changes: Changes::new(usize::from(workers) + 1),
+        }
+    }
+
+    /// From now on changes of this server's load are noted, for good.
+    pub fn follow(&self, slot: ServerSlot) {
+        for line in self.workers.iter().filter_map(|w| w.get(slot.index())) {
+            line.followed.store(true, Relaxed);
+        }
+    }
+
+    /// A reader of the changes that are noted from now on.
+    pub fn reader(&self) -> Reader {
+        self.changes.reader()
+    }
+
+    /// Calls `each` for every followed server whose load changed since the last time, and perhaps
+    /// for others. Returns whether that were all; if not, anything may have changed.
+    #[inline]
+    pub fn changed(&self, reader: &mut Reader, each: impl FnMut(ServerSlot)) -> bool {
+        self.changes.read(reader, each)
+    }
+
+    /// To be called after each change of a server's load.
+    #[inline(always)]
+    fn note(&self, counters: &ServerCounters, worker: WorkerId, slot: ServerSlot) {
+        if counters.followed.load(Relaxed) {
+            self.changes.note(worker.index(), slot);
         }
     }
 
@@ -195,11 +229,13 @@ impl Load {
                     shared.overloaded.store(false, SeqCst);
                 }
                 bump64(&counters.refused, 1);
+                self.note(counters, worker, slot);
                 return false;
             }
         }
         bump64(&counters.sessions, 1);
         bump32(&counters.inactive, 1);
+        self.note(counters, worker, slot);
         true
     }
 
@@ -218,6 +254,7 @@ impl Load {
                 },
                 1,
             );
+            self.note(counters, worker, slot);
         }
     }
 
@@ -260,13 +297,17 @@ impl Load {
         if free && shared.overloaded.load(SeqCst) {
             shared.overloaded.store(false, SeqCst);
         }
+        self.note(counters, worker, slot);
     }
 
-    /// Judges the overload flag anew after the thresholds changed.
+    /// Judges the overload flag anew after the thresholds changed. For control's thread alone.
     pub fn judge(&self, slot: ServerSlot, upper: u32) {
         if let Some(s) = self.shared.get(slot.index()) {
             s.overloaded
                 .store(upper != 0 && s.sessions.load(Relaxed) >= upper, Relaxed);
+            if let Some(line) = self.counters(WorkerId(0), slot) {
+                self.note(line, WorkerId(self.workers()), slot);
+            }
         }
     }
 
@@ -276,6 +317,7 @@ impl Load {
             let n = if active { 1 } else { -1 };
             bump32(&c.active, n);
             bump32(&c.inactive, -n);
+            self.note(c, worker, slot);
         }
     }
 

@@ -103,7 +103,7 @@ impl Default for Director {
             added: Vec::new(),
             load: Load::new(1, MOST_SERVERS),
             lazy: false,
-            state: State::default(),
+            state: State::of_worker(0),
         }
     }
 }
