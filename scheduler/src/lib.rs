@@ -26,6 +26,7 @@ pub mod flags;
 pub mod registry;
 
 mod buckets;
+mod conhash;
 mod destinations;
 mod dh;
 mod fo;
@@ -40,6 +41,8 @@ mod mh;
 mod nq;
 mod order;
 mod ovf;
+mod p2c_latency;
+mod ring;
 mod rr;
 mod sed;
 mod sh;

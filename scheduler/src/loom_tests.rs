@@ -2,12 +2,23 @@
 //! that one worker would have made, none twice and none left out.
 
 use loom::sync::Arc;
-use shunt_service::{Load, Servers};
+use shunt_service::{FlowKey, Load, Protocol, Servers};
 
 use crate::rr::Rr;
-use crate::testing::{flow, servers};
+use crate::testing::servers;
 use crate::wrr::Wrr;
 use crate::{Scheduler, State};
+
+/// A client's flow; `n` is its address and port.
+fn flow(n: u32) -> FlowKey {
+    FlowKey {
+        protocol: Protocol::Tcp,
+        src: n.to_be_bytes().into(),
+        dst: [10, 0, 0, 100].into(),
+        src_port: n as u16,
+        dst_port: 80,
+    }
+}
 
 fn pick(scheduler: &dyn Scheduler, servers: &Servers, load: &Load) -> usize {
     let place = scheduler.schedule(&flow(1), servers, load, &mut State::default());

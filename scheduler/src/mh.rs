@@ -154,7 +154,7 @@ impl Table {
             .map(|(n, s)| {
                 let at = hash(&first, s.addr, s.port, 0) % size;
                 let step = hash(&second, s.addr, s.port, 0) % (size - 1) + 1;
-                (n, at, step, (s.weight / divisor >> shift).max(1))
+                (n, at, step, ((s.weight / divisor) >> shift).max(1))
             })
             .collect();
         let mut free = size;

@@ -7,7 +7,8 @@ use thiserror::Error;
 
 use crate::least::{Least, Measure};
 use crate::{
-    Flags, Scheduler, buckets, dh, fo, lblc, lblcr, lc, mh, nq, ovf, rr, sed, sh, twos, wlc, wrr,
+    Flags, Scheduler, buckets, conhash, dh, fo, lblc, lblcr, lc, mh, nq, ovf, p2c_latency, rr, sed,
+    sh, twos, wlc, wrr,
 };
 
 /// Makes a scheduler for a list of servers; the last argument is the one it replaces.
@@ -74,6 +75,12 @@ const SCHEDULERS: &[Entry] = &[
         make: |f, s, p| Arc::new(mh::Mh::new(f, s, p)),
     },
     Entry::plain(twos::NAME, |_, s, _| Arc::new(twos::Twos::new(s))),
+    Entry::plain(conhash::NAME, |_, s, p| {
+        Arc::new(conhash::Conhash::new(s, p))
+    }),
+    Entry::plain(p2c_latency::NAME, |_, s, _| {
+        Arc::new(p2c_latency::P2cLatency::new(s))
+    }),
 ];
 
 /// Why there is no scheduler.
@@ -227,7 +234,8 @@ mod tests {
 
     #[test]
     fn errors_tell_what_would_be_right() {
-        let known = "known are: rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos";
+        let known = "known are: rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos, \
+                     conhash, p2c-latency";
         assert_eq!(
             error("wlcc", ""),
             format!("no scheduler is called `wlcc`, perhaps `wlc` is meant; {known}")

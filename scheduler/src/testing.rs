@@ -1,8 +1,6 @@
 //! What tests of several schedulers need.
 
-use shunt_service::{
-    FlowKey, Mode, Protocol, RealServer, ServerId, ServerSlot, Servers, ServiceId, Status, Weight,
-};
+use shunt_service::{Mode, RealServer, ServerId, ServerSlot, Servers, ServiceId, Status, Weight};
 
 /// Servers 0, 1, ... of these weights, newest first.
 pub(crate) fn servers(weights: &[u16]) -> Servers {
@@ -19,15 +17,4 @@ pub(crate) fn servers(weights: &[u16]) -> Servers {
         status: Status::Up,
     });
     Servers::newest_first(list.collect::<Vec<_>>().into_iter().rev().collect())
-}
-
-/// A client's flow; `n` is its address and port.
-pub(crate) fn flow(n: u32) -> FlowKey {
-    FlowKey {
-        protocol: Protocol::Tcp,
-        src: n.to_be_bytes().into(),
-        dst: [10, 0, 0, 100].into(),
-        src_port: n as u16,
-        dst_port: 80,
-    }
 }

@@ -26,7 +26,7 @@ pub(crate) struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, key: Key) {
+    pub(crate) fn add(&mut self, key: Key) {
         if key.counts() {
             self.numerators = self.numerators.wrapping_add(key.numerator());
             self.denominators += u64::from(key.denominator());
@@ -73,10 +73,8 @@ impl Tournament {
 
     #[inline]
     fn decide(&mut self, n: usize) {
-        if let Some(&[left, right]) = self
-            .winners
-            .get(2 * n..2 * n + 2)
-            .and_then(|c| c.as_array())
+        let children = self.winners.get(2 * n..).and_then(|c| c.first_chunk());
+        if let Some(&[left, right]) = children
             && let Some(node) = self.winners.get_mut(n)
         {
             let (l, r) = (self.keys.get(left as usize), self.keys.get(right as usize));

@@ -7,6 +7,7 @@
 
 pub mod changes;
 pub mod fib;
+mod handshake;
 pub mod id;
 pub mod load;
 pub mod protocol;
