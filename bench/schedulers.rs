@@ -175,8 +175,7 @@ const COUNTED: u32 = 500;
 fn count() {
     for (name, size) in cases() {
         if let Some(mut busy) = Busy::new(name, size) {
-            // Those before are counted, too: as many as after, so that halves can be compared.
-            busy.picks(3 * size.min(100));
+            busy.picks(3 * size);
             case_ends(0);
             busy.picks(COUNTED);
             case_ends(1);
@@ -238,18 +237,18 @@ fn rebuild(name: &str, size: u32, change: impl Fn(&mut Vec<RealServer>)) -> (f64
 }
 
 /// How far the servers are from their shares, in per cent: root of the mean square, and the largest,
-/// after a hundred picks for each unit of weight by so many workers, all sessions living on.
+/// after a thousand picks for each unit of weight by so many workers, all sessions living on.
 fn unevenness(name: &str, size: u32, workers: u16) -> Option<(f64, f64)> {
     let servers = servers(size);
     let scheduler = build(name, &flags(name), &servers, None).ok()?;
     let load = Load::new(workers, size);
-    // lc and dh know no weights.
+    // Some know no weights.
     let weight = |s: &RealServer| match name {
-        "lc" | "dh" => 1.0,
+        "rr" | "lc" | "dh" => 1.0,
         _ => f64::from(s.weight.0),
     };
     let weights: f64 = servers.iter().map(weight).sum();
-    let picks = 100 * weights as u32 / u32::from(workers);
+    let picks = 1000 * weights as u32 / u32::from(workers);
     std::thread::scope(|scope| {
         for n in 0..u32::from(workers) {
             let (scheduler, servers, load) = (&scheduler, &servers, &load);
@@ -379,7 +378,7 @@ fn table(rows: &mut Rows) -> Result<(), Box<dyn Error>> {
         println!("{}", of(size, 10_000));
     }
     println!(
-        "\nOff the servers' shares after 100 picks each, per cent: root of mean square (largest)"
+        "\nOff the servers' shares after 1 000 picks for each unit of weight, per cent: root of mean square (largest)"
     );
     println!(
         "{:<12}{:>20}{:>20}{:>30}",

@@ -18,10 +18,10 @@ use hashbrown::HashMap;
 use shunt_service::{RealServer, ServerId, Servers, Ticks};
 
 /// Destinations that a bucket takes.
-const WAYS: usize = 8;
+const WAYS: usize = if cfg!(loom) { 2 } else { 8 };
 
 /// Number of buckets.
-const BUCKETS: usize = 1 << 12;
+const BUCKETS: usize = if cfg!(loom) { 1 } else { 1 << 12 };
 
 /// Seconds without a new session after which a destination is forgotten, and after which a set of
 /// several servers gives one up: the kernel's `lblc_expiration` and `lblcr_expiration`.
@@ -202,6 +202,47 @@ impl Places {
     ) -> Option<(usize, &'a RealServer)> {
         let place = *self.0.get(&id)? as usize;
         Some((place, servers.as_slice().get(place)?))
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::sync::Arc;
+
+    use super::*;
+
+    /// Two workers remember destinations in one bucket, which has room for two: a destination has
+    /// servers that somebody remembered, or none.
+    #[test]
+    fn workers_remember_at_once() {
+        loom::model(|| {
+            let table = Arc::new(Destinations::<2>::new());
+            let now = Ticks::from_millis(1_000);
+            let addr = |n: u8| IpAddr::from([203, 0, 113, n]);
+            let work = |worker: u32| {
+                let table = Arc::clone(&table);
+                move || {
+                    table.remember(addr(worker as u8), ServerId(worker), now);
+                    table.remember(addr(9), ServerId(10 + worker), now);
+                    if let Some(entry) = table.get(addr(9), now) {
+                        entry.add(ServerId(20 + worker), now);
+                    }
+                }
+            };
+            let other = loom::thread::spawn(work(1));
+            work(2)();
+            other.join().unwrap();
+            let ids = |n: u8| {
+                table
+                    .get(addr(n), now)
+                    .map(|e| e.servers().collect::<Vec<_>>())
+            };
+            for n in [1, 2, 9] {
+                for id in ids(n).into_iter().flatten() {
+                    assert!([1, 2, 11, 12, 21, 22].contains(&id.0), "{id:?}");
+                }
+            }
+        });
     }
 }
 

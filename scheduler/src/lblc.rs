@@ -53,6 +53,7 @@ impl Scheduler for Lblc {
         load: &Load,
         state: &mut State,
     ) -> Option<usize> {
+        self.locality.keep_up(load, state);
         if let Some(last) = self.destinations.get(key.dst, state.now) {
             last.touch(state.now);
             let found = last.servers().next();

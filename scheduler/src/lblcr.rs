@@ -91,6 +91,7 @@ impl Scheduler for Lblcr {
         load: &Load,
         state: &mut State,
     ) -> Option<usize> {
+        self.locality.keep_up(load, state);
         let set = self.destinations.get(key.dst, state.now);
         if let Some(set) = set {
             set.touch(state.now);

@@ -32,6 +32,12 @@ impl Locality {
         Self(Shape::new(MEASURES, servers, previous.map(|p| &p.0)))
     }
 
+    /// Takes in what changed, before it is more than the logs of changes keep: most picks ask for
+    /// nothing else.
+    pub(crate) fn keep_up(&self, load: &Load, state: &mut State) {
+        let _ = state.trees(&self.0, load);
+    }
+
     /// As wlc picks.
     pub(crate) fn least(&self, servers: &Servers, load: &Load, state: &mut State) -> Option<usize> {
         least(&self.0, 0, servers, load, state)

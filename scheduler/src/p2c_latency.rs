@@ -12,11 +12,11 @@
 //! times outstanding requests is Finagle's "Power of Two Choices + Peak EWMA" (its user's guide,
 //! "Clients"). Not in the kernel.
 
-use shunt_service::{FlowKey, Load, RealServer, Servers};
+use shunt_service::{FlowKey, Load, Servers};
 
 use crate::least::active;
-use crate::twos::two;
-use crate::weights::Shares;
+use crate::twos::pick_of_two;
+use crate::weights::{Shares, Slot};
 use crate::{Scheduler, State, wlc};
 
 pub(crate) const NAME: &str = "p2c-latency";
@@ -47,22 +47,24 @@ impl Scheduler for P2cLatency {
         load: &Load,
         state: &mut State,
     ) -> Option<usize> {
-        let [first, second] = two(&self.shares, key, servers, load, state)?;
-        let time = |s: &RealServer| load.handshake_time(s.slot, state.now);
-        let less = match (time(first.1), time(second.1)) {
-            (Some(a), Some(b)) => {
-                // Below 2^32 times 2^32 times 2^16.
-                let cost = |time: u32, s: &RealServer, other: &RealServer| {
-                    let sessions = u128::from(active(load, s.slot) + 1);
-                    u128::from(time) * sessions * u128::from(other.weight.0)
-                };
-                cost(b, second.1, first.1) < cost(a, first.1, second.1)
-            }
-            _ => {
-                let measure = |s: &RealServer| wlc::measure(load, s.slot, s.weight.0);
-                measure(second.1).compare(measure(first.1)).is_lt()
+        let now = state.now;
+        let better = |first: Slot, second: Slot| {
+            let time = |s: Slot| load.handshake_time(s.slot, now);
+            match (time(first), time(second)) {
+                (Some(a), Some(b)) => {
+                    // Below 2^32 times 2^32 times 2^16.
+                    let cost = |time: u32, s: Slot, other: Slot| {
+                        let sessions = u128::from(active(load, s.slot) + 1);
+                        u128::from(time) * sessions * u128::from(other.weight)
+                    };
+                    cost(b, second, first) < cost(a, first, second)
+                }
+                _ => {
+                    let measure = |s: Slot| wlc::measure(load, s.slot, s.weight);
+                    measure(second).compare(measure(first)).is_lt()
+                }
             }
         };
-        Some(if less { second.0 } else { first.0 })
+        pick_of_two(&self.shares, better, key, servers, load, state)
     }
 }

@@ -53,7 +53,7 @@ impl Tournament {
             winners,
             sums,
         };
-        (1..leaves).rev().for_each(|n| tree.decide(n));
+        (1..leaves).rev().for_each(|n| _ = tree.decide(n));
         tree
     }
 
@@ -71,16 +71,19 @@ impl Tournament {
         self.keys.get(leaf as usize).copied().unwrap_or(Key::NEVER)
     }
 
+    /// Decides who wins at a node; returns whether it is another than before.
     #[inline]
-    fn decide(&mut self, n: usize) {
+    fn decide(&mut self, n: usize) -> bool {
         let children = self.winners.get(2 * n..).and_then(|c| c.first_chunk());
         if let Some(&[left, right]) = children
             && let Some(node) = self.winners.get_mut(n)
         {
             let (l, r) = (self.keys.get(left as usize), self.keys.get(right as usize));
             let left_wins = l.zip(r).is_some_and(|(l, r)| l.compare(*r).is_lt());
-            *node = if left_wins { left } else { right };
+            let winner = if left_wins { left } else { right };
+            return core::mem::replace(node, winner) != winner;
         }
+        false
     }
 
     /// Gives a leaf another key.
@@ -96,8 +99,8 @@ impl Tournament {
         self.sums.take(old);
         self.sums.add(key);
         let mut n = (self.keys.len() + leaf as usize) / 2;
-        while n > 0 {
-            self.decide(n);
+        // Where another leaf won and still wins, nothing changes above.
+        while n > 0 && (self.decide(n) || self.winners.get(n) == Some(&leaf)) {
             n /= 2;
         }
     }

@@ -4,21 +4,21 @@
 //! equal weight the fullest holds log log n / log 2 more than the average, rather than log n.
 //!
 //! Where the drawn servers are not available it is drawn again, and after some times in vain the
-//! list is walked.
+//! list is walked for one by chance.
 //!
 //! Source: SEMANTICS 2.3 (the kernel's `ip_vs_twos`); Mitzenmacher, "The Power of Two Choices in
 //! Randomized Load Balancing", 2001. The kernel draws from another sequence of random numbers, so
 //! that nothing of it can be equal but the distribution. (The kernel's own is off by one: the first
 //! server of the list is drawn as if its weight were one higher.)
 
-use shunt_service::{FlowKey, Load, RealServer, Servers};
+use shunt_service::{FlowKey, Load, Servers};
 
-use crate::weights::Shares;
-use crate::{Scheduler, State, available, effective_weight, wlc};
+use crate::weights::{Shares, Slot};
+use crate::{Scheduler, State, available, wlc};
 
 pub(crate) const NAME: &str = "twos";
 
-/// How often one choice is drawn before the list is walked.
+/// How often two are drawn before the list is walked.
 const DRAWS: usize = 16;
 
 /// See the module.
@@ -35,47 +35,54 @@ impl Twos {
     }
 }
 
-/// Two available servers by chance, each in proportion to its weight; often the same one twice
-/// where there are few. `None` if none is available.
-pub(crate) fn two<'a>(
+/// Two servers by chance, each in proportion to its weight, of which `second_is_better` decides: the
+/// better one if it is available, else the other, else it is drawn again. Often the same one twice
+/// where there are few.
+///
+/// What each of the two has is looked at, but only of the better one whether it is available: with
+/// many servers nothing of it is in the cache.
+pub(crate) fn pick_of_two(
     shares: &Shares,
+    second_is_better: impl Fn(Slot, Slot) -> bool,
     key: &FlowKey,
-    servers: &'a Servers,
+    servers: &Servers,
     load: &Load,
     state: &mut State,
-) -> Option<[(usize, &'a RealServer); 2]> {
-    let mut one = || {
-        for _ in 0..DRAWS {
-            let place = shares.place(state.random(key))?;
-            if let Some(server) = servers.as_slice().get(place)
-                && available(server, load, state)
-            {
-                return Some((place, server));
-            }
+) -> Option<usize> {
+    for _ in 0..DRAWS {
+        let mut pair = [0, 0];
+        for place in &mut pair {
+            *place = shares.place(state.random(key))?;
         }
-        walk(key, servers, load, state)
-    };
-    Some([one()?, one()?])
+        let [first, second] = pair.map(|place| shares.slot(place));
+        let (first, second) = (first?, second?);
+        if second_is_better(first, second) {
+            pair.reverse();
+        }
+        let usable = |place: &usize| {
+            let server = servers.as_slice().get(*place);
+            server.is_some_and(|s| available(s, load, state))
+        };
+        if let Some(place) = pair.into_iter().find(usable) {
+            return Some(place);
+        }
+    }
+    walk(key, servers, load, state)
 }
 
-/// The same by walking the list.
-fn walk<'a>(
-    key: &FlowKey,
-    servers: &'a Servers,
-    load: &Load,
-    state: &mut State,
-) -> Option<(usize, &'a RealServer)> {
+/// An available server by chance, by walking the list.
+fn walk(key: &FlowKey, servers: &Servers, load: &Load, state: &mut State) -> Option<usize> {
     let random = state.random(key);
     let all = || servers.iter().enumerate();
     let usable = || all().filter(|(_, s)| available(s, load, state));
-    let weight = |s: &RealServer| u64::from(effective_weight(s).0);
-    let total: u64 = usable().map(|(_, s)| weight(s)).sum();
+    let total: u64 = usable().map(|(_, s)| u64::from(s.weight.0)).sum();
     let mut left = ((u128::from(random) * u128::from(total)) >> 64) as u64;
-    usable().find(|(_, s)| {
-        let here = left < weight(s);
-        left = left.saturating_sub(weight(s));
+    let found = usable().find(|(_, s)| {
+        let here = left < u64::from(s.weight.0);
+        left = left.saturating_sub(s.weight.0.into());
         here
-    })
+    });
+    found.map(|(place, _)| place)
 }
 
 impl Scheduler for Twos {
@@ -90,9 +97,10 @@ impl Scheduler for Twos {
         load: &Load,
         state: &mut State,
     ) -> Option<usize> {
-        let [first, second] = two(&self.shares, key, servers, load, state)?;
-        let measure = |(_, s): (usize, &RealServer)| wlc::measure(load, s.slot, s.weight.0);
-        let less = measure(second).compare(measure(first)).is_lt();
-        Some(if less { second.0 } else { first.0 })
+        let better = |first, second| {
+            let measure = |s: Slot| wlc::measure(load, s.slot, s.weight);
+            measure(second).compare(measure(first)).is_lt()
+        };
+        pick_of_two(&self.shares, better, key, servers, load, state)
     }
 }
