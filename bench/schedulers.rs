@@ -361,7 +361,7 @@ fn table(rows: &mut Rows) -> Result<(), Box<dyn Error>> {
         let changes: [fn(&mut Vec<RealServer>); 3] = [
             |l| l[5].weight = Weight(4),
             |l| l[5].status = Status::Down,
-            |l| drop(l.remove(5)),
+            |l| _ = l.remove(5),
         ];
         print!("{name:<12}");
         for (what, change) in ["weight", "down", "removed"].iter().zip(changes) {
