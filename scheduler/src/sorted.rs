@@ -3,6 +3,9 @@
 //! workers note ([`Load::changed`]). With one worker a pick is exact; with several it misses what
 //! the others picked and did not count yet, at most one session of each.
 //!
+//! A change that another worker makes in the very moment in which a server is followed for the first
+//! time may be missed until that server's next one: a fence on every change would cost more.
+//!
 //! Each worker keeps its own, so that nothing is shared but the notes. The trees of a scheduler
 //! that is gone make room when a new one comes.
 
@@ -206,27 +209,32 @@ impl Sorted {
     }
 
     fn build(&mut self, n: usize, shape: &Shape, load: &Load) {
-        // From now on no change is missed, ...
-        for leaf in shape.leaves() {
+        // From now on no change is missed, ... Leaves without weight are never picked: their slots
+        // may be other servers' by now.
+        let followed = || (0..).zip(shape.leaves()).filter(|(_, l)| l.weight > 0);
+        for (_, leaf) in followed() {
             load.follow(leaf.slot);
         }
         if let Some(trees) = self.trees.get_mut(n) {
             trees.build(shape, load);
         }
         // ... and those that concern these trees come here.
-        for (n_leaf, leaf) in (0..).zip(shape.leaves()) {
-            self.route(n, n_leaf, leaf.slot);
+        for (at, leaf) in followed() {
+            self.route(n, at, leaf.slot);
         }
     }
 
     /// A leaf that is another server's now, or has another weight.
     fn enter(&mut self, n: usize, leaf: u32, load: &Load) {
         let trees = self.trees.get(n);
-        let Some(slot) = trees.and_then(|t| Some(t.leaves.get(leaf as usize)?.slot)) else {
+        let Some(&Leaf { slot, weight, .. }) = trees.and_then(|t| t.leaves.get(leaf as usize))
+        else {
             return;
         };
-        load.follow(slot);
-        self.route(n, leaf, slot);
+        if weight > 0 {
+            load.follow(slot);
+            self.route(n, leaf, slot);
+        }
         if let Some(trees) = self.trees.get_mut(n) {
             trees.update(leaf, slot, load);
         }

@@ -71,7 +71,7 @@ mod loom_tests {
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
+mod alone {
     use crate::load::*;
 
     const W: WorkerId = WorkerId(0);
