@@ -119,7 +119,8 @@ impl Ring {
     }
 
     fn of(points: Vec<Point>, members: Vec<Member>) -> Self {
-        let bits = points.len().next_power_of_two().ilog2().min(31);
+        // Two to four points a part: they are in one line of the cache, and the index in few.
+        let bits = (points.len() / 4).next_power_of_two().ilog2().min(31);
         let part_bits = 32 - bits;
         let mut index = Vec::with_capacity(1 << bits);
         let mut n = 0;
