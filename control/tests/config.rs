@@ -149,6 +149,40 @@ fn a_server_without_a_port_has_the_services() {
 }
 
 #[test]
+fn more_servers_than_the_schedulers_table_has_places_are_refused() {
+    let service = |scheduler: &str, servers: u32| {
+        let server = |n| {
+            format!(
+                "[[service.server]]\naddress='192.168.{}.{}'\n",
+                n / 200,
+                n % 200 + 1
+            )
+        };
+        let servers: String = (0..servers).map(server).collect();
+        format!("{PORT}[[service]]\nprotocol='tcp'\nvip='10.0.0.100:80'\n{scheduler}\n{servers}")
+    };
+    for (scheduler, most, help) in [
+        ("scheduler='sh'", 256, "scheduler = \"mh\""),
+        ("scheduler='dh'", 256, "scheduler = \"mh\""),
+        (
+            "scheduler='mh'\nscheduler_flags=['mh-size=251']",
+            251,
+            "mh-size=131071",
+        ),
+    ] {
+        assert!(parse(&service(scheduler, most)).is_ok(), "{scheduler}");
+        let told = parse(&service(scheduler, most + 2)).expect_err("two too many");
+        assert!(told.contains(&format!("{most} servers at most")), "{told}");
+        // The line of the first that is too many.
+        assert!(
+            told.contains(&format!("address='192.168.1.{}'", most - 199)),
+            "{told}"
+        );
+        assert!(told.contains(help), "{told}");
+    }
+}
+
+#[test]
 fn a_file_for_another_machine_is_not_held_to_this_ones_cores() {
     let text = format!("[workers]\ncores = [70]\n{PORT}");
     assert!(parse(&text).is_err());

@@ -11,6 +11,7 @@ use shunt_service::{
 };
 use shunt_session::ports::{Whereabouts, shard_of};
 use shunt_session::{Closed, LineNo, LocalPorts, SessionView, Shards, Table};
+use siphasher::sip::SipHasher13;
 
 use crate::command::{SessionPage, SessionRecord};
 use crate::egress::Egress;
@@ -56,6 +57,12 @@ pub(crate) struct Flows {
     owed: u64,
 }
 
+/// Where a worker's picks by chance begin. Who saw many picks can tell it, but not the secret.
+fn seed(secret: [u64; 2], id: WorkerId) -> u64 {
+    let [k0, k1] = secret;
+    SipHasher13::new_with_keys(k0, k1).hash(&id.0.to_le_bytes())
+}
+
 impl Flows {
     pub(crate) fn new(
         id: WorkerId,
@@ -72,7 +79,7 @@ impl Flows {
             ports,
             isn_secret,
             memo: Memo::NEW,
-            picks: State::default(),
+            picks: State::of_worker(seed(isn_secret, id)),
             hops: vec![(0, AdjacencyId::NONE); load.capacity() as usize].into(),
             epoch: 1,
             load,
@@ -95,6 +102,7 @@ impl Flows {
         let elapsed = cx.now_ms.wrapping_sub(self.last_ms).min(SWEEP_PERIOD);
         if elapsed != 0 {
             self.last_ms = cx.now_ms;
+            self.picks.now = cx.now;
             self.ports.forget(cx.now_ms);
             self.owed += u64::from(elapsed) * u64::from(self.table.slots());
         }

@@ -25,25 +25,42 @@ use shunt_service::{FlowKey, Load, RealServer, ServerSlot, Servers, Status, Weig
 pub mod flags;
 pub mod registry;
 
+mod buckets;
+mod conhash;
+mod destinations;
+mod dh;
+mod fo;
+mod lblc;
+mod lblcr;
 mod lc;
+mod least;
+mod locality;
 #[cfg(all(test, loom))]
 mod loom_tests;
+mod mh;
+mod nq;
 mod order;
+mod ovf;
+mod p2c_latency;
+mod ring;
 mod rr;
+mod sed;
 mod sh;
+mod shape;
+mod sorted;
+mod state;
+#[cfg(test)]
+mod testing;
+mod tournament;
 mod tree;
+mod twos;
+mod weights;
 mod wlc;
 mod wrr;
 
-pub use flags::{Flags, UnknownFlag};
-pub use registry::{BuildError, build, names};
-
-/// What a pick may depend on besides flow, servers and load; one per worker.
-#[derive(Clone, Debug, Default)]
-pub struct State {
-    /// A server that must not be picked: asked once more after its reply key was taken.
-    pub exclude: Option<ServerSlot>,
-}
+pub use flags::{FlagError, Flags, MhSize};
+pub use registry::{BuildError, build, most_servers, names};
+pub use state::State;
 
 /// Picks a real server for a new session.
 ///
@@ -68,8 +85,14 @@ pub trait Scheduler: Any + fmt::Debug + Send + Sync {
 /// not the one to be left out.
 #[inline]
 fn available(server: &RealServer, load: &Load, state: &State) -> bool {
+    available_but(server, load, state.exclude)
+}
+
+/// The same without the rest of the state.
+#[inline]
+fn available_but(server: &RealServer, load: &Load, exclude: Option<ServerSlot>) -> bool {
     effective_weight(server) != Weight::ZERO
-        && state.exclude != Some(server.slot)
+        && exclude != Some(server.slot)
         && !load.overloaded(server.slot)
 }
 
@@ -82,13 +105,4 @@ fn effective_weight(server: &RealServer) -> Weight {
     } else {
         Weight::ZERO
     }
-}
-
-/// Load of a server as lc and wlc see it: 256 times its active sessions plus the others
-/// (SEMANTICS 2.3). Below 2^41.
-#[inline]
-fn overhead(server: &RealServer, load: &Load) -> u64 {
-    // The sums are taken while other workers count, and may be caught briefly below zero.
-    let count = |n: u32| u64::try_from(n.cast_signed()).unwrap_or(0);
-    count(load.active(server.slot)) * 256 + count(load.inactive(server.slot))
 }

@@ -2,40 +2,26 @@
 //! that one worker would have made, none twice and none left out.
 
 use loom::sync::Arc;
-use shunt_service::{
-    FlowKey, Load, Mode, Protocol, RealServer, ServerId, ServerSlot, Servers, ServiceId, Status,
-    Weight,
-};
+use shunt_service::{FlowKey, Load, Protocol, Servers};
 
 use crate::rr::Rr;
+use crate::testing::servers;
 use crate::wrr::Wrr;
 use crate::{Scheduler, State};
 
-fn servers(weights: &[u16]) -> Servers {
-    let list = (0..).zip(weights).map(|(id, weight)| RealServer {
-        id: ServerId(id),
-        slot: ServerSlot(id),
-        service: ServiceId(0),
-        addr: [192, 168, 0, id as u8].into(),
-        port: 80,
-        mode: Mode::Nat,
-        weight: Weight(*weight),
-        upper: 0,
-        lower: 0,
-        status: Status::Up,
-    });
-    Servers::newest_first(list.collect())
+/// A client's flow; `n` is its address and port.
+fn flow(n: u32) -> FlowKey {
+    FlowKey {
+        protocol: Protocol::Tcp,
+        src: n.to_be_bytes().into(),
+        dst: [10, 0, 0, 100].into(),
+        src_port: n as u16,
+        dst_port: 80,
+    }
 }
 
 fn pick(scheduler: &dyn Scheduler, servers: &Servers, load: &Load) -> usize {
-    let key = FlowKey {
-        protocol: Protocol::Tcp,
-        src: [10, 0, 0, 1].into(),
-        dst: [10, 0, 0, 100].into(),
-        src_port: 1,
-        dst_port: 80,
-    };
-    let place = scheduler.schedule(&key, servers, load, &mut State::default());
+    let place = scheduler.schedule(&flow(1), servers, load, &mut State::default());
     place.expect("all are available")
 }
 

@@ -5,50 +5,82 @@ use std::sync::Arc;
 use shunt_service::Servers;
 use thiserror::Error;
 
-use crate::{Flags, Scheduler, lc, rr, sh, wlc, wrr};
+use crate::least::{Least, Measure};
+use crate::{
+    Flags, Scheduler, buckets, conhash, dh, fo, lblc, lblcr, lc, mh, nq, ovf, p2c_latency, rr, sed,
+    sh, twos, wlc, wrr,
+};
 
 /// Makes a scheduler for a list of servers; the last argument is the one it replaces.
 type Make = fn(&Flags, &Servers, Option<&dyn Scheduler>) -> Arc<dyn Scheduler>;
 
 struct Entry {
     name: &'static str,
-    /// Words of the flags that it takes.
+    /// Names of the flags that it takes.
     flags: &'static [&'static str],
+    /// Most servers that it can serve.
+    most: fn(&Flags) -> Option<u32>,
     make: Make,
 }
 
+impl Entry {
+    /// A scheduler without flags, for any number of servers.
+    const fn plain(name: &'static str, make: Make) -> Self {
+        Self {
+            name,
+            flags: &[],
+            most: |_| None,
+            make,
+        }
+    }
+}
+
+/// A scheduler that picks the least by a measure.
+macro_rules! least {
+    ($module:ident) => {
+        Entry::plain($module::NAME, |_, s, p| {
+            const BY: &[Measure; 1] = &[Measure::new($module::measure)];
+            Arc::new(Least::new($module::NAME, BY, s, p))
+        })
+    };
+}
+
 const SCHEDULERS: &[Entry] = &[
+    Entry::plain(rr::NAME, |_, s, p| Arc::new(rr::Rr::new(s, p))),
+    Entry::plain(wrr::NAME, |_, s, p| Arc::new(wrr::Wrr::new(s, p))),
+    least!(lc),
+    least!(wlc),
+    Entry::plain(lblc::NAME, |_, s, p| Arc::new(lblc::Lblc::new(s, p))),
+    Entry::plain(lblcr::NAME, |_, s, p| Arc::new(lblcr::Lblcr::new(s, p))),
     Entry {
-        name: rr::NAME,
+        name: dh::NAME,
         flags: &[],
-        make: |_, s, p| Arc::new(rr::Rr::new(s, p)),
-    },
-    Entry {
-        name: wrr::NAME,
-        flags: &[],
-        make: |_, s, p| Arc::new(wrr::Wrr::new(s, p)),
-    },
-    Entry {
-        name: lc::NAME,
-        flags: &[],
-        make: |_, _, _| Arc::new(lc::Lc),
-    },
-    Entry {
-        name: wlc::NAME,
-        flags: &[],
-        make: |_, _, _| Arc::new(wlc::Wlc),
+        most: |_| Some(buckets::BUCKETS),
+        make: |_, s, _| Arc::new(dh::Dh::new(s)),
     },
     Entry {
         name: sh::NAME,
         flags: &["sh-fallback", "sh-port"],
+        most: |_| Some(buckets::BUCKETS),
         make: |f, s, _| Arc::new(sh::Sh::new(f, s)),
     },
-];
-
-/// The kernel's schedulers that are not in the table: an operator who comes from IPVS is told so,
-/// and not that `mh` might be a misspelt `sh`.
-const KERNEL_ONLY: &[&str] = &[
-    "dh", "fo", "lblc", "lblcr", "mh", "nq", "ovf", "sed", "twos",
+    least!(sed),
+    least!(nq),
+    least!(fo),
+    least!(ovf),
+    Entry {
+        name: mh::NAME,
+        flags: &["mh-fallback", "mh-port", "mh-seed", "mh-size"],
+        most: |f| Some(f.mh_size.places()),
+        make: |f, s, p| Arc::new(mh::Mh::new(f, s, p)),
+    },
+    Entry::plain(twos::NAME, |_, s, _| Arc::new(twos::Twos::new(s))),
+    Entry::plain(conhash::NAME, |_, s, p| {
+        Arc::new(conhash::Conhash::new(s, p))
+    }),
+    Entry::plain(p2c_latency::NAME, |_, s, _| {
+        Arc::new(p2c_latency::P2cLatency::new(s))
+    }),
 ];
 
 /// Why there is no scheduler.
@@ -66,15 +98,6 @@ pub enum BuildError {
         /// The known name that looks most like it, if one does.
         nearest: Option<&'static str>,
     },
-    /// The kernel has a scheduler of this name, Shunt has not.
-    #[error(
-        "the kernel's scheduler `{name}` is not available; known are: {}",
-        listed()
-    )]
-    KernelOnly {
-        /// The name asked for.
-        name: &'static str,
-    },
     /// The scheduler does not take this flag.
     #[error("scheduler `{name}` does not take the flag `{flag}`")]
     FlagNotTaken {
@@ -82,6 +105,18 @@ pub enum BuildError {
         name: &'static str,
         /// The flag.
         flag: &'static str,
+    },
+    /// There are more servers than the scheduler's table has places.
+    #[error(
+        "scheduler `{name}` serves {most} servers at most, one for each place of its table, not {servers}"
+    )]
+    TooManyServers {
+        /// The scheduler.
+        name: &'static str,
+        /// How many it serves.
+        most: u32,
+        /// How many there are.
+        servers: usize,
     },
 }
 
@@ -104,7 +139,8 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// pick with `previous` after this call is not seen by the new one.
 ///
 /// # Errors
-/// [`BuildError`] if there is no such scheduler, or it does not take one of the flags.
+/// [`BuildError`] if there is no such scheduler, or it does not take one of the flags or so many
+/// servers.
 pub fn build(
     name: &str,
     flags: &Flags,
@@ -112,21 +148,34 @@ pub fn build(
     previous: Option<&dyn Scheduler>,
 ) -> Result<Arc<dyn Scheduler>, BuildError> {
     let Some(entry) = SCHEDULERS.iter().find(|e| e.name == name) else {
-        return Err(match KERNEL_ONLY.iter().find(|k| **k == name) {
-            Some(name) => BuildError::KernelOnly { name },
-            None => BuildError::UnknownName {
-                name: name.to_owned(),
-                nearest: nearest(name),
-            },
+        return Err(BuildError::UnknownName {
+            name: name.to_owned(),
+            nearest: nearest(name),
         });
     };
-    if let Some(flag) = flags.words().find(|w| !entry.flags.contains(w)) {
+    if let Some(flag) = flags.names().find(|w| !entry.flags.contains(w)) {
         return Err(BuildError::FlagNotTaken {
             name: entry.name,
             flag,
         });
     }
+    if let Some(most) = (entry.most)(flags)
+        && servers.len() > most as usize
+    {
+        return Err(BuildError::TooManyServers {
+            name: entry.name,
+            most,
+            servers: servers.len(),
+        });
+    }
     Ok((entry.make)(flags, servers, previous))
+}
+
+/// The most servers that the scheduler of a name serves with these flags; `None` where it serves
+/// any number, or is not known.
+pub fn most_servers(name: &str, flags: &Flags) -> Option<u32> {
+    let entry = SCHEDULERS.iter().find(|e| e.name == name)?;
+    (entry.most)(flags)
 }
 
 /// The known name with the fewest edits from `name`, if these are fewer than half its letters.
@@ -166,6 +215,7 @@ fn edits(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::servers;
 
     fn error(name: &str, flags: &str) -> String {
         let flags = flags.parse().expect("a flag");
@@ -184,22 +234,35 @@ mod tests {
 
     #[test]
     fn errors_tell_what_would_be_right() {
+        let known = "known are: rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos, \
+                     conhash, p2c-latency";
         assert_eq!(
             error("wlcc", ""),
-            "no scheduler is called `wlcc`, perhaps `wlc` is meant; known are: rr, wrr, lc, wlc, sh"
+            format!("no scheduler is called `wlcc`, perhaps `wlc` is meant; {known}")
         );
         assert_eq!(
             error("round-robin", ""),
-            "no scheduler is called `round-robin`; known are: rr, wrr, lc, wlc, sh"
-        );
-        assert_eq!(
-            error("mh", ""),
-            "the kernel's scheduler `mh` is not available; known are: rr, wrr, lc, wlc, sh"
+            format!("no scheduler is called `round-robin`; {known}")
         );
         assert_eq!(
             error("rr", "sh-port"),
             "scheduler `rr` does not take the flag `sh-port`"
         );
+    }
+
+    #[test]
+    fn as_many_servers_as_the_table_has_places() {
+        for (name, flags, most) in [("sh", "", 256), ("dh", "", 256), ("mh", "mh-size=251", 251)] {
+            let flags = flags.parse().expect("flags");
+            assert_eq!(most_servers(name, &flags), Some(most));
+            let most = most as usize;
+            assert!(build(name, &flags, &servers(&vec![1; most]), None).is_ok());
+            let error = build(name, &flags, &servers(&vec![1; most + 1]), None);
+            let text = error.expect_err("one too many").to_string();
+            let wanted = format!("serves {most} servers at most");
+            assert!(text.contains(name) && text.contains(&wanted), "{text}");
+        }
+        assert_eq!(most_servers("wlc", &Flags::default()), None);
     }
 
     #[test]

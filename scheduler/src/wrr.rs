@@ -19,6 +19,7 @@ use shunt_service::{FlowKey, Load, ServerId, Servers};
 use crate::order::{HEAD, Order};
 use crate::rr::ATTEMPTS;
 use crate::tree::WeightTree;
+use crate::weights::gcd;
 use crate::{Scheduler, State, available, effective_weight};
 
 pub(crate) const NAME: &str = "wrr";
@@ -85,10 +86,6 @@ impl Levels {
             level
         }
     }
-}
-
-fn gcd(a: u16, b: u16) -> u16 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Level and place of the last pick.

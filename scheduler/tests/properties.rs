@@ -1,54 +1,16 @@
 //! What holds for every list of servers: plain models that walk the list as the kernel's
 //! definition has it, and bounds for several workers at once.
 
-use core::cmp::Ordering;
+mod common;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
+use common::{WORKER, flow, hash_flags, make, server, servers};
 use proptest::prelude::*;
-use shunt_scheduler::{Flags, Scheduler, State, build, names};
-use shunt_service::{
-    FlowKey, Load, Mode, Protocol, RealServer, ServerId, ServerSlot, Servers, ServiceId, Status,
-    Weight, WorkerId,
-};
-
-const WORKER: WorkerId = WorkerId(0);
-
-fn server(id: u32, weight: u16, status: Status) -> RealServer {
-    RealServer {
-        id: ServerId(id),
-        slot: ServerSlot(id),
-        service: ServiceId(0),
-        addr: [192, 168, (id >> 8) as u8, id as u8].into(),
-        port: 80,
-        mode: Mode::Nat,
-        weight: Weight(weight),
-        upper: 1,
-        lower: 0,
-        status,
-    }
-}
-
-/// Servers 0, 1, ... of these weights, newest first.
-fn servers(weights: &[u16]) -> Servers {
-    let list = (0..).zip(weights).map(|(id, w)| server(id, *w, Status::Up));
-    Servers::newest_first(list.collect::<Vec<_>>().into_iter().rev().collect())
-}
-
-fn flow(n: u32) -> FlowKey {
-    FlowKey {
-        protocol: Protocol::Tcp,
-        src: n.to_be_bytes().into(),
-        dst: [10, 0, 0, 100].into(),
-        src_port: n as u16,
-        dst_port: 80,
-    }
-}
-
-fn make(name: &str, servers: &Servers, previous: Option<&dyn Scheduler>) -> Arc<dyn Scheduler> {
-    build(name, &Flags::default(), servers, previous).expect("a known scheduler")
-}
+use shunt_scheduler::{Scheduler, State, build, names};
+use shunt_service::{Load, RealServer, ServerSlot, Servers, Status};
 
 /// Picks once; the identity of the server.
 fn pick(scheduler: &dyn Scheduler, servers: &Servers, load: &Load, n: u32) -> Option<u32> {
@@ -186,51 +148,15 @@ proptest! {
         }
     }
 
-    /// lc and wlc pick the first server of the least load, by weight as fractions for wlc.
-    #[test]
-    fn least_load_is_least(
-        load_of in prop::collection::vec((0u16..4, 0u32..6, 0u32..600), 1..20),
-    ) {
-        let weights: Vec<u16> = load_of.iter().map(|l| l.0).collect();
-        let list = servers(&weights);
-        let load = Load::new(2, 20);
-        for (slot, (_, active, inactive)) in (0..).map(ServerSlot).zip(&load_of) {
-            for n in 0..active + inactive {
-                let worker = WorkerId((n % 2) as u16);
-                assert!(load.open(worker, slot, 0));
-                if n < *active {
-                    load.set_active(worker, slot, true);
-                }
-            }
-        }
-        let share = |id: u32, weighted: bool| {
-            let (weight, active, inactive) = load_of[id as usize];
-            (u128::from(active * 256 + inactive), if weighted { u128::from(weight) } else { 1 })
-        };
-        for (name, weighted) in [("lc", false), ("wlc", true)] {
-            let mut best: Option<u32> = None;
-            for s in list.iter().filter(|s| s.weight.0 > 0) {
-                let less = best.is_none_or(|b| {
-                    let (mine, other) = (share(s.id.0, weighted), share(b, weighted));
-                    (mine.0 * other.1).cmp(&(other.0 * mine.1)) == Ordering::Less
-                });
-                if less {
-                    best = Some(s.id.0);
-                }
-            }
-            prop_assert_eq!(pick(&*make(name, &list, None), &list, &load, 0), best, "{}", name);
-        }
-    }
-
     /// No scheduler picks a server of weight 0, one that is down, overloaded or excluded; and all
-    /// but sh without its fallback find one if there is one.
+    /// but dh, ovf, and sh and mh without their fallback find one if there is one.
     #[test]
     fn only_available_servers_are_picked(
         kinds in prop::collection::vec((0u16..3, 0u8..3), 0..10),
         full in prop::collection::btree_set(0u32..10, 0..10),
         exclude in prop::option::of(0u32..10),
         fallback in any::<bool>(),
-        sh_port in any::<bool>(),
+        port in any::<bool>(),
     ) {
         let status = |n| [Status::Up, Status::Down, Status::Removed][usize::from(n)];
         let list = Servers::newest_first(
@@ -245,15 +171,17 @@ proptest! {
                 && exclude != Some(s.slot.0)
         };
         for name in names() {
-            let sh = name == "sh";
-            let flags = Flags { sh_fallback: sh && fallback, sh_port: sh && sh_port };
+            let flags = hash_flags(name, fallback, port);
+            // A bucket or place without an available server has none.
+            let may_find_none = matches!(name, "dh" | "ovf") || (matches!(name, "sh" | "mh") && !fallback);
             let scheduler = build(name, &flags, &list, None).expect("a known scheduler");
+            let mut state = State::default();
             for n in 0..40 {
-                let mut state = State { exclude: exclude.map(ServerSlot) };
+                state.exclude = exclude.map(ServerSlot);
                 let place = scheduler.schedule(&flow(n * 7919), &list, &load, &mut state);
                 if let Some(place) = place {
                     prop_assert!(available(&list.as_slice()[place]), "{} picked {}", name, place);
-                } else if !sh || fallback {
+                } else if !may_find_none {
                     prop_assert!(!list.iter().any(available), "{} found none", name);
                 }
             }

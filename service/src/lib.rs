@@ -5,7 +5,9 @@
 //! Nothing here does I/O, keeps time or knows a configuration format. `control` builds these
 //! values, `scheduler`, `session` and `dataplane` read them. Start with [`snapshot`].
 
+pub mod changes;
 pub mod fib;
+mod handshake;
 pub mod id;
 pub mod load;
 pub mod protocol;

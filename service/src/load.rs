@@ -3,10 +3,11 @@
 //! Each worker has one cache line per server that it alone writes ([`ServerCounters`]); readers
 //! add the workers' lines up. What must be exact across workers (the number of sessions held
 //! against a limit) is one shared atomic per server that changes at session create and close
-//! only, never on a hit.
+//! only, never on a hit. Changes of load are noted for schedulers that keep servers sorted by it
+//! ([`Load::follow`]).
 
 use core::sync::atomic::{
-    AtomicU32, AtomicU64,
+    AtomicBool, AtomicU32, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
 
@@ -14,7 +15,9 @@ use std::sync::Arc;
 
 use crossbeam::utils::CachePadded;
 
-use crate::id::{ServerSlot, WorkerId};
+use crate::changes::{Changes, Reader};
+use crate::handshake::Handshake;
+use crate::id::{ServerSlot, Ticks, WorkerId};
 
 /// What one worker counts for one server: written by that worker only, read by all.
 ///
@@ -30,7 +33,9 @@ pub struct ServerCounters {
     refused: AtomicU64,
     active: AtomicU32,
     inactive: AtomicU32,
-    reserved: [u8; 8],
+    /// Changes of `active`, `inactive` and overload are noted. Written by who follows the server.
+    followed: AtomicBool,
+    reserved: [u8; 7],
 }
 
 const _: () = assert!(size_of::<ServerCounters>() == 64);
@@ -90,6 +95,7 @@ struct Shared {
     sessions: shared::AtomicU32,
     /// Upper threshold reached and lower not yet passed (the kernel's `IP_VS_DEST_F_OVERLOAD`).
     overloaded: shared::AtomicBool,
+    handshake: Handshake,
 }
 
 #[cfg(not(loom))]
@@ -106,6 +112,8 @@ mod shared {
 pub struct Load {
     workers: Box<[Arc<[ServerCounters]>]>,
     shared: Box<[CachePadded<Shared>]>,
+    /// A log of each worker, and one of control.
+    changes: Changes,
 }
 
 impl Load {
@@ -115,6 +123,34 @@ impl Load {
         Self {
             workers: (0..workers).map(line).collect(),
             shared: (0..servers).map(|_| CachePadded::default()).collect(),
+            changes: Changes::new(usize::from(workers) + 1),
+        }
+    }
+
+    /// From now on changes of this server's load are noted, for good.
+    pub fn follow(&self, slot: ServerSlot) {
+        for line in self.workers.iter().filter_map(|w| w.get(slot.index())) {
+            line.followed.store(true, Relaxed);
+        }
+    }
+
+    /// A reader of the changes that are noted from now on.
+    pub fn reader(&self) -> Reader {
+        self.changes.reader()
+    }
+
+    /// Calls `each` for every followed server whose load changed since the last time, and perhaps
+    /// for others. Returns whether that were all; if not, anything may have changed.
+    #[inline]
+    pub fn changed(&self, reader: &mut Reader, each: impl FnMut(ServerSlot)) -> bool {
+        self.changes.read(reader, each)
+    }
+
+    /// To be called after each change of a server's load.
+    #[inline(always)]
+    fn note(&self, counters: &ServerCounters, worker: WorkerId, slot: ServerSlot) {
+        if counters.followed.load(Relaxed) {
+            self.changes.note(worker.index(), slot);
         }
     }
 
@@ -195,11 +231,13 @@ impl Load {
                     shared.overloaded.store(false, SeqCst);
                 }
                 bump64(&counters.refused, 1);
+                self.note(counters, worker, slot);
                 return false;
             }
         }
         bump64(&counters.sessions, 1);
         bump32(&counters.inactive, 1);
+        self.note(counters, worker, slot);
         true
     }
 
@@ -218,6 +256,7 @@ impl Load {
                 },
                 1,
             );
+            self.note(counters, worker, slot);
         }
     }
 
@@ -260,13 +299,17 @@ impl Load {
         if free && shared.overloaded.load(SeqCst) {
             shared.overloaded.store(false, SeqCst);
         }
+        self.note(counters, worker, slot);
     }
 
-    /// Judges the overload flag anew after the thresholds changed.
+    /// Judges the overload flag anew after the thresholds changed. For control's thread alone.
     pub fn judge(&self, slot: ServerSlot, upper: u32) {
         if let Some(s) = self.shared.get(slot.index()) {
             s.overloaded
                 .store(upper != 0 && s.sessions.load(Relaxed) >= upper, Relaxed);
+            if let Some(line) = self.counters(WorkerId(0), slot) {
+                self.note(line, WorkerId(self.workers()), slot);
+            }
         }
     }
 
@@ -276,7 +319,24 @@ impl Load {
             let n = if active { 1 } else { -1 };
             bump32(&c.active, n);
             bump32(&c.inactive, -n);
+            self.note(c, worker, slot);
         }
+    }
+
+    /// Takes in how long a server's handshake took, in microseconds: from the first SYN to the
+    /// SYN-ACK, or to the client's ACK where replies do not pass. Cheap, from any worker.
+    #[inline]
+    pub fn record_handshake(&self, slot: ServerSlot, micros: u32, now: Ticks) {
+        if let Some(s) = self.shared.get(slot.index()) {
+            s.handshake.record(micros, now);
+        }
+    }
+
+    /// Moving average of a server's handshakes in microseconds, at least 1; `None` where none was
+    /// measured within ten seconds.
+    #[inline]
+    pub fn handshake_time(&self, slot: ServerSlot, now: Ticks) -> Option<u32> {
+        self.shared.get(slot.index())?.handshake.average(now)
     }
 
     /// All counters of a server, added up over the workers.
@@ -298,130 +358,5 @@ impl Load {
     }
 }
 
-#[cfg(all(test, loom))]
-mod loom_tests {
-    use super::*;
-
-    const S: ServerSlot = ServerSlot(0);
-
-    /// Two workers at a server with a limit, which already has a session of the second's: the limit
-    /// holds, and a server without sessions is not taken for overloaded: nobody would ever pick it again.
-    fn at_the_limit(upper: u32) {
-        loom::model(move || {
-            let load = loom::sync::Arc::new(Load::new(2, 1));
-            assert!(load.open(WorkerId(1), S, upper));
-            let other = {
-                let load = load.clone();
-                loom::thread::spawn(move || load.close(WorkerId(1), S, false, upper, 0))
-            };
-            let opened = load.open(WorkerId(0), S, upper);
-            other.join().unwrap();
-            assert_eq!(load.sessions(S), u32::from(opened));
-            if opened {
-                load.close(WorkerId(0), S, false, upper, 0);
-            }
-            assert_eq!(load.sessions(S), 0);
-            assert!(
-                !load.overloaded(S),
-                "nobody has a session, and all pass it over"
-            );
-        });
-    }
-
-    #[test]
-    fn a_limit_of_one() {
-        at_the_limit(1);
-    }
-
-    #[test]
-    fn a_limit_of_two() {
-        at_the_limit(2);
-    }
-
-    /// Two refused at once, while the only session ends.
-    #[test]
-    fn two_are_refused() {
-        // Three threads: few switches are enough, all of them take a minute.
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(3);
-        model.check(|| {
-            let load = loom::sync::Arc::new(Load::new(3, 1));
-            assert!(load.open(WorkerId(2), S, 1));
-            let others = [0, 1].map(|n| {
-                let load = load.clone();
-                loom::thread::spawn(move || {
-                    if load.open(WorkerId(n), S, 1) {
-                        load.close(WorkerId(n), S, false, 1, 0);
-                    }
-                })
-            });
-            load.close(WorkerId(2), S, false, 1, 0);
-            for other in others {
-                other.join().unwrap();
-            }
-            assert_eq!(load.sessions(S), 0);
-            assert!(
-                !load.overloaded(S),
-                "nobody has a session, and all pass it over"
-            );
-        });
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-
-    const W: WorkerId = WorkerId(0);
-    const S: ServerSlot = ServerSlot(0);
-
-    #[test]
-    fn limit_holds_and_overload_ends_below_three_quarters() {
-        let load = Load::new(1, 1);
-        for _ in 0..4 {
-            assert!(load.open(W, S, 4));
-        }
-        assert!(load.overloaded(S));
-        assert!(!load.open(W, S, 4));
-        assert_eq!(load.sessions(S), 4);
-        load.close(W, S, false, 4, 0);
-        assert!(load.overloaded(S), "3 of 4 is not below three quarters");
-        load.close(W, S, false, 4, 0);
-        assert!(!load.overloaded(S));
-        assert_eq!(load.totals(S).refused, 1);
-    }
-
-    #[test]
-    fn lower_threshold_decides_where_it_is_set() {
-        let load = Load::new(1, 1);
-        for _ in 0..4 {
-            assert!(load.open(W, S, 4));
-        }
-        for _ in 0..2 {
-            load.close(W, S, false, 4, 2);
-        }
-        assert!(load.overloaded(S), "2 is not below 2");
-        load.close(W, S, false, 4, 2);
-        assert!(!load.overloaded(S));
-    }
-
-    #[test]
-    fn two_workers_never_exceed_the_limit() {
-        let load = Load::new(2, 1);
-        std::thread::scope(|s| {
-            for w in 0..2 {
-                let load = &load;
-                s.spawn(move || {
-                    for _ in 0..10_000 {
-                        if load.open(WorkerId(w), S, 3) {
-                            assert!(load.sessions(S) <= 4, "at most one refused attempt on top");
-                            load.close(WorkerId(w), S, false, 3, 0);
-                        }
-                    }
-                });
-            }
-        });
-        assert_eq!(load.sessions(S), 0);
-        assert_eq!(load.totals(S).inactive, 0);
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 use core::net::{IpAddr, SocketAddr};
 use std::collections::HashMap;
 
-use shunt_scheduler::{BuildError, Flags};
+use shunt_scheduler::{FlagError, Flags};
 use shunt_service::{
     Mode, NoServer, OnRemoved, Protocol, Servers, ServiceKey, Timeouts, TtlPolicy, Unknown, Weight,
 };
@@ -159,6 +159,20 @@ pub(super) fn service(
     for (server, place) in &servers {
         check_server(server, &key, place, mistakes);
     }
+    if let Some(most) = shunt_scheduler::most_servers(scheduler, &scheduler_flags)
+        && let Some((_, place)) = servers.get(most as usize)
+    {
+        let what = format!(
+            "scheduler `{scheduler}` serves {most} servers at most, one for each place of its \
+             table, not {}",
+            servers.len()
+        );
+        let help = match scheduler {
+            "mh" => "a larger table: scheduler_flags = [\"mh-size=131071\"]",
+            _ => "scheduler = \"mh\", which has a larger table",
+        };
+        mistakes.add(Mistake::new(place, what).help(help));
+    }
     check_locals(&key, &locals, mistakes);
     let places = Places {
         vip: vip_place.clone(),
@@ -207,20 +221,20 @@ fn scheduler_name(node: &Node) -> Result<&'static str, Wrong> {
         return Ok(name);
     }
     let known: Vec<&str> = shunt_scheduler::names().collect();
-    match shunt_scheduler::build(typed, &Flags::default(), &Servers::default(), None) {
-        Err(BuildError::KernelOnly { name }) => Err(Wrong::new(
-            format!("the kernel's scheduler \"{name}\" is not built yet"),
-            format!("known are: {}", known.join(", ")),
-        )),
-        _ => Err(words::unknown_word(typed, &known)),
-    }
+    Err(words::unknown_word(typed, &known))
 }
 
 fn scheduler_flag(node: &Node, name: &str) -> Result<String, Wrong> {
     let typed = words::text(node)?;
     let mut flags = Flags::default();
-    if flags.set(typed).is_err() {
-        return Err(words::unknown_word(typed, &Flags::WORDS));
+    match flags.set(typed) {
+        Ok(()) => {}
+        Err(FlagError::Unknown { .. }) => return Err(words::unknown_word(typed, &Flags::WORDS)),
+        Err(FlagError::Value {
+            flag,
+            given,
+            wanted,
+        }) => return Err(Wrong::new(format!("{flag} is {given}"), wanted)),
     }
     match shunt_scheduler::build(name, &flags, &Servers::default(), None) {
         Ok(_) => Ok(typed.to_owned()),

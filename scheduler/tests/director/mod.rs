@@ -1,7 +1,7 @@
 //! A director for the recordings: one service that understands the recorded `ipvsadm` commands,
 //! has a scheduler rebuilt after every change as control does it, and counts sessions.
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::{AddrParseError, IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -21,7 +21,7 @@ pub(crate) struct Flow(FlowKey);
 
 impl Flow {
     fn new(src: IpAddr, src_port: u16) -> Self {
-        // The service's address does not matter to the schedulers that are built.
+        // The service's address; who picks by destination is recorded over many of them.
         let dst = match src {
             IpAddr::V4(_) => "10.0.0.100".parse(),
             IpAddr::V6(_) => "2001:db8:1::100".parse(),
@@ -56,6 +56,14 @@ impl Flow {
         Ok(Self::new(addr, port))
     }
 
+    /// From the address that one client sends to.
+    pub(crate) fn to(value: &Value) -> Result<Self, String> {
+        let mut flow = Self::new([10, 0, 0, 2].into(), 40_000);
+        let dst = value.as_str().and_then(|a| a.parse().ok());
+        flow.0.dst = dst.ok_or_else(|| format!("not a destination: {value}"))?;
+        Ok(flow)
+    }
+
     /// From an Ethernet frame in hexadecimal that carries TCP over IPv4 without options.
     pub(crate) fn of_frame(hex: &str) -> Result<Self, String> {
         let byte = |at: usize| {
@@ -82,6 +90,7 @@ pub(crate) struct Director {
     load: Load,
     /// Build the scheduler at the first pick only.
     lazy: bool,
+    state: State,
 }
 
 impl Default for Director {
@@ -94,6 +103,7 @@ impl Default for Director {
             added: Vec::new(),
             load: Load::new(1, MOST_SERVERS),
             lazy: false,
+            state: State::of_worker(0),
         }
     }
 }
@@ -129,8 +139,11 @@ impl Director {
         };
         let server = || {
             let addr = after("-r").ok_or_else(|| format!("no server in `{line}`"))?;
-            addr.parse::<SocketAddr>()
-                .map_err(|e| format!("{addr}: {e}"))
+            let address = addr.parse::<SocketAddr>();
+            // Behind a firewall mark servers are named without a port.
+            address
+                .or_else(|_| Ok(SocketAddr::new(addr.parse()?, 0)))
+                .map_err(|e: AddrParseError| format!("{addr}: {e}"))
         };
         let number = |flag, otherwise: u32| {
             after(flag).map_or(Ok(otherwise), |n| {
@@ -206,7 +219,7 @@ impl Director {
     ) -> Result<(), String> {
         let servers = Servers::newest_first(self.list.clone());
         let scheduler = self.scheduler.as_ref().ok_or("no service")?;
-        let place = scheduler.schedule(&flow.0, &servers, &self.load, &mut State::default());
+        let place = scheduler.schedule(&flow.0, &servers, &self.load, &mut self.state);
         let pick = place.map(|p| self.list[p].slot);
         if pick.map(|slot| u64::from(slot.0)) != kernel {
             return Err(format!("pick {n} is {pick:?}, the kernel's {kernel:?}"));
