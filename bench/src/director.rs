@@ -315,6 +315,7 @@ impl<P: Port> Director<P> {
                 ports: vec![port],
                 config,
                 table: Table::new(Arc::clone(&built.memory.arena), table).expect("a session table"),
+                templates: None,
                 local_ports,
                 shards: Shards::default(),
                 isn_secret: [1, 2],

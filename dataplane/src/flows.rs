@@ -10,6 +10,7 @@ use shunt_service::{
     ServiceKey, Status, TcpState, Timeouts, WorkerId,
 };
 use shunt_session::ports::{Whereabouts, shard_of};
+use shunt_session::templates::Templates;
 use shunt_session::{Closed, LineNo, LocalPorts, SessionView, Shards, Table};
 use siphasher::sip::SipHasher13;
 
@@ -39,6 +40,7 @@ pub(crate) struct Flows {
     pub(crate) ports: LocalPorts,
     pub(crate) isn_secret: [u64; 2],
     pub(crate) load: Arc<Load>,
+    pub(crate) templates: Option<Arc<Templates>>,
     pub(crate) memo: Memo,
     /// This worker's part of the schedulers' state.
     pub(crate) picks: State,
@@ -71,6 +73,7 @@ impl Flows {
         shards: Shards,
         isn_secret: [u64; 2],
         load: Arc<Load>,
+        templates: Option<Arc<Templates>>,
     ) -> Self {
         Self {
             id,
@@ -83,6 +86,7 @@ impl Flows {
             hops: vec![(0, AdjacencyId::NONE); load.capacity() as usize].into(),
             epoch: 1,
             load,
+            templates,
             local_turn: 0,
             flooded: 0,
             sheds: false,
@@ -116,6 +120,7 @@ impl Flows {
             load,
             id,
             memo,
+            templates,
             ..
         } = self;
         let before = table.len();
@@ -143,6 +148,7 @@ impl Flows {
         for (closed, at) in ended.iter().zip(places) {
             let at = at.unwrap_or(Whereabouts::UNKNOWN);
             release(ports, load, *id, cx, closed, at);
+            leave(templates.as_deref(), closed);
         }
         egress.counters.sessions_closed.add(ended.len() as u64);
         self.owed -= u64::from(looked) * u64::from(SWEEP_PERIOD);
@@ -161,6 +167,7 @@ impl Flows {
         let closed = self.table.remove(line);
         let at = Whereabouts::UNKNOWN;
         release(&mut self.ports, &self.load, self.id, cx, &closed, at);
+        leave(self.templates.as_deref(), &closed);
         egress.counters.sessions_closed.add(1);
         egress.counters.sessions.set(self.table.len() as u64);
     }
@@ -391,6 +398,13 @@ fn release(
             c.last_client_seq
         };
         ports.release_at(at, local, c.remote, port, cx.now_ms, last);
+    }
+}
+
+/// A session no longer counts for its client's template.
+fn leave(templates: Option<&Templates>, closed: &Closed) {
+    if let (Some(templates), Some(key)) = (templates, &closed.template) {
+        templates.leave(key);
     }
 }
 

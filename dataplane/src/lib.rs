@@ -34,6 +34,7 @@ mod limit;
 mod miss;
 mod modes;
 mod open;
+mod persist;
 mod rings;
 pub mod share;
 mod steer;

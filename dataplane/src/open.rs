@@ -22,6 +22,7 @@ use crate::flows::{AService, Flows, same_family};
 use crate::io::{PacketBuf, Port};
 use crate::miss::{Aside, What, flow_key, is_for_us};
 use crate::modes::fullnat;
+use crate::persist;
 use crate::syn::Syn;
 use crate::worker::{Context, Packet};
 
@@ -62,6 +63,8 @@ struct Pick<'a> {
     server: &'a RealServer,
     /// Whether it takes another session, and is counted with this one.
     has_room: bool,
+    /// Bits of the client's address by which the session counts for its template, if it does.
+    template: Option<u8>,
 }
 
 /// What a session holds before it has its place.
@@ -229,7 +232,7 @@ pub(crate) fn first_look<'a, B: PacketBuf>(
     {
         return None;
     }
-    let pick = pick(flows, service, &flow, None)?;
+    let pick = pick(flows, cx, service, &flow, None)?;
     let mut turn = Turn::NONE;
     if pick.has_room {
         if flow.protocol == Protocol::Tcp {
@@ -253,7 +256,7 @@ pub(crate) fn first_look<'a, B: PacketBuf>(
             };
         }
         if let What::Syn(sight) = &aside.what {
-            let of = (service, pick.server);
+            let of = (service, pick.server, pick.template);
             if let Some(syn) = Syn::new(flows, cx, of, (*sight, hash), turn) {
                 return Some(Opening::Syn(syn));
             }
@@ -271,22 +274,51 @@ pub(crate) fn first_look<'a, B: PacketBuf>(
     }))
 }
 
-/// The scheduler's pick, which is counted with the session if it has room.
+/// The client's server or the scheduler's pick, which is counted with the session if it has room.
 #[inline(always)]
 fn pick<'a>(
     flows: &mut Flows,
+    cx: &Context<'a>,
     service: &'a AService,
     flow: &FlowKey,
     without: Option<ServerSlot>,
 ) -> Option<Pick<'a>> {
+    let (server, mut template) = match service.persistence {
+        // Asked once more the session goes elsewhere, but its client's others do not.
+        Some(persistence) if without.is_none() => {
+            let of = (service, persistence);
+            let kept = persist::pick(flows, cx.config, of, flow, cx.now_ms, |flows| {
+                schedule(flows, service, flow, None)
+            })?;
+            (kept.server, kept.template)
+        }
+        _ => (schedule(flows, service, flow, without)?, None),
+    };
+    let has_room = flows.load.open(flows.id, server.slot, server.upper);
+    if !has_room {
+        persist::undo(flows.templates.as_deref(), service, flow, template.take());
+    }
+    Some(Pick {
+        server,
+        has_room,
+        template,
+    })
+}
+
+/// The scheduler's pick.
+#[inline(always)]
+fn schedule<'a>(
+    flows: &mut Flows,
+    service: &'a AService,
+    flow: &FlowKey,
+    without: Option<ServerSlot>,
+) -> Option<&'a RealServer> {
     let state = &mut flows.picks;
     state.exclude = without;
     let n = service
         .scheduler
         .schedule(flow, &service.servers, &flows.load, state)?;
-    let server = service.servers.as_slice().get(n)?;
-    let has_room = flows.load.open(flows.id, server.slot, server.upper);
-    Some(Pick { server, has_room })
+    service.servers.as_slice().get(n)
 }
 
 /// Picks a server and makes the session.
@@ -296,7 +328,7 @@ pub(crate) fn open<P: Port>(
     cx: &Context<'_>,
     wanted: &Wanted<'_>,
 ) -> Result<LineNo, DropReason> {
-    let pick = pick(flows, wanted.service, &wanted.flow, None).ok_or(DropReason::NoServer)?;
+    let pick = pick(flows, cx, wanted.service, &wanted.flow, None).ok_or(DropReason::NoServer)?;
     attempt(egress, flows, cx, wanted, pick, None)
         .or_else(|reason| instead(egress, flows, cx, wanted, pick.server, reason))
 }
@@ -333,7 +365,10 @@ pub(crate) fn instead_of<P: Port>(
     flows.load.set_active(flows.id, server.slot, false);
     let (upper, lower) = (server.upper, server.lower);
     flows.load.undo_open(flows.id, server.slot, upper, lower);
-    instead(egress, flows, cx, &syn.wanted(), server, reason)
+    let wanted = syn.wanted();
+    let templates = flows.templates.as_deref();
+    persist::undo(templates, wanted.service, &wanted.flow, syn.template);
+    instead(egress, flows, cx, &wanted, server, reason)
 }
 
 /// Asks the scheduler once more, without a server that could not take the session.
@@ -349,7 +384,8 @@ fn instead<P: Port>(
     if reason == DropReason::TableFull {
         return Err(reason);
     }
-    let other = pick(flows, wanted.service, &wanted.flow, Some(without.slot)).ok_or(reason)?;
+    let without = Some(without.slot);
+    let other = pick(flows, cx, wanted.service, &wanted.flow, without).ok_or(reason)?;
     attempt(egress, flows, cx, wanted, other, None)
 }
 
@@ -362,7 +398,11 @@ fn attempt<P: Port>(
     pick: Pick<'_>,
     held: Option<&Result<Held, DropReason>>,
 ) -> Result<LineNo, DropReason> {
-    let Pick { server, has_room } = pick;
+    let Pick {
+        server,
+        has_room,
+        template,
+    } = pick;
     if !has_room {
         return Err(DropReason::ServerLimit);
     }
@@ -373,7 +413,8 @@ fn attempt<P: Port>(
             hold(flows, cx, wanted, server, turn)
         }
     };
-    let made = held.and_then(|held| insert(egress, flows, cx, wanted, server, &held));
+    let of = (server, template);
+    let made = held.and_then(|held| insert(egress, flows, cx, wanted, of, &held));
     match made {
         Ok(_) => {
             egress.counters.sessions_created.add(1);
@@ -382,6 +423,8 @@ fn attempt<P: Port>(
         Err(_) => {
             let (upper, lower) = (server.upper, server.lower);
             flows.load.undo_open(flows.id, server.slot, upper, lower);
+            let templates = flows.templates.as_deref();
+            persist::undo(templates, wanted.service, &wanted.flow, template);
         }
     }
     made
@@ -393,10 +436,10 @@ fn insert<P: Port>(
     flows: &mut Flows,
     cx: &Context<'_>,
     wanted: &Wanted<'_>,
-    server: &RealServer,
+    of: (&RealServer, Option<u8>),
     held: &Held,
 ) -> Result<LineNo, DropReason> {
-    let new = make(cx, wanted, server, held);
+    let new = make(cx, wanted, of, held);
     let mut inserted = flows.table.insert(&new, cx.now_ms);
     if inserted == Err(InsertError::Full) && flows.evict(egress, cx) {
         inserted = flows.table.insert(&new, cx.now_ms);
@@ -507,7 +550,12 @@ fn hold(
 
 /// What a session is to be.
 #[inline(never)]
-fn make(cx: &Context<'_>, wanted: &Wanted<'_>, server: &RealServer, held: &Held) -> NewSession {
+fn make(
+    cx: &Context<'_>,
+    wanted: &Wanted<'_>,
+    (server, template): (&RealServer, Option<u8>),
+    held: &Held,
+) -> NewSession {
     let Wanted { service, flow, .. } = wanted;
     let Held { to, seq_delta, .. } = *held;
     let from = Key::from(flow);
@@ -559,6 +607,7 @@ fn make(cx: &Context<'_>, wanted: &Wanted<'_>, server: &RealServer, held: &Held)
         service: service.id,
         server: server.id,
         slot: server.slot,
+        template,
         flags,
         seq_delta,
     }

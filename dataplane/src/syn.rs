@@ -76,6 +76,8 @@ struct Held {
 pub(crate) struct Syn<'a> {
     pub(crate) service: &'a AService,
     pub(crate) server: &'a RealServer,
+    /// Bits of the client's address by which the session counts for its template, if it does.
+    pub(crate) template: Option<u8>,
     pub(crate) sight: Sight,
     hash: Hash,
     adjacency: &'a Adjacency,
@@ -90,7 +92,7 @@ impl<'a> Syn<'a> {
     pub(crate) fn new(
         flows: &mut Flows,
         cx: &Context<'a>,
-        (service, server): (&'a AService, &'a RealServer),
+        (service, server, template): (&'a AService, &'a RealServer, Option<u8>),
         (sight, hash): (Sight, Hash),
         turn: Turn,
     ) -> Option<Self> {
@@ -109,6 +111,7 @@ impl<'a> Syn<'a> {
         (is_plain && fits).then_some(Self {
             service,
             server,
+            template,
             sight,
             hash,
             adjacency,
@@ -204,6 +207,7 @@ pub(crate) fn serve<P: Port>(
         service: syn.service.id,
         server: server.id,
         slot: server.slot,
+        template: syn.template,
         flags: if full && syn.service.toa {
             Flags::TOA_PENDING
         } else {

@@ -7,6 +7,7 @@ use arrayvec::ArrayVec;
 use shunt_scheduler::Scheduler;
 use shunt_service::publish::Reader;
 use shunt_service::{Load, PortId, ServerCounters, Settings, Snapshot, Ticks, WorkerId};
+use shunt_session::templates::Templates;
 use shunt_session::{LocalPorts, Shards, Table};
 use shunt_wire::Parsed;
 
@@ -39,6 +40,9 @@ pub struct Setup<P: Port> {
     pub config: Reader<Config>,
     /// Its session table.
     pub table: Table,
+    /// Templates of persistence; the same in every worker. `None`: clients' sessions do not keep
+    /// together, whatever their service says.
+    pub templates: Option<Arc<Templates>>,
     /// Its local ports: those that the table's sessions hold are taken.
     pub local_ports: LocalPorts,
     /// Shards of sessions; the same in every worker.
@@ -140,6 +144,7 @@ impl<P: Port> Worker<P> {
                 setup.shards,
                 setup.isn_secret,
                 setup.load,
+                setup.templates,
             ),
             from_workers: from,
             started: false,

@@ -21,8 +21,8 @@ pub use id::{ServerId, ServerSlot, ServiceId, Ticks, Weight, WorkerId};
 pub use load::{Load, ServerCounters};
 pub use protocol::{FlowKey, Mode, Protocol};
 pub use service::{
-    NoServer, OnDown, OnRemoved, RealServer, Servers, Service, ServiceKey, Status, TtlPolicy,
-    Unknown,
+    NoServer, OnDown, OnRemoved, Persistence, RealServer, Servers, Service, ServiceKey, Status,
+    TemplateWeight0, TtlPolicy, Unknown,
 };
 pub use settings::{Settings, TcpState, Timeouts};
 pub use snapshot::{Services, Snapshot};

@@ -88,6 +88,28 @@ pub enum TtlPolicy {
     Keep,
 }
 
+/// What becomes of a persistence template whose server has got weight 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TemplateWeight0 {
+    /// It is passed over: the client's next session goes elsewhere, and the others after it.
+    Ignore,
+    /// It goes on, as in IPVS.
+    Follow,
+}
+
+/// All sessions of a client go to one server (SEMANTICS 2.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Persistence {
+    /// For how long after its last new session a client keeps its server, milliseconds; for as long
+    /// as it has any in any case.
+    pub timeout_ms: u32,
+    /// Leading bits of a client's address that count, 0 to 32 or 128: all clients that have them in
+    /// common are one.
+    pub prefix: u8,
+    /// Of a server of weight 0.
+    pub weight0: TemplateWeight0,
+}
+
 /// A real server of one service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RealServer {
@@ -165,6 +187,8 @@ pub struct Service<S> {
     pub servers: Servers,
     /// Local addresses for FULLNAT, of the servers' family.
     pub local_addresses: Arc<[IpAddr]>,
+    /// Whether a client's sessions keep together.
+    pub persistence: Option<Persistence>,
     /// Idle timeouts.
     pub timeouts: Timeouts,
     /// Answer to a TCP segment without a session.

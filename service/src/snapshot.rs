@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use crate::fib::Fib;
-use crate::id::{ServerSlot, ServiceId};
+use crate::id::{ServerId, ServerSlot, ServiceId};
 use crate::protocol::{Mode, Protocol};
 use crate::service::{RealServer, Service, ServiceKey};
 use crate::settings::Settings;
@@ -47,6 +47,7 @@ pub struct Services<S> {
     /// A bit for many addresses: of those that have none none is in `addresses`.
     seen: [u64; SEEN / 64],
     servers: Vec<Option<RealServer>>,
+    slots: HashMap<ServerId, ServerSlot>,
     /// Where replies come from that pass the director (port 0: from any port), and in which mode.
     reply_sources: HashMap<(Protocol, IpAddr, u16), Mode>,
     /// Whether any of them is for any port.
@@ -83,6 +84,7 @@ impl<S> Services<S> {
         let mut by_id = HashMap::new();
         let mut addresses: HashMap<IpAddr, AddressRole> = HashMap::new();
         let mut servers: Vec<Option<RealServer>> = Vec::new();
+        let mut slots = HashMap::new();
         let mut reply_sources = HashMap::new();
         for (n, service) in (0u32..).zip(&list) {
             exact.insert(service.key, n);
@@ -124,6 +126,7 @@ impl<S> Services<S> {
                 }
             }
             servers[slot] = Some(server.clone());
+            slots.insert(server.id, server.slot);
         }
         Self {
             list,
@@ -132,6 +135,7 @@ impl<S> Services<S> {
             addresses,
             seen,
             servers,
+            slots,
             reply_any_port: reply_sources.keys().any(|(_, _, port)| *port == 0),
             reply_sources,
             gone: HashSet::new(),
@@ -190,6 +194,11 @@ impl<S> Services<S> {
     #[inline(always)]
     pub fn server(&self, slot: ServerSlot) -> Option<&RealServer> {
         self.servers.get(slot.index())?.as_ref()
+    }
+
+    /// The server of an id, removed ones included while they have sessions.
+    pub fn server_of(&self, id: ServerId) -> Option<&RealServer> {
+        self.server(*self.slots.get(&id)?)
     }
 
     /// All servers that have a slot.

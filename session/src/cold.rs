@@ -42,7 +42,8 @@ pub struct Cold {
     pub(crate) service: u32,
     pub(crate) server: u32,
     folded: Folded,
-    reserved: u8,
+    /// One more than the bits of the client's address that its template is known by; 0: it has none.
+    template: u8,
 }
 
 const _: () = assert!(size_of::<Cold>() == 24);
@@ -54,12 +55,14 @@ impl Cold {
         offset_of!(Cold, service),
         offset_of!(Cold, server),
         offset_of!(Cold, folded),
+        offset_of!(Cold, template),
     ];
 
-    pub(crate) fn new(service: ServiceId, server: ServerId) -> Self {
+    pub(crate) fn new(service: ServiceId, server: ServerId, template: Option<u8>) -> Self {
         Self {
             service: service.0,
             server: server.0,
+            template: template.map_or(0, |prefix| prefix.saturating_add(1)),
             ..Self::default()
         }
     }
@@ -72,6 +75,12 @@ impl Cold {
     /// The real server.
     pub const fn server(&self) -> ServerId {
         ServerId(self.server)
+    }
+
+    /// Bits of the client's address by which the session counts for a template of persistence, if it
+    /// does.
+    pub const fn template(&self) -> Option<u8> {
+        self.template.checked_sub(1)
     }
 
     /// Folded packets and bytes of the client.

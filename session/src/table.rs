@@ -112,6 +112,8 @@ pub struct NewSession {
     pub server: ServerId,
     /// The server's slot, below 2^24.
     pub slot: ServerSlot,
+    /// Bits of the client's address by which it counts for a template of persistence, if it does.
+    pub template: Option<u8>,
     /// Flags of both directions.
     pub flags: Flags,
     /// FULLNAT: what is added to the client's sequence numbers.

@@ -183,6 +183,7 @@ impl Sessions {
             shards,
             map: &director.snapshot().settings.shard_map,
             load: director.load(),
+            templates: None,
         };
         let adopted = adopt(&self.arena, config, |service, server| {
             slots.get(&(service, server)).copied()

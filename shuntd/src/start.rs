@@ -194,6 +194,7 @@ pub(crate) fn run(
             ports,
             config,
             table,
+            templates: None,
             local_ports,
             shards: shards.clone(),
             isn_secret,

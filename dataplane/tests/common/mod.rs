@@ -23,6 +23,7 @@ use shunt_dataplane::worker::{Config, Setup, Worker, hand_over_rings};
 use shunt_scheduler::{Flags, Scheduler, build};
 use shunt_service::publish::{self, Publisher};
 use shunt_service::*;
+use shunt_session::templates::Templates;
 use shunt_session::{Arena, LocalPorts, Shards, Table, TableConfig};
 use shunt_sim::{PortSetup, SimBuf, SimPool, SimPort, SimWire, port};
 
@@ -118,6 +119,7 @@ pub fn service(
         } else {
             Arc::from([])
         },
+        persistence: None,
         timeouts: Timeouts::default(),
         unknown: Unknown::Reset,
         no_server: NoServer::Reset,
@@ -247,7 +249,13 @@ impl Plan {
                 mine.push(shared);
             }
         }
-        let arena = Arena::new(self.sessions, u32::from(self.workers)).unwrap();
+        let most = if self.services.iter().any(|s| s.persistence.is_some()) {
+            8192
+        } else {
+            0
+        };
+        let arena = Arena::with_templates(self.sessions, self.workers.into(), most).unwrap();
+        let templates = Templates::open(&arena, most, [5, 6]).map(Arc::new);
         let rings = hand_over_rings(count, self.hand_over);
         let parts = readers.into_iter().zip(rings).zip(ports);
         let (mut workers, mut mirrors) = (Vec::new(), Vec::new());
@@ -268,6 +276,7 @@ impl Plan {
                 ports,
                 config,
                 table: Table::new(Arc::clone(&arena), table).unwrap(),
+                templates: templates.clone(),
                 local_ports: LocalPorts::new(),
                 shards: SHARDS.clone(),
                 isn_secret: [3, 4],
@@ -288,6 +297,7 @@ impl Plan {
             mirrors,
             mailboxes,
             counters,
+            templates,
             now: Ticks::from_millis(1000),
         }
     }
@@ -305,6 +315,7 @@ pub struct Director {
     pub mirrors: Vec<MirrorPeer<SimBuf>>,
     pub mailboxes: Vec<MailboxPeer>,
     pub counters: Vec<Arc<WorkerCounters>>,
+    pub templates: Option<Arc<Templates>>,
     pub now: Ticks,
 }
 

@@ -19,6 +19,7 @@ use crate::entry::{Addresses6, Entry, Flags};
 use crate::key::{self, address_hash};
 use crate::ports::LocalPorts;
 use crate::shard::Shards;
+use crate::templates::Templates;
 
 /// Places between the one that is seated and the one whose part of the index is asked for: the
 /// memory's answer takes as long as some of them.
@@ -35,6 +36,8 @@ pub struct AdoptConfig<'a> {
     pub map: &'a [u16; SHARDS],
     /// Where sessions are counted.
     pub load: &'a Load,
+    /// Where they are counted for their clients.
+    pub templates: Option<&'a Templates>,
 }
 
 /// Tables with what came back.
@@ -310,6 +313,9 @@ impl Adopting {
         table.generation = table.generation.max(table.entry(line).generation());
         config.load.adopt(self.worker, slot, active);
         let view = table.view(line, None);
+        if let (Some(templates), Some(key)) = (config.templates, &view.template) {
+            templates.adopt(key);
+        }
         if let Some((local, port)) = view.local {
             self.ports.adopt(local, view.remote, port);
         }
@@ -320,6 +326,9 @@ impl Adopting {
     fn end(&mut self, line: LineNo, config: &AdoptConfig<'_>) {
         let view = self.table.remove(line);
         config.load.close(self.worker, view.slot, view.active, 0, 0);
+        if let (Some(templates), Some(key)) = (config.templates, &view.template) {
+            templates.leave(key);
+        }
         if let Some((local, port)) = view.local {
             self.ports.release(local, view.remote, port, 0, None);
         }

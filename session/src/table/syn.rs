@@ -46,6 +46,8 @@ pub struct NewSyn {
     pub server: ServerId,
     /// The server's slot, below 2^24.
     pub slot: ServerSlot,
+    /// Bits of the client's address by which it counts for a template of persistence, if it does.
+    pub template: Option<u8>,
     /// Flags of both directions.
     pub flags: Flags,
     /// FULLNAT: what is added to the client's sequence numbers.
@@ -116,7 +118,7 @@ impl Table {
             now_ms,
             bytes: Some(new.bytes),
         });
-        *cold = Cold::new(new.service, new.server);
+        *cold = Cold::new(new.service, new.server, new.template);
         let ids = u64::from(new.service.0) << 32 | u64::from(new.server.0);
         let forward = own.immutable();
         cold.check = match (peer, replies) {

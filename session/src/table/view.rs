@@ -9,6 +9,7 @@ use crate::arena::LineNo;
 use crate::cold::Replies;
 use crate::entry::Flags;
 use crate::key;
+use crate::templates::{TemplateKey, masked};
 
 /// A session as listings, the sweep and its end see it.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +46,8 @@ pub struct SessionView {
     pub packets_out: u64,
     /// Bytes from the server.
     pub bytes_out: u64,
+    /// Whose template of persistence it counts for, if it does.
+    pub template: Option<TemplateKey>,
     /// No client sequence number beyond this was accepted by the server, in the numbers that the
     /// server saw; `None` if the server told no window (or for UDP).
     pub last_client_seq: Option<u32>,
@@ -141,6 +144,10 @@ impl Table {
             bytes_in,
             packets_out: out.0,
             bytes_out: out.1,
+            template: cold.template().map(|prefix| TemplateKey {
+                service: cold.service(),
+                client: masked(client.0, prefix),
+            }),
             last_client_seq,
         }
     }

@@ -92,6 +92,7 @@ pub(crate) fn session(flow: &FlowKey, mode: Mode, local_port: u16) -> NewSession
         service: ServiceId(7),
         server: ServerId(8),
         slot: ServerSlot(0xff_fffe),
+        template: None,
         flags: Flags::empty(),
         seq_delta: 0,
     }
@@ -185,6 +186,7 @@ pub(crate) mod model {
                 shards: &shards,
                 map: &map(workers),
                 load: &load,
+                templates: None,
             };
             let Adopted { tables, census } = adopt(arena, config, |service, server| {
                 (service.0 == 7 && server.0 == 8).then_some(SLOT)
