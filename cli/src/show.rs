@@ -2,6 +2,7 @@
 
 use core::net::IpAddr;
 use std::fmt::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde_json::json;
@@ -135,7 +136,7 @@ pub(crate) fn services(
         for server in &service.servers {
             let mut row = vec![
                 format!("  {}", server.address),
-                String::new(),
+                if server.sorry { "sorry server" } else { "" }.to_owned(),
                 server.mode.clone(),
                 server.weight.to_string(),
                 state(server),
@@ -169,6 +170,32 @@ fn state(server: &Server) -> String {
     }
 }
 
+/// Longest text of a failure in a table, characters.
+const ERROR: usize = 60;
+
+/// What checks found: `http up 5m, 0.4 ms`, `tcp down 3s: refused: ...`.
+fn health(server: &Server) -> String {
+    let Some(health) = &server.health else {
+        return "-".to_owned();
+    };
+    let mut text = format!("{} {}", health.check, health.state);
+    if health.known {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let since = now.map_or(0, |now| now.as_secs().saturating_sub(health.since));
+        let _ = write!(text, " {}", time(since * 1000));
+    } else {
+        text.push_str(" (not checked yet)");
+    }
+    if let Some(error) = &health.error {
+        let shown: String = error.chars().take(ERROR).collect();
+        let more = if shown.len() < error.len() { "…" } else { "" };
+        let _ = write!(text, ": {shown}{more}");
+    } else if let Some(latency) = health.latency_us {
+        let _ = write!(text, ", {}.{} ms", latency / 1000, latency % 1000 / 100);
+    }
+    text
+}
+
 /// `servers`
 pub(crate) fn servers(
     client: &Client,
@@ -194,6 +221,7 @@ pub(crate) fn servers(
             server.address.to_string(),
             server.mode.clone(),
             state(server),
+            health(server),
             limit,
         ];
         row.extend(
@@ -214,6 +242,7 @@ pub(crate) fn servers(
         "SERVER",
         "MODE",
         "STATE",
+        "HEALTH",
         ">LIMIT",
         ">SESSIONS",
         ">REFUSED",

@@ -16,6 +16,8 @@ use shunt_session::Identity;
 
 use crate::config;
 use crate::config::Announce;
+use crate::health::check::{OnFailure, Start};
+use crate::health::saved::{Key, Known};
 use crate::identity::{Given, Identities, NoSlot, ServerKey};
 
 /// The scheduler of a service as workers use it.
@@ -48,8 +50,14 @@ pub struct State {
     pub ids: Identities,
     /// Removed servers.
     pub retired: BTreeMap<ServerId, Retired>,
-    /// Servers that were found dead.
+    /// Servers that somebody marked dead.
     pub down: HashSet<ServerId>,
+    /// Servers whose checks say that they are dead.
+    pub failed: HashSet<ServerId>,
+    /// Whether services have servers enough.
+    pub quorums: HashMap<ServiceId, Quorum>,
+    /// What an earlier process knew of servers; for the first [`build`] alone.
+    pub known: Known,
 }
 
 impl State {
@@ -59,6 +67,9 @@ impl State {
             ids: Identities::new(capacity),
             retired: BTreeMap::new(),
             down: HashSet::new(),
+            failed: HashSet::new(),
+            quorums: HashMap::new(),
+            known: Known::new(),
         }
     }
 
@@ -94,7 +105,7 @@ impl State {
             services.iter().map(|(key, id)| (*id, *key)).collect();
         let wanted: HashSet<(ServiceKey, SocketAddr, Mode)> = configured
             .iter()
-            .flat_map(|s| s.servers.iter().map(|r| (s.key, r.address, r.mode)))
+            .flat_map(|s| s.pool().map(|r| (s.key, r.address, r.mode)))
             .collect();
         let (mut known, mut removed): (Vec<_>, Vec<_>) =
             servers.into_iter().partition(|(key, _)| {
@@ -136,9 +147,18 @@ impl State {
         Self {
             ids,
             retired,
-            down: HashSet::new(),
+            ..Self::new(capacity)
         }
     }
+}
+
+/// How a service stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quorum {
+    /// Weight of its servers that are up.
+    pub live: u64,
+    /// Whether that is too little.
+    pub lost: bool,
 }
 
 /// What a change did.
@@ -207,13 +227,14 @@ pub fn build(
         .iter()
         .map(|s| (s.key, s.scheduler_flags))
         .collect();
+    let before: HashSet<ServerId> = ids(now.services.list()).collect();
     let mut list = Vec::with_capacity(next.len());
     for configured in next {
         let id = state.ids.service(configured.key);
         let old = now.services.by_id(id);
         changes.services_added += u32::from(old.is_none());
-        let mut servers = HashMap::with_capacity(configured.servers.len());
-        for server in &configured.servers {
+        let mut servers = HashMap::with_capacity(configured.servers.len() + 1);
+        for server in configured.pool() {
             let key = ServerKey {
                 service: id,
                 address: server.address,
@@ -227,10 +248,17 @@ pub fn build(
                     retired: state.retired.len(),
                 })?;
             state.retired.remove(&given.id);
-            let down = state.down.contains(&given.id);
-            servers.insert(server.address, real_server(server, id, given, down));
+            let checked = Checked {
+                server,
+                service: configured.key,
+                id: given.id,
+                new: !before.contains(&given.id),
+            };
+            let fate = fate(&checked, &mut state);
+            servers.insert(server.address, real_server(server, id, given, fate));
         }
-        let order = newest_first(old, &configured.servers);
+        judge_quorum(configured, id, &mut servers, &mut state);
+        let order = newest_first(old, configured);
         let servers = order
             .iter()
             .filter_map(|address| servers.remove(address))
@@ -246,12 +274,12 @@ pub fn build(
         list.push(service(configured, id, servers, scheduler));
     }
     let present: HashSet<ServerId> = ids(&list).collect();
-    let before: HashSet<ServerId> = ids(now.services.list()).collect();
     changes.servers_added = present.difference(&before).count() as u32;
     for service in now.services.list() {
         for server in service.servers.iter().filter(|s| !present.contains(&s.id)) {
             changes.servers_removed += 1;
             state.down.remove(&server.id);
+            state.failed.remove(&server.id);
             let retired = Retired {
                 server: RealServer {
                     status: Status::Removed,
@@ -273,8 +301,88 @@ pub fn build(
         .filter(|s| !wanted.contains(&s.key));
     changes.services_removed = gone.count() as u32;
     state.ids.forget_services(|key| wanted.contains(key));
+    let present: HashSet<ServiceId> = list.iter().map(|s| s.id).collect();
+    state.quorums.retain(|id, _| present.contains(id));
+    state.known = Known::new();
     let services = services_of(list, &state);
     Ok((state, services, changes))
+}
+
+/// A server of the configuration as its checks see it.
+struct Checked<'a> {
+    server: &'a config::Server,
+    service: ServiceKey,
+    id: ServerId,
+    /// Whether the services in force do not have it.
+    new: bool,
+}
+
+/// What marks and checks make of a server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Up,
+    Marked,
+    Failed(OnFailure),
+}
+
+fn fate(checked: &Checked<'_>, state: &mut State) -> Fate {
+    let id = checked.id;
+    let Some(check) = &checked.server.check else {
+        state.failed.remove(&id);
+        return match state.down.contains(&id) {
+            true => Fate::Marked,
+            false => Fate::Up,
+        };
+    };
+    if checked.new {
+        let key = Key {
+            service: checked.service,
+            server: checked.server.address,
+            mode: checked.server.mode,
+        };
+        let known = state.known.get(&key).map(|fact| fact.down);
+        if known.unwrap_or(check.start == Start::Down) {
+            state.failed.insert(id);
+        }
+    }
+    if state.down.contains(&id) {
+        Fate::Marked
+    } else if state.failed.contains(&id) {
+        Fate::Failed(check.on_failure)
+    } else {
+        Fate::Up
+    }
+}
+
+/// Finds out whether enough weight is up, as keepalived does: a quorum is lost below `quorum` less
+/// `hysteresis`, and is back with `quorum` and `hysteresis`. Without one the sorry server, if there
+/// is one, takes the new sessions, and nobody else does.
+fn judge_quorum(
+    configured: &config::Service,
+    id: ServiceId,
+    servers: &mut HashMap<SocketAddr, RealServer>,
+    state: &mut State,
+) {
+    // The sorry server has no weight so far.
+    let up = servers.values().filter(|s| s.status == Status::Up);
+    let live = up.map(|s| u64::from(s.weight.0)).sum();
+    let (quorum, hysteresis) = (
+        u64::from(configured.quorum),
+        u64::from(configured.hysteresis),
+    );
+    let lost = if state.quorums.get(&id).is_some_and(|q| q.lost) {
+        live < quorum + hysteresis
+    } else {
+        live < quorum.saturating_sub(hysteresis)
+    };
+    state.quorums.insert(id, Quorum { live, lost });
+    let Some(sorry) = configured.sorry_server.as_ref().filter(|_| lost) else {
+        return;
+    };
+    for server in servers.values_mut() {
+        let is_sorry = server.addr == sorry.address.ip() && server.port == sorry.address.port();
+        server.weight = if is_sorry { Weight(1) } else { Weight::ZERO };
+    }
 }
 
 fn ids(list: &[Service<Scheduler>]) -> impl Iterator<Item = ServerId> {
@@ -300,7 +408,7 @@ fn real_server(
     server: &config::Server,
     service: ServiceId,
     given: Given,
-    down: bool,
+    fate: Fate,
 ) -> RealServer {
     RealServer {
         id: given.id,
@@ -309,31 +417,37 @@ fn real_server(
         addr: server.address.ip(),
         port: server.address.port(),
         mode: server.mode,
-        weight: server.weight,
+        weight: match fate {
+            Fate::Failed(OnFailure::Inhibit) => Weight::ZERO,
+            _ => server.weight,
+        },
         upper: server.upper,
         lower: server.lower,
-        status: if down { Status::Down } else { Status::Up },
+        status: match fate {
+            Fate::Up | Fate::Failed(OnFailure::Inhibit) => Status::Up,
+            Fate::Marked | Fate::Failed(OnFailure::Down) => Status::Down,
+            // In the list all the same, so that it comes back to its place.
+            Fate::Failed(OnFailure::Remove) => Status::Removed,
+        },
     }
 }
 
 /// The kernel's list order: servers that were there keep their places, each new one goes to the
 /// head in the order of the configuration. May name servers that are not there any more.
-fn newest_first(
-    old: Option<&Service<Scheduler>>,
-    configured: &[config::Server],
-) -> Vec<SocketAddr> {
+fn newest_first(old: Option<&Service<Scheduler>>, configured: &config::Service) -> Vec<SocketAddr> {
     let old = old.map_or(&[][..], |s| s.servers.as_slice());
     let places: Vec<SocketAddr> = old
         .iter()
         .map(|s| SocketAddr::new(s.addr, s.port))
         .collect();
     let known: HashSet<SocketAddr> = places.iter().copied().collect();
-    let new = configured
-        .iter()
-        .rev()
+    let mut new: Vec<SocketAddr> = configured
+        .pool()
         .map(|s| s.address)
-        .filter(|a| !known.contains(a));
-    new.chain(places.iter().copied()).collect()
+        .filter(|a| !known.contains(a))
+        .collect();
+    new.reverse();
+    new.into_iter().chain(places.iter().copied()).collect()
 }
 
 /// The scheduler in force where nothing that it depends on changed, else a new one that goes on

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use shunt_control::api::{Socket, SocketError, types};
 use shunt_control::config::{self, Machine};
 use shunt_control::director::Director;
+use shunt_control::health::saved::Known;
 use shunt_control::kernel;
 use shunt_control::runtime::{Control, WorkerHandle, mirror_specs, run, statics};
 use shunt_control::snapshot::Snapshot;
@@ -174,6 +175,7 @@ impl Lab {
                     machine: Machine::default(),
                     ports: Box::new(Vec::new),
                     local_addresses: Box::new(|_| {}),
+                    known: Known::new(),
                 };
                 let stopped = async { drop(stopped.await) };
                 run(control, socket, stopped).await.expect("it runs");

@@ -143,7 +143,7 @@ fn a_server_without_a_port_has_the_services() {
         "{PORT}[[service]]\nprotocol='tcp'\nvip='[2001:db8::1]:443'\nmode='dr'\n\
          [[service.server]]\naddress='2001:db8::5'\n"
     );
-    let server = parse(&text).expect("it is good").services[0].servers[0];
+    let server = parse(&text).expect("it is good").services[0].servers[0].clone();
     assert_eq!(server.address.to_string(), "[2001:db8::5]:443");
     assert_eq!(server.mode, Mode::Dr);
 }

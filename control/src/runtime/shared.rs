@@ -5,7 +5,7 @@ use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use shunt_dataplane::counters::WorkerCounters;
@@ -15,6 +15,7 @@ use tracing::info;
 use crate::api::types;
 use crate::config::{self, Config, LoadError, Machine, Service};
 use crate::director::{CannotApply, Director};
+use crate::health::Book;
 use crate::kernel;
 use crate::snapshot::{CannotBuild, Changes};
 
@@ -41,6 +42,8 @@ pub(crate) struct Core {
     follower: kernel::Handle,
     started: Instant,
     faults: BTreeMap<(PortId, &'static str), u64>,
+    /// What checks know of the servers.
+    pub(crate) health: Book,
 }
 
 /// Why a reload changed nothing.
@@ -67,6 +70,7 @@ impl Core {
         local_addresses: LocalAddresses,
         file: Option<PathBuf>,
         machine: Machine,
+        health: Book,
     ) -> Self {
         let mut core = Self {
             director,
@@ -79,6 +83,7 @@ impl Core {
             follower,
             started: Instant::now(),
             faults: BTreeMap::new(),
+            health,
         };
         core.tell();
         core
@@ -108,6 +113,7 @@ impl Core {
         let config = config::load(file, &self.machine)?;
         let changes = self.director.apply(config, self.now())?;
         self.follower.set_statics(statics(self.director.config()));
+        self.health.forget_files();
         self.tell();
         info!(?changes, "configuration read again");
         Ok(changes)
@@ -145,8 +151,19 @@ impl Core {
             .map(|((port, what), count)| (*port, *what, *count))
     }
 
-    /// Real servers' neighbours are kept resolved, and devices may steer replies to local addresses.
+    /// Passes on what checks found; returns how long that took.
+    pub(super) fn apply_health(&mut self) -> Duration {
+        let begin = Instant::now();
+        let changes = self.health.changes();
+        let now = self.now();
+        self.director.set_failed(changes, now);
+        begin.elapsed()
+    }
+
+    /// Real servers' neighbours are kept resolved and their health is checked, and devices may
+    /// steer replies to local addresses.
     fn tell(&mut self) {
+        self.health.follow(&self.director);
         self.follower
             .set_wanted(self.director.wanted().into_iter().collect());
         let services = &self.director.config().services;
