@@ -21,6 +21,8 @@ use tokio::sync::oneshot;
 const FILE: &str = "
 [workers]
 cores = [1]
+[health]
+file = 'none'
 [[port]]
 name = 'p0'
 device = 'net_null0'

@@ -94,7 +94,12 @@ pub(super) async fn handshake(
         }
     };
     let connected = TlsConnector::from(config).connect(name, stream).await;
-    connected.map_err(|error| broken("TLS", &error))
+    connected.map_err(|error| {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            return Failure::new(Reason::Tls, "the server hung up in the handshake");
+        }
+        broken("TLS", &error)
+    })
 }
 
 /// From an error of a connection that may be TLS's.
@@ -104,9 +109,6 @@ pub(super) fn broken(doing: &str, error: &io::Error) -> Failure {
         .and_then(|e| e.downcast_ref::<rustls::Error>())
     {
         Some(of_tls) => Failure::new(Reason::Tls, format_args!("{doing}: {of_tls}")),
-        None if error.kind() == io::ErrorKind::UnexpectedEof => {
-            Failure::new(Reason::Tls, format_args!("{doing}: the server hung up"))
-        }
         None => Failure::io(doing, error),
     }
 }
