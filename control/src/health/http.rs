@@ -56,12 +56,15 @@ where
         let response = sender.send_request(request).await;
         judge(http, response.map_err(|error| broken(&error))?).await
     });
-    tokio::select! {
+    let ended = tokio::select! {
         outcome = &mut judged => return outcome,
-        // What it had is handed over, its error as well.
-        _ = &mut connection => {}
+        ended = &mut connection => ended,
+    };
+    // What it had read is handed over. Why it ended is not, always.
+    match (judged.await, ended) {
+        (Err(lost), Err(error)) if lost.reason == Reason::Broken => Err(broken(&error)),
+        (outcome, _) => outcome,
     }
-    judged.await
 }
 
 async fn judge(http: &Http, response: Response<Incoming>) -> Outcome {

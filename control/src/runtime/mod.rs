@@ -35,7 +35,7 @@ use crate::kernel;
 
 use self::keeper::Keeper;
 use self::mailboxes::Mailboxes;
-use self::shared::{Core, Shared};
+use self::shared::{Core, Shared, Source};
 
 pub use self::shared::{LocalAddresses, PortReport, mirror_specs, statics};
 
@@ -108,8 +108,7 @@ pub async fn run(
         follower,
         ports,
         local_addresses,
-        file,
-        machine,
+        Source { file, machine },
         health,
     );
     let core: Shared = Arc::new(Mutex::new(core));

@@ -37,13 +37,20 @@ pub(crate) struct Core {
     local_addresses: LocalAddresses,
     /// Those that were told last.
     told: Option<BTreeSet<IpAddr>>,
-    file: Option<PathBuf>,
-    machine: Machine,
+    source: Source,
     follower: kernel::Handle,
     started: Instant,
     faults: BTreeMap<(PortId, &'static str), u64>,
     /// What checks know of the servers.
     pub(crate) health: Book,
+}
+
+/// Where a reload takes the configuration from.
+pub(super) struct Source {
+    /// The file.
+    pub(super) file: Option<PathBuf>,
+    /// What it is checked against.
+    pub(super) machine: Machine,
 }
 
 /// Why a reload changed nothing.
@@ -68,8 +75,7 @@ impl Core {
         follower: kernel::Handle,
         ports: PortReport,
         local_addresses: LocalAddresses,
-        file: Option<PathBuf>,
-        machine: Machine,
+        source: Source,
         health: Book,
     ) -> Self {
         let mut core = Self {
@@ -78,8 +84,7 @@ impl Core {
             ports,
             local_addresses,
             told: None,
-            file,
-            machine,
+            source,
             follower,
             started: Instant::now(),
             faults: BTreeMap::new(),
@@ -109,8 +114,8 @@ impl Core {
 
     /// Reads the file again and makes the director equal to it.
     pub(crate) fn reload(&mut self) -> Result<Changes, CannotReload> {
-        let file = self.file.as_deref().ok_or(CannotReload::NoFile)?;
-        let config = config::load(file, &self.machine)?;
+        let file = self.source.file.as_deref().ok_or(CannotReload::NoFile)?;
+        let config = config::load(file, &self.source.machine)?;
         let changes = self.director.apply(config, self.now())?;
         self.follower.set_statics(statics(self.director.config()));
         self.health.forget_files();
@@ -120,7 +125,7 @@ impl Core {
     }
 
     pub(crate) fn file(&self) -> Option<&Path> {
-        self.file.as_deref()
+        self.source.file.as_deref()
     }
 
     pub(super) fn set_fib(&mut self, fib: Arc<Fib>) {
