@@ -15,9 +15,10 @@ use shunt_session::IdTable;
 use tracing::{info, warn};
 
 use crate::config::{self, Config};
+use crate::fate::Quorum;
 use crate::health::saved::Known;
 use crate::snapshot::{
-    self, CannotBuild, Changes, InForce, Quorum, Retired, Scheduler, Services, Snapshot, State,
+    self, CannotBuild, Changes, InForce, Retired, Scheduler, Services, Snapshot, State,
 };
 
 /// Why a configuration is not applied; nothing has changed.

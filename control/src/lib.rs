@@ -7,6 +7,7 @@
 pub mod api;
 pub mod config;
 pub mod director;
+pub mod fate;
 pub mod health;
 pub mod identity;
 pub mod kernel;

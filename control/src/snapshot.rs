@@ -16,8 +16,9 @@ use shunt_session::Identity;
 
 use crate::config;
 use crate::config::Announce;
-use crate::health::check::{OnFailure, Start};
-use crate::health::saved::{Key, Known};
+use crate::fate::{Checked, Fate, Quorum, fate, judge_quorum};
+use crate::health::check::OnFailure;
+use crate::health::saved::Known;
 use crate::identity::{Given, Identities, NoSlot, ServerKey};
 
 /// The scheduler of a service as workers use it.
@@ -150,15 +151,6 @@ impl State {
             ..Self::new(capacity)
         }
     }
-}
-
-/// How a service stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Quorum {
-    /// Weight of its servers that are up.
-    pub live: u64,
-    /// Whether that is too little.
-    pub lost: bool,
 }
 
 /// What a change did.
@@ -306,83 +298,6 @@ pub fn build(
     state.known = Known::new();
     let services = services_of(list, &state);
     Ok((state, services, changes))
-}
-
-/// A server of the configuration as its checks see it.
-struct Checked<'a> {
-    server: &'a config::Server,
-    service: ServiceKey,
-    id: ServerId,
-    /// Whether the services in force do not have it.
-    new: bool,
-}
-
-/// What marks and checks make of a server.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Up,
-    Marked,
-    Failed(OnFailure),
-}
-
-fn fate(checked: &Checked<'_>, state: &mut State) -> Fate {
-    let id = checked.id;
-    let Some(check) = &checked.server.check else {
-        state.failed.remove(&id);
-        return match state.down.contains(&id) {
-            true => Fate::Marked,
-            false => Fate::Up,
-        };
-    };
-    if checked.new {
-        let key = Key {
-            service: checked.service,
-            server: checked.server.address,
-            mode: checked.server.mode,
-        };
-        let known = state.known.get(&key).map(|fact| fact.down);
-        if known.unwrap_or(check.start == Start::Down) {
-            state.failed.insert(id);
-        }
-    }
-    if state.down.contains(&id) {
-        Fate::Marked
-    } else if state.failed.contains(&id) {
-        Fate::Failed(check.on_failure)
-    } else {
-        Fate::Up
-    }
-}
-
-/// Finds out whether enough weight is up, as keepalived does: a quorum is lost below `quorum` less
-/// `hysteresis`, and is back with `quorum` and `hysteresis`. Without one the sorry server, if there
-/// is one, takes the new sessions, and nobody else does.
-fn judge_quorum(
-    configured: &config::Service,
-    id: ServiceId,
-    servers: &mut HashMap<SocketAddr, RealServer>,
-    state: &mut State,
-) {
-    // The sorry server has no weight so far.
-    let up = servers.values().filter(|s| s.status == Status::Up);
-    let live = up.map(|s| u64::from(s.weight.0)).sum();
-    let (quorum, hysteresis) = (
-        u64::from(configured.quorum),
-        u64::from(configured.hysteresis),
-    );
-    let lost = if state.quorums.get(&id).is_some_and(|q| q.lost) {
-        live < quorum + hysteresis
-    } else {
-        live < quorum.saturating_sub(hysteresis)
-    };
-    state.quorums.insert(id, Quorum { live, lost });
-    let Some(sorry) = configured.sorry_server.as_ref().filter(|_| lost) else {
-        return;
-    };
-    for server in servers.values_mut() {
-        let is_sorry = server.addr == sorry.address.ip() && server.port == sorry.address.port();
-        server.weight = if is_sorry { Weight(1) } else { Weight::ZERO };
-    }
 }
 
 fn ids(list: &[Service<Scheduler>]) -> impl Iterator<Item = ServerId> {

@@ -11,6 +11,7 @@ mod check;
 pub mod edit;
 mod file;
 mod health;
+mod health_values;
 mod mistake;
 pub mod model;
 mod node;
