@@ -41,6 +41,8 @@ def check(ctx):
             _inhibited(ctx)
         with report.check("health: a server that flaps too fast for rise and fall stays as it is"):
             _flaps(ctx)
+        with report.check("health: a program that is run inherits nothing of the director"):
+            _programs(ctx)
         with report.check("health: the sorry server serves while all others are down"):
             _sorry(ctx)
         if ctx.start.device in ("net_tap", "net_af_packet"):
@@ -156,6 +158,20 @@ def _flaps(ctx):
                     f"0 requests failed")
 
 
+def _programs(ctx):
+    """It lists its open files, and the server that it is asked about."""
+    said = ctx.net.dir / "said"
+    said.unlink(missing_ok=True)
+    script = f"echo $SHUNT_VIP $(ls /proc/self/fd) > {said}.new && mv {said}.new {said}"
+    program = {"type": "exec", "command": ["/bin/sh", "-c", script], **COMMON}
+    _reload(ctx.director, ctx.director.toml(checks={"tcp": program, "udp": program}))
+    _wait(ctx, "it says something", said.exists)
+    vip, *files = said.read_text().split()
+    expect(vip in {service.vip for service in ctx.services}, f"{vip} is no VIP")
+    # ls itself opens the folder.
+    equal("its open files", files, ["0", "1", "2", "3"])
+
+
 def _sorry(ctx):
     *others, sorry = SERVERS
     for each in others:
@@ -184,7 +200,8 @@ def _restart(ctx):
     _file(ctx, server).unlink(missing_ok=True)
     director = ctx.director
     _reload(director, director.toml(checks=FILE))
-    _wait(ctx, f"{server} is down", lambda: _is(ctx, server, "down"))
+    _wait(ctx, f"{server} alone is down", lambda: all(
+        _is(ctx, each, "down" if each == server else "up") for each in SERVERS))
     _wait(ctx, "that is saved", lambda: _saved(ctx, server))
     director.kill()
     slow = {protocol: {**check, "interval": "1h", "timeout": "1s"} for protocol, check in FILE.items()}
@@ -202,12 +219,11 @@ def _answers(ctx, service):
 
 
 def _saved(ctx, server):
-    """Whether the file has the server as down in all TCP services."""
+    """Whether the file has the server as down in all TCP services, and nobody else."""
     saved = json.loads(ctx.director.health.read_text())["servers"]
     ends = {(endpoint(s.vip, s.port), endpoint(s.server_address(server), s.server_port))
             for s in ctx.services if s.protocol == "tcp"}
-    down = {(line["vip"], line["server"]) for line in saved if line["down"]}
-    return ends <= down
+    return ends == {(line["vip"], line["server"]) for line in saved if line["down"]}
 
 
 class _Load:
@@ -296,10 +312,17 @@ def _file(ctx, server):
 
 
 def _wait(ctx, what, condition):
-    if not network.wait_for(condition, PATIENCE, 0.05):
+    """Waits for a condition, and until all workers know of it."""
+    if not network.wait_for(lambda: condition() and _read(ctx), PATIENCE, 0.05):
         listed = [f"{s['service']} {s['address']} {s['status']} {s['health']}"
                   for s in ctx.director.shunt("servers") if s["health"]]
         expect(False, "\n".join([f"never: {what}", *listed]))
+
+
+def _read(ctx):
+    """Whether all workers run on the newest snapshot."""
+    status = ctx.director.shunt("status")
+    return status["acknowledged"] >= status["generation"]
 
 
 def _reload(director, toml):

@@ -217,6 +217,8 @@ pub(crate) fn run(
     if let Some(holder) = &mut holder {
         keep(holder, &taps, &ports::packet_sockets());
     }
+    // From here on programs may be started, for health checks.
+    tap::keep_descriptors().map_err(StartError::Control)?;
     let mut threads = Threads::default();
     let mirror_counters = Arc::new(MirrorCounters::default());
     let core = usize::from(config.workers.control_core);

@@ -56,15 +56,12 @@ where
         let response = sender.send_request(request).await;
         judge(http, response.map_err(|error| broken(&error))?).await
     });
-    let ended = tokio::select! {
+    tokio::select! {
         outcome = &mut judged => return outcome,
-        ended = &mut connection => ended,
-    };
-    // What it had read is handed over. Why it ended is not, always.
-    match (judged.await, ended) {
-        (Err(lost), Err(error)) if lost.reason == Reason::Broken => Err(broken(&error)),
-        (outcome, _) => outcome,
+        // What it had is handed over, its error as well.
+        _ = &mut connection => {}
     }
+    judged.await
 }
 
 async fn judge(http: &Http, response: Response<Incoming>) -> Outcome {
@@ -105,17 +102,20 @@ async fn judge(http: &Http, response: Response<Incoming>) -> Outcome {
 /// From an error of a connection.
 pub(super) fn broken(error: &hyper::Error) -> Failure {
     use core::error::Error;
+    // A request that was never sent has the connection's error within its own.
+    let mut last = error;
     let mut cause = error.source();
     while let Some(inner) = cause {
         if let Some(io) = inner.downcast_ref::<std::io::Error>() {
             return tls::broken("HTTP", io);
         }
+        last = inner.downcast_ref().unwrap_or(last);
         cause = inner.source();
     }
-    let reason = if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+    let reason = if last.is_incomplete_message() || last.is_closed() || last.is_canceled() {
         Reason::Broken
     } else {
         Reason::Protocol
     };
-    Failure::new(reason, format_args!("HTTP: {error}"))
+    Failure::new(reason, format_args!("HTTP: {last}"))
 }
