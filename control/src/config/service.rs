@@ -224,10 +224,12 @@ pub(super) fn service(
             own_check: None,
         };
         check_server(&server, &key, place, mistakes);
+        check_sorry(scheduler, &scheduler_flags, place, mistakes);
         (server, place.clone())
     });
     if let Some(most) = shunt_scheduler::most_servers(scheduler, &scheduler_flags)
-        && let Some((_, place)) = servers.get((most as usize).saturating_sub(usize::from(sorry.is_some())))
+        && let Some((_, place)) =
+            servers.get((most as usize).saturating_sub(usize::from(sorry.is_some())))
     {
         let what = format!(
             "scheduler `{scheduler}` serves {most} servers at most, one for each place of its \
@@ -409,6 +411,27 @@ fn weight(node: &Node) -> Result<Weight, Wrong> {
                 .map(|range| format!("{range}; 0 means no new sessions")),
             ..wrong
         })
+}
+
+/// A scheduler that deals places of a table to servers without weight, too, leaves the clients of
+/// these places without a server: those of the sorry server now, all others' when the quorum is lost.
+fn check_sorry(scheduler: &str, flags: &Flags, place: &Place, mistakes: &Mistakes) {
+    let fallback = match scheduler {
+        "sh" => "sh-fallback",
+        "mh" => "mh-fallback",
+        "dh" => "",
+        _ => return,
+    };
+    if flags.words().any(|word| word == fallback) {
+        return;
+    }
+    let what =
+        format!("`sorry_server` with scheduler `{scheduler}`, which would send clients to nobody");
+    let help = match fallback {
+        "" => "another scheduler".to_owned(),
+        fallback => format!("scheduler_flags = [\"{fallback}\"], or another scheduler"),
+    };
+    mistakes.add(Mistake::new(place, what).help(help));
 }
 
 /// What a server must be for its service.
