@@ -44,6 +44,7 @@ fn server_spec(settings: &ServerSettings) -> ServerSpec {
         mode: settings.mode.clone(),
         upper_threshold: settings.upper_threshold,
         lower_threshold: settings.lower_threshold,
+        check: None,
     }
 }
 

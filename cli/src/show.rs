@@ -2,11 +2,13 @@
 
 use core::net::IpAddr;
 use std::fmt::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde_json::json;
 use shunt_control::api::types::{
-    Counters, Interfaces, Route, Server, Service, Session, Sessions, Status, WorkersCounters,
+    Counters, Health, Interfaces, Route, Server, Service, Session, Sessions, Status,
+    WorkersCounters,
 };
 
 use crate::client::{Client, escaped};
@@ -135,7 +137,7 @@ pub(crate) fn services(
         for server in &service.servers {
             let mut row = vec![
                 format!("  {}", server.address),
-                String::new(),
+                if server.sorry { "sorry server" } else { "" }.to_owned(),
                 server.mode.clone(),
                 server.weight.to_string(),
                 state(server),
@@ -169,6 +171,30 @@ fn state(server: &Server) -> String {
     }
 }
 
+/// Longest text of a failure in a table, characters.
+const ERROR: usize = 60;
+
+/// What checks found, `now` in seconds since 1970: `http up 5m00s, 0.4 ms`, `tcp down 12s: refused: ...`.
+fn health(health: Option<&Health>, now: u64) -> String {
+    let Some(health) = health else {
+        return "-".to_owned();
+    };
+    let mut text = format!("{} {}", health.check, health.state);
+    if health.known {
+        let _ = write!(text, " {}", time(now.saturating_sub(health.since) * 1000));
+    } else {
+        text.push_str(" (not checked yet)");
+    }
+    if let Some(error) = &health.error {
+        let shown: String = error.chars().take(ERROR).collect();
+        let more = if shown.len() < error.len() { "…" } else { "" };
+        let _ = write!(text, ": {shown}{more}");
+    } else if let Some(latency) = health.latency_us {
+        let _ = write!(text, ", {}.{} ms", latency / 1000, latency % 1000 / 100);
+    }
+    text
+}
+
 /// `servers`
 pub(crate) fn servers(
     client: &Client,
@@ -182,6 +208,8 @@ pub(crate) fn servers(
     if as_json {
         return Ok(pretty(&servers));
     }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_or(0, |since| since.as_secs());
     let rows = servers.iter().map(|server| {
         let c = &server.counters;
         let limit = match (server.upper_threshold, server.lower_threshold) {
@@ -194,6 +222,7 @@ pub(crate) fn servers(
             server.address.to_string(),
             server.mode.clone(),
             state(server),
+            health(server.health.as_ref(), now),
             limit,
         ];
         row.extend(
@@ -214,6 +243,7 @@ pub(crate) fn servers(
         "SERVER",
         "MODE",
         "STATE",
+        "HEALTH",
         ">LIMIT",
         ">SESSIONS",
         ">REFUSED",
@@ -447,4 +477,41 @@ pub(crate) fn route(client: &Client, to: IpAddr, as_json: bool) -> Result<String
         "{to} by port {}{vlan}{source} to neighbour {} ({mac}), MTU {}\n",
         route.port, route.neighbour, route.mtu
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_in_a_table() {
+        let up = Health {
+            check: "http".into(),
+            state: "up".into(),
+            known: true,
+            since: 1000,
+            checks: 7,
+            failures: [("timeout".to_owned(), 1)].into(),
+            error: None,
+            latency_us: Some(12_345),
+        };
+        assert_eq!(health(None, 1090), "-");
+        assert_eq!(health(Some(&up), 1090), "http up 1m30s, 12.3 ms");
+        // The clock was set back.
+        assert_eq!(health(Some(&up), 10), "http up 0.0s, 12.3 ms");
+        let new = Health {
+            known: false,
+            latency_us: None,
+            ..up.clone()
+        };
+        assert_eq!(health(Some(&new), 1090), "http up (not checked yet)");
+        let down = Health {
+            state: "down".into(),
+            error: Some(format!("refused: {}", "é".repeat(100))),
+            ..up
+        };
+        let text = health(Some(&down), 1003);
+        let end = format!("refused: {}…", "é".repeat(ERROR - 9));
+        assert_eq!(text, format!("http down 3.0s: {end}"));
+    }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use shunt_control::api::{Socket, types};
 use shunt_control::config::{self, Machine};
 use shunt_control::director::Director;
+use shunt_control::health::saved::Known;
 use shunt_control::kernel;
 use shunt_control::runtime::{Control, WorkerHandle, mirror_specs, run, statics};
 use shunt_dataplane::command::{self, Reply, SessionRecord, mailbox};
@@ -20,6 +21,8 @@ use tokio::sync::oneshot;
 const FILE: &str = "
 [workers]
 cores = [1]
+[health]
+file = 'none'
 [[port]]
 name = 'p0'
 device = 'net_null0'
@@ -137,6 +140,7 @@ impl Lab {
                     file: Some(file),
                     machine: Machine::default(),
                     local_addresses: Box::new(|_| {}),
+                    known: Known::new(),
                     ports: Box::new(|| {
                         vec![types::Port {
                             name: "p0".into(),

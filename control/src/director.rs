@@ -12,9 +12,11 @@ use shunt_service::{
     Fib, Load, RealServer, ServerId, ServerSlot, Service, ServiceId, ServiceKey, Settings, Ticks,
 };
 use shunt_session::IdTable;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::config::{self, Config};
+use crate::fate::Quorum;
+use crate::health::saved::Known;
 use crate::snapshot::{
     self, CannotBuild, Changes, InForce, Retired, Scheduler, Services, Snapshot, State,
 };
@@ -47,32 +49,36 @@ impl Director {
     /// # Errors
     /// [`CannotBuild`].
     pub fn new(config: Config, now: Ticks) -> Result<(Self, Vec<Reader<Snapshot>>), CannotBuild> {
-        Self::set_up(config, None, now)
+        Self::set_up(config, None, Known::new(), now)
     }
 
     /// As [`Director::new`], going on with the identities that an earlier process gave: what of
     /// them the configuration does not have any more is removed, as by a reload. They are kept
-    /// there from now on. Once the sessions are adopted, [`Director::judge`] is to be called.
+    /// there from now on. `known` is what that process knew of the servers' health. Once the
+    /// sessions are adopted, [`Director::judge`] is to be called.
     ///
     /// # Errors
     /// [`CannotBuild`].
     pub fn resume(
         config: Config,
         kept: IdTable,
+        known: Known,
         now: Ticks,
     ) -> Result<(Self, Vec<Reader<Snapshot>>), CannotBuild> {
-        Self::set_up(config, Some(kept), now)
+        Self::set_up(config, Some(kept), known, now)
     }
 
     fn set_up(
         config: Config,
         kept: Option<IdTable>,
+        health: Known,
         now: Ticks,
     ) -> Result<(Self, Vec<Reader<Snapshot>>), CannotBuild> {
         let workers = config.workers.cores.len() as u16;
         let load = Load::new(workers, config.limits.servers);
         let known = kept.iter().flat_map(IdTable::list).copied();
-        let state = State::resume(config.limits.servers, known, &config.services, now);
+        let mut state = State::resume(config.limits.servers, known, &config.services, now);
+        state.known = health;
         let none = Services::default();
         let before = InForce {
             state: &state,
@@ -183,14 +189,29 @@ impl Director {
         settings: Arc<Settings>,
         now: Ticks,
     ) -> Result<Changes, CannotBuild> {
+        let configured = core::mem::take(&mut self.config.services);
+        let changes = self.move_on(&configured, next, settings, now);
+        self.config.services = configured;
+        changes
+    }
+
+    /// From the services as `configured` to the `next` ones.
+    fn move_on(
+        &mut self,
+        configured: &[config::Service],
+        next: &[config::Service],
+        settings: Arc<Settings>,
+        now: Ticks,
+    ) -> Result<Changes, CannotBuild> {
         let in_force = Arc::clone(&self.snapshot().services);
         let before = InForce {
             state: &self.state,
             services: &in_force,
-            configured: &self.config.services,
+            configured,
         };
         let version = self.publisher.version() + 1;
         let (state, services, changes) = snapshot::build(before, next, &self.load, version, now)?;
+        tell_quorums(&self.state, &state, &services);
         self.state = state;
         self.keep();
         let fib = Arc::clone(&self.snapshot().fib);
@@ -234,9 +255,46 @@ impl Director {
         } else {
             self.state.down.remove(&server);
         }
-        let services = self.config.services.clone();
-        // The same services as before build again: no slot is taken, no name is new.
-        self.set_services(services, now).is_ok()
+        self.rebuild(now)
+    }
+
+    /// Takes what checks found: which servers failed (`true`) and which are well again. All of it
+    /// is one publication; returns whether there was one.
+    pub fn set_failed(
+        &mut self,
+        found: impl IntoIterator<Item = (ServerId, bool)>,
+        now: Ticks,
+    ) -> bool {
+        let mut news = false;
+        for (server, failed) in found {
+            news |= if failed {
+                self.state.failed.insert(server)
+            } else {
+                self.state.failed.remove(&server)
+            };
+        }
+        news && self.rebuild(now)
+    }
+
+    /// Builds the same services again, with what is known now of the servers.
+    fn rebuild(&mut self, now: Ticks) -> bool {
+        let services = core::mem::take(&mut self.config.services);
+        let settings = Arc::clone(&self.snapshot().settings);
+        // No slot is taken and no name is new, so it builds as it did before.
+        let built = self.move_on(&services, &services, settings, now);
+        self.config.services = services;
+        built.is_ok()
+    }
+
+    /// Whether the server's checks say that it is dead.
+    pub fn is_failed(&self, server: ServerId) -> bool {
+        self.state.failed.contains(&server)
+    }
+
+    /// Whether a service has servers enough.
+    pub fn quorum(&self, service: ServiceId) -> Quorum {
+        let known = self.state.quorums.get(&service);
+        known.copied().unwrap_or_default()
     }
 
     fn publish(&mut self, services: Arc<Services>, fib: Arc<Fib>, settings: Arc<Settings>) {
@@ -329,6 +387,19 @@ impl Director {
     }
 }
 
+/// Logs which services lost their quorum or have it again.
+fn tell_quorums(before: &State, after: &State, services: &Services) {
+    for service in services.list() {
+        let of = |state: &State| state.quorums.get(&service.id).copied().unwrap_or_default();
+        let Quorum { live, lost } = of(after);
+        match (of(before).lost, lost) {
+            (false, true) => warn!(service = %service.key, weight = live, "quorum lost"),
+            (true, false) => info!(service = %service.key, weight = live, "quorum is back"),
+            _ => {}
+        }
+    }
+}
+
 /// What in a new configuration is set up at start only, in the words of the file.
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     [
@@ -341,6 +412,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ),
         ("[limits] servers", old.limits.servers != new.limits.servers),
         ("[sessions]", old.sessions != new.sessions),
+        ("[health]", old.health != new.health),
         ("[[port]]", old.ports != new.ports),
     ]
     .into_iter()

@@ -7,6 +7,8 @@
 pub mod api;
 pub mod config;
 pub mod director;
+pub mod fate;
+pub mod health;
 pub mod identity;
 pub mod kernel;
 pub mod mirror;

@@ -16,6 +16,9 @@ use shunt_session::Identity;
 
 use crate::config;
 use crate::config::Announce;
+use crate::fate::{Checked, Fate, Quorum, fate, judge_quorum};
+use crate::health::check::OnFailure;
+use crate::health::saved::Known;
 use crate::identity::{Given, Identities, NoSlot, ServerKey};
 
 /// The scheduler of a service as workers use it.
@@ -48,8 +51,14 @@ pub struct State {
     pub ids: Identities,
     /// Removed servers.
     pub retired: BTreeMap<ServerId, Retired>,
-    /// Servers that were found dead.
+    /// Servers that somebody marked dead.
     pub down: HashSet<ServerId>,
+    /// Servers whose checks say that they are dead.
+    pub failed: HashSet<ServerId>,
+    /// Whether services have servers enough.
+    pub quorums: HashMap<ServiceId, Quorum>,
+    /// What an earlier process knew of servers; for the first [`build`] alone.
+    pub known: Known,
 }
 
 impl State {
@@ -59,6 +68,9 @@ impl State {
             ids: Identities::new(capacity),
             retired: BTreeMap::new(),
             down: HashSet::new(),
+            failed: HashSet::new(),
+            quorums: HashMap::new(),
+            known: Known::new(),
         }
     }
 
@@ -94,7 +106,7 @@ impl State {
             services.iter().map(|(key, id)| (*id, *key)).collect();
         let wanted: HashSet<(ServiceKey, SocketAddr, Mode)> = configured
             .iter()
-            .flat_map(|s| s.servers.iter().map(|r| (s.key, r.address, r.mode)))
+            .flat_map(|s| s.pool().map(|r| (s.key, r.address, r.mode)))
             .collect();
         let (mut known, mut removed): (Vec<_>, Vec<_>) =
             servers.into_iter().partition(|(key, _)| {
@@ -136,7 +148,7 @@ impl State {
         Self {
             ids,
             retired,
-            down: HashSet::new(),
+            ..Self::new(capacity)
         }
     }
 }
@@ -207,13 +219,14 @@ pub fn build(
         .iter()
         .map(|s| (s.key, s.scheduler_flags))
         .collect();
+    let before: HashSet<ServerId> = ids(now.services.list()).collect();
     let mut list = Vec::with_capacity(next.len());
     for configured in next {
         let id = state.ids.service(configured.key);
         let old = now.services.by_id(id);
         changes.services_added += u32::from(old.is_none());
-        let mut servers = HashMap::with_capacity(configured.servers.len());
-        for server in &configured.servers {
+        let mut servers = HashMap::with_capacity(configured.servers.len() + 1);
+        for server in configured.pool() {
             let key = ServerKey {
                 service: id,
                 address: server.address,
@@ -227,10 +240,17 @@ pub fn build(
                     retired: state.retired.len(),
                 })?;
             state.retired.remove(&given.id);
-            let down = state.down.contains(&given.id);
-            servers.insert(server.address, real_server(server, id, given, down));
+            let checked = Checked {
+                server,
+                service: configured.key,
+                id: given.id,
+                new: !before.contains(&given.id),
+            };
+            let fate = fate(&checked, &mut state);
+            servers.insert(server.address, real_server(server, id, given, fate));
         }
-        let order = newest_first(old, &configured.servers);
+        judge_quorum(configured, id, &mut servers, &mut state);
+        let order = newest_first(old, configured);
         let servers = order
             .iter()
             .filter_map(|address| servers.remove(address))
@@ -246,12 +266,12 @@ pub fn build(
         list.push(service(configured, id, servers, scheduler));
     }
     let present: HashSet<ServerId> = ids(&list).collect();
-    let before: HashSet<ServerId> = ids(now.services.list()).collect();
     changes.servers_added = present.difference(&before).count() as u32;
     for service in now.services.list() {
         for server in service.servers.iter().filter(|s| !present.contains(&s.id)) {
             changes.servers_removed += 1;
             state.down.remove(&server.id);
+            state.failed.remove(&server.id);
             let retired = Retired {
                 server: RealServer {
                     status: Status::Removed,
@@ -273,6 +293,9 @@ pub fn build(
         .filter(|s| !wanted.contains(&s.key));
     changes.services_removed = gone.count() as u32;
     state.ids.forget_services(|key| wanted.contains(key));
+    let present: HashSet<ServiceId> = list.iter().map(|s| s.id).collect();
+    state.quorums.retain(|id, _| present.contains(id));
+    state.known = Known::new();
     let services = services_of(list, &state);
     Ok((state, services, changes))
 }
@@ -300,7 +323,7 @@ fn real_server(
     server: &config::Server,
     service: ServiceId,
     given: Given,
-    down: bool,
+    fate: Fate,
 ) -> RealServer {
     RealServer {
         id: given.id,
@@ -309,31 +332,37 @@ fn real_server(
         addr: server.address.ip(),
         port: server.address.port(),
         mode: server.mode,
-        weight: server.weight,
+        weight: match fate {
+            Fate::Failed(OnFailure::Inhibit) => Weight::ZERO,
+            _ => server.weight,
+        },
         upper: server.upper,
         lower: server.lower,
-        status: if down { Status::Down } else { Status::Up },
+        status: match fate {
+            Fate::Up | Fate::Failed(OnFailure::Inhibit) => Status::Up,
+            Fate::Marked | Fate::Failed(OnFailure::Down) => Status::Down,
+            // In the list all the same, so that it comes back to its place.
+            Fate::Failed(OnFailure::Remove) => Status::Removed,
+        },
     }
 }
 
 /// The kernel's list order: servers that were there keep their places, each new one goes to the
 /// head in the order of the configuration. May name servers that are not there any more.
-fn newest_first(
-    old: Option<&Service<Scheduler>>,
-    configured: &[config::Server],
-) -> Vec<SocketAddr> {
+fn newest_first(old: Option<&Service<Scheduler>>, configured: &config::Service) -> Vec<SocketAddr> {
     let old = old.map_or(&[][..], |s| s.servers.as_slice());
     let places: Vec<SocketAddr> = old
         .iter()
         .map(|s| SocketAddr::new(s.addr, s.port))
         .collect();
     let known: HashSet<SocketAddr> = places.iter().copied().collect();
-    let new = configured
-        .iter()
-        .rev()
+    let mut new: Vec<SocketAddr> = configured
+        .pool()
         .map(|s| s.address)
-        .filter(|a| !known.contains(a));
-    new.chain(places.iter().copied()).collect()
+        .filter(|a| !known.contains(a))
+        .collect();
+    new.reverse();
+    new.into_iter().chain(places.iter().copied()).collect()
 }
 
 /// The scheduler in force where nothing that it depends on changed, else a new one that goes on

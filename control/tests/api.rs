@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use shunt_control::api::{Socket, SocketError, types};
 use shunt_control::config::{self, Machine};
 use shunt_control::director::Director;
+use shunt_control::health::saved::Known;
 use shunt_control::kernel;
 use shunt_control::runtime::{Control, WorkerHandle, mirror_specs, run, statics};
 use shunt_control::snapshot::Snapshot;
@@ -33,6 +34,8 @@ const FILE: &str = "
 cores = [1, 2]
 [limits]
 servers = 3
+[health]
+file = 'none'
 [[port]]
 name = 'p0'
 device = 'net_null0'
@@ -174,6 +177,7 @@ impl Lab {
                     machine: Machine::default(),
                     ports: Box::new(Vec::new),
                     local_addresses: Box::new(|_| {}),
+                    known: Known::new(),
                 };
                 let stopped = async { drop(stopped.await) };
                 run(control, socket, stopped).await.expect("it runs");
@@ -621,5 +625,94 @@ fn a_dead_socket_is_replaced_and_a_file_is_not() {
     assert!(
         !Path::new(made.parent().expect("it has one")).exists(),
         "and goes again"
+    );
+}
+
+#[test]
+fn checks_are_made_and_told() {
+    let lab = Lab::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let flag = folder.path().join("well");
+    let script = format!(
+        "test -e {} || {{ echo it is not; exit 7; }}",
+        flag.display()
+    );
+    let check = json!({
+        "type": "exec", "command": ["/bin/sh", "-c", script], "interval": "100ms", "fall": 1, "rise": 1,
+    });
+    let (status, changed) = lab.ask("PATCH", SERVICE, Some(&json!({ "check": check })));
+    assert_eq!(
+        (status, &changed["configuration"]["check"]),
+        (200, &check),
+        "{changed}"
+    );
+    let server = || lab.get::<types::Server>(&format!("{SERVICE}/servers/172.16.1.6:8080"));
+    lab.until("it is down", || server().status == "down");
+    let health = server().health.expect("it is checked");
+    assert_eq!(
+        (health.check.as_str(), health.state.as_str(), health.known),
+        ("exec", "down", true)
+    );
+    assert_eq!(
+        health.error.as_deref(),
+        Some("exit: exit status: 7: it is not")
+    );
+    assert!(health.failures["exit"] > 0 && health.failures["exit"] <= health.checks);
+    lab.until("so is the other", || {
+        lab.get::<types::Service>(SERVICE).quorum_lost
+    });
+    assert_eq!(lab.get::<types::Service>(SERVICE).live_weight, 0);
+    let (_, _, text) = lab.raw("GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    for wanted in [
+        "shunt_service_quorum_lost{service=\"tcp:10.0.0.100:80\"} 1",
+        "shunt_server_check_duration_seconds{",
+        "reason=\"exit\"",
+    ] {
+        assert!(text.contains(wanted), "no {wanted} in:\n{text}");
+    }
+    let up = |line: &&str| line.starts_with("shunt_server_up{") && line.contains("172.16.1.6:");
+    assert!(
+        text.lines()
+            .find(up)
+            .is_some_and(|line| line.ends_with("} 0"))
+    );
+
+    std::fs::write(&flag, "").expect("it can be written");
+    lab.until("both are up", || {
+        lab.get::<types::Service>(SERVICE).live_weight == 4
+    });
+    assert_eq!(server().health.expect("it is checked").error, None);
+    // A mark is beside what checks find.
+    let path = format!("{SERVICE}/servers/172.16.1.6:8080");
+    lab.ask(
+        "PUT",
+        &format!("{path}/status"),
+        Some(&json!({ "status": "down" })),
+    );
+    let health = server().health.expect("it is checked");
+    assert_eq!(
+        (server().status.as_str(), health.state.as_str()),
+        ("down", "up")
+    );
+    lab.ask(
+        "PUT",
+        &format!("{path}/status"),
+        Some(&json!({ "status": "up" })),
+    );
+
+    // A server that is left out is up whatever its checks had found.
+    std::fs::remove_file(&flag).expect("it is there");
+    lab.until("it is down again", || server().status == "down");
+    let out = json!({ "check": { "type": "none" } });
+    let (status, changed) = lab.ask("PATCH", &path, Some(&out));
+    assert_eq!(
+        (status, &changed["status"], &changed["health"]),
+        (200, &json!("up"), &Value::Null)
+    );
+    let wrong = json!({ "check": { "command": ["/no/such/program"], "type": "exec" } });
+    let (status, problem) = lab.ask("PATCH", &path, Some(&wrong));
+    assert_eq!(
+        (status, &problem["errors"][0]["pointer"]),
+        (422, &json!("/check/command/0"))
     );
 }

@@ -143,7 +143,7 @@ fn a_server_without_a_port_has_the_services() {
         "{PORT}[[service]]\nprotocol='tcp'\nvip='[2001:db8::1]:443'\nmode='dr'\n\
          [[service.server]]\naddress='2001:db8::5'\n"
     );
-    let server = parse(&text).expect("it is good").services[0].servers[0];
+    let server = parse(&text).expect("it is good").services[0].servers[0].clone();
     assert_eq!(server.address.to_string(), "[2001:db8::5]:443");
     assert_eq!(server.mode, Mode::Dr);
 }
@@ -287,6 +287,27 @@ fn fragment() -> impl Strategy<Value = String> {
         "[[neighbour]]",
         "[timeouts]",
         "[service.timeouts]",
+        "[service.check]",
+        "[service.server.check]",
+        "[health]",
+        "type",
+        "'https'",
+        "'dns'",
+        "'exec'",
+        "interval",
+        "sni",
+        "host",
+        "verify",
+        "path",
+        "status",
+        "body_regex",
+        "query",
+        "command",
+        "payload_hex",
+        "quorum",
+        "sorry_server",
+        "'200-299'",
+        "'(a*)*$'",
         "cores",
         "name",
         "device",
@@ -395,6 +416,11 @@ fn body() -> impl Strategy<Value = serde_json::Value> {
         "sh",
         "sh-port",
         "1h",
+        "https",
+        "dns",
+        "exec",
+        "/bin/true",
+        "200-299",
     ];
     let keys = [
         "protocol",
@@ -408,6 +434,15 @@ fn body() -> impl Strategy<Value = serde_json::Value> {
         "address",
         "weight",
         "upper_threshold",
+        "check",
+        "type",
+        "port",
+        "host",
+        "status",
+        "command",
+        "query",
+        "payload_hex",
+        "sorry_server",
         "udp",
         "/~",
         "",

@@ -59,6 +59,7 @@ fn every_key_is_told() {
         "[workers]",
         "[limits]",
         "[sessions]",
+        "[health]",
         "[mirror]",
         "[fullnat]",
         "[[port]]",
@@ -70,12 +71,22 @@ fn every_key_is_told() {
         let mut known = known(&format!("{table}\n"));
         if table == "[[service]]" {
             // Told in sections of their own.
-            assert!(known.remove("timeouts") && known.remove("server"));
+            for other in ["timeouts", "check", "server"] {
+                assert!(known.remove(other), "{other}");
+            }
         }
         assert_eq!(told(table), known, "{table}");
     }
-    let known = known("[[service]]\n[[service.server]]\n");
-    assert_eq!(told("[[service.server]]"), known, "[[service.server]]");
+    let mut of_server = known("[[service]]\n[[service.server]]\n");
+    assert!(of_server.remove("check"));
+    assert_eq!(told("[[service.server]]"), of_server, "[[service.server]]");
+    let of_check = known("[[service]]\n[service.check]\ntype = 'tcp'\n");
+    let mut told = told("[service.check]");
+    // The second table there is of the types.
+    for word in ["tcp", "http", "dns", "udp", "icmp", "grpc", "exec"] {
+        assert!(told.remove(word), "{word}");
+    }
+    assert_eq!(told, of_check, "[service.check]");
 }
 
 #[test]

@@ -30,6 +30,7 @@ class Director:
         self.socket = net.dir / "shunt.sock"
         self.config = net.dir / "shunt.toml"
         self.sessions = pathlib.Path("/dev/shm") / f"{net.prefix}.sessions"
+        self.health = pathlib.Path("/dev/shm") / f"{net.prefix}.health"
         self.dpdk = {}  # further keys of [dpdk]
         self.process = None
         self.vhost = None
@@ -77,8 +78,9 @@ class Director:
         return {"cores": [(1 + n) % cores for n in range(workers)], "control_core": 0,
                 "share_cores": workers > cores}
 
-    def toml(self, servers=SERVERS, weights=None):
-        """The configuration; with fewer servers or other weights than usual."""
+    def toml(self, servers=SERVERS, weights=None, checks=None, more=None, sorry=None):
+        """The configuration; with fewer servers or other weights than usual, with a check for each
+        protocol, more keys of all services, a sorry server."""
         start = self.start
         tables = {
             "daemon": {"socket": str(self.socket), "name": self.net.prefix},
@@ -86,6 +88,7 @@ class Director:
             "workers": self._workers(),
             "limits": {"sessions": 16384 + 5 * start.crowd, "servers": 256},
             "sessions": {"file": str(self.sessions)},
+            "health": {"file": str(self.health)},
         }
         lines = []
         for name, table in tables.items():
@@ -104,7 +107,13 @@ class Director:
             }
             if service.mode == "fullnat":
                 entry["local_addresses"] = [service.local_address]
+            entry |= more or {}
+            if sorry:
+                entry["sorry_server"] = endpoint(
+                    service.server_address(sorry), service.server_port)
             lines += ["[[service]]", *_keys(entry)]
+            if checks:
+                lines += ["[service.check]", *_keys(checks[service.protocol])]
             for server in servers:
                 entry = {"address": endpoint(service.server_address(server), service.server_port)}
                 if weights and server in weights:
@@ -120,6 +129,7 @@ class Director:
         if self.start.device == "virtio_user":
             self._vhost_backend()
         self.sessions.unlink(missing_ok=True)
+        self.health.unlink(missing_ok=True)
         self._run(self.toml())
         self._kernel_side()
 
@@ -192,6 +202,7 @@ class Director:
         """Stops shuntd as an init system would; returns its exit status."""
         status = self.process.stop()
         self.sessions.unlink(missing_ok=True)
+        self.health.unlink(missing_ok=True)
         if self.vhost:
             self.vhost.stop()
         return status

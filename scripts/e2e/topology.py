@@ -127,8 +127,14 @@ class Topology:
         template = (network.LIB / "nginx.conf").read_text()
         config = home / "nginx.conf"
         config.write_text(template.replace("@NAME@", server).replace("@DIR@", str(home)))
-        self.net.spawn(server, f"{server}-nginx", "nginx", "-e", home / "nginx.log", "-c", config)
+        self.nginx(server)
         self.net.spawn(server, f"{server}-udp", network.LIB / "udp-server", server, 53, 5353)
+
+    def nginx(self, server):
+        """Starts a server's nginx; returns the process."""
+        home = self.net.dir / server
+        return self.net.spawn(server, f"{server}-nginx", "nginx", "-e", home / "nginx.log",
+                              "-c", home / "nginx.conf")
 
     def _wait_for_servers(self):
         def serves(server):

@@ -13,6 +13,7 @@ use std::thread::{Builder, JoinHandle};
 use shunt_control::api::{Socket, SocketError};
 use shunt_control::config::{Config, Hugepages, Idle, Machine, Mirror, Port};
 use shunt_control::director::Director;
+use shunt_control::health::saved::{self, Known};
 use shunt_control::kernel;
 use shunt_control::mirror::{MirrorCounters, MirrorInterface};
 use shunt_control::runtime::{self, Control, WorkerHandle, mirror_specs, statics};
@@ -170,6 +171,7 @@ pub(crate) fn run(
     let Restored {
         mut sessions,
         director,
+        known,
         readers,
         shards,
         tables,
@@ -216,6 +218,8 @@ pub(crate) fn run(
     if let Some(holder) = &mut holder {
         keep(holder, &taps, &ports::packet_sockets());
     }
+    // From here on programs may be started, for health checks.
+    tap::keep_descriptors().map_err(StartError::Control)?;
     let mut threads = Threads::default();
     let mirror_counters = Arc::new(MirrorCounters::default());
     let core = usize::from(config.workers.control_core);
@@ -247,6 +251,7 @@ pub(crate) fn run(
         machine,
         ports: Box::new(move || ports::report(&reported, &controls)),
         local_addresses: Box::new(move |local| ports::steer_local(&steered, &steers, local)),
+        known,
     };
     let watched = async {
         while !threads.one_died() {
@@ -279,6 +284,8 @@ pub(crate) fn run(
 struct Restored {
     sessions: Sessions,
     director: Director,
+    /// The servers' health.
+    known: Known,
     /// What each worker reads.
     readers: Vec<Reader<Snapshot>>,
     shards: Shards,
@@ -289,12 +296,14 @@ struct Restored {
 impl Restored {
     fn new(config: Config, mut sessions: Sessions) -> Result<Self, StartError> {
         let ids = IdTable::open(sessions.arena());
-        let (director, readers) = Director::resume(config, ids, Ticks(0))?;
+        let known = saved::load(&config.health);
+        let (director, readers) = Director::resume(config, ids, known.clone(), Ticks(0))?;
         let shards = Shards::new(&sessions.keys.shard);
         let tables = sessions.adopt(&director, &shards)?;
         Ok(Self {
             sessions,
             director,
+            known,
             readers,
             shards,
             tables,

@@ -72,7 +72,24 @@ fn families(core: &Core) -> Vec<MetricFamily> {
             );
         }
     }
-    for service in show::services(&core.director, &|ticks| core.seconds_since(ticks)) {
+    for service in show::services(&core.director, &core.health, &|ticks| {
+        core.seconds_since(ticks)
+    }) {
+        let labels = [("service", service.key.as_str())];
+        for (name, help, value) in [
+            (
+                "live_weight",
+                "Weight of the service's servers that are up.",
+                service.live_weight,
+            ),
+            (
+                "quorum_lost",
+                "Whether the service has less weight up than its quorum.",
+                u64::from(service.quorum_lost),
+            ),
+        ] {
+            list.gauge(&format!("shunt_service_{name}"), help, &labels, value);
+        }
         for server in &service.servers {
             self::server(&mut list, server);
         }
@@ -104,6 +121,9 @@ fn server(list: &mut Families, server: &types::Server) {
         &labels,
         weight,
     );
+    if let Some(health) = &server.health {
+        self::health(list, health, &labels);
+    }
     let c = &server.counters;
     let live = "Live sessions of the server that count as";
     list.gauge(
@@ -134,14 +154,47 @@ fn server(list: &mut Families, server: &types::Server) {
     }
 }
 
+/// What checks found; of reasons only those that occurred have a sample.
+fn health(list: &mut Families, health: &types::Health, labels: &[(&str, &str)]) {
+    if let Some(latency) = health.latency_us {
+        list.seconds(
+            "shunt_server_check_duration_seconds",
+            "How long the last attempt of the server's check took.",
+            labels,
+            latency as f64 / 1e6,
+        );
+    }
+    list.counter(
+        "shunt_server_checks_total",
+        "Checks made.",
+        labels,
+        health.checks,
+    );
+    for (reason, n) in &health.failures {
+        let mut labels = labels.to_vec();
+        labels.push(("reason", reason));
+        list.counter(
+            "shunt_server_check_failures_total",
+            "Checks that failed, by reason.",
+            &labels,
+            *n,
+        );
+    }
+}
+
 /// Families by name.
 #[derive(Default)]
 struct Families(BTreeMap<String, MetricFamily>);
 
 impl Families {
     fn gauge(&mut self, name: &str, help: &str, labels: &[(&str, &str)], value: u64) {
+        self.seconds(name, help, labels, value as f64);
+    }
+
+    /// A gauge with a fraction.
+    fn seconds(&mut self, name: &str, help: &str, labels: &[(&str, &str)], value: f64) {
         let mut gauge = Gauge::default();
-        gauge.set_value(value as f64);
+        gauge.set_value(value);
         let mut metric = labelled(labels);
         metric.set_gauge(gauge);
         self.push(name, help, MetricType::GAUGE, metric);

@@ -16,7 +16,9 @@ use super::request::{self, Body, agree};
 use super::{Api, show, types};
 
 fn all(core: &Core) -> Vec<types::Service> {
-    show::services(&core.director, &|ticks| core.seconds_since(ticks))
+    show::services(&core.director, &core.health, &|ticks| {
+        core.seconds_since(ticks)
+    })
 }
 
 /// The service of a key as listed.

@@ -12,6 +12,7 @@ use shunt_service::{
 
 use crate::config::{Config, service_to_json};
 use crate::director::Director;
+use crate::health::{Book, Record};
 
 use super::types;
 
@@ -23,6 +24,7 @@ pub(super) fn key_name(key: &ServiceKey) -> String {
 /// All services; `seconds_since` tells how long ago a point of the director's time was.
 pub(super) fn services(
     director: &Director,
+    health: &Book,
     seconds_since: &dyn Fn(u64) -> u64,
 ) -> Vec<types::Service> {
     let mut removed: HashMap<ServiceKey, Vec<types::Server>> = HashMap::new();
@@ -34,9 +36,21 @@ pub(super) fn services(
         .map(|(configured, service)| {
             // In the order of addition: workers have the newest first.
             let present = service.servers.iter().rev();
+            let sorry = configured.sorry_server.as_ref().map(|s| s.address);
             let mut servers: Vec<types::Server> = present
-                .map(|s| server(director, &configured.key, s))
+                .map(|s| {
+                    let mut shown = server(director, &configured.key, s);
+                    shown.health = health.of(s.id).map(self::health);
+                    shown.sorry = Some(shown.address) == sorry;
+                    // Also one that its checks put aside: `on_failure` says how.
+                    if shown.status == "removed" || director.is_failed(s.id) {
+                        shown.status = "down".to_owned();
+                    }
+                    shown
+                })
                 .collect();
+            servers.sort_by_key(|s| s.sorry);
+            let quorum = director.quorum(service.id);
             servers.extend(removed.remove(&configured.key).unwrap_or_default());
             let mut spec: types::ServiceSpec =
                 serde_json::from_value(service_to_json(configured)).unwrap_or_default();
@@ -50,10 +64,31 @@ pub(super) fn services(
                     .fold(types::Counters::default(), |sum, server| {
                         add(sum, &server.counters)
                     }),
+                live_weight: quorum.live,
+                quorum_lost: quorum.lost,
                 servers,
             }
         })
         .collect()
+}
+
+/// What is known of a checked server.
+fn health(record: &Record) -> types::Health {
+    let failures = record.failures().filter(|(_, n)| *n > 0);
+    types::Health {
+        check: record.check().kind.name().to_owned(),
+        state: if record.is_down() { "down" } else { "up" }.to_owned(),
+        known: record.is_judged(),
+        since: record.since(),
+        checks: record.checks(),
+        failures: failures
+            .map(|(reason, n)| (reason.word().to_owned(), n))
+            .collect(),
+        error: record.error().map(ToString::to_string),
+        latency_us: record
+            .took()
+            .map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
+    }
 }
 
 /// Removed servers, each with its service.
@@ -83,6 +118,8 @@ fn server(director: &Director, service: &ServiceKey, server: &RealServer) -> typ
             Status::Removed => "removed",
         }
         .to_owned(),
+        sorry: false,
+        health: None,
         overloaded: director.load().overloaded(server.slot),
         removed_seconds: None,
         counters: counters(&director.totals(server)),

@@ -126,6 +126,19 @@ pub struct ServiceSpec {
     /// Idle timeouts by the names of `[timeouts]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<BTreeMap<String, String>>,
+    /// Weight of servers that must be up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quorum: Option<u32>,
+    /// How much more it takes to have the quorum again, and how much less to lose it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hysteresis: Option<u32>,
+    /// Address and port of the server that gets new sessions while the quorum is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sorry_server: Option<String>,
+    /// How servers are checked, in the words of `[service.check]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub check: Option<serde_json::Value>,
     /// Servers in order of addition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub servers: Option<Vec<ServerSpec>>,
@@ -150,6 +163,10 @@ pub struct ServerSpec {
     /// Below this many sessions a full server is used again; 0: three quarters of the upper one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lower_threshold: Option<u32>,
+    /// What of its check is its own, in the words of `[service.server.check]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub check: Option<serde_json::Value>,
 }
 
 /// What the data path counted for a server, or for all servers of a service.
@@ -184,7 +201,11 @@ pub struct Service {
     pub configuration: ServiceSpec,
     /// Sums over its servers, removed ones included.
     pub counters: Counters,
-    /// Its servers in order of addition; removed ones with sessions last.
+    /// Weight of its servers that are up.
+    pub live_weight: u64,
+    /// Whether that is less than the quorum.
+    pub quorum_lost: bool,
+    /// Its servers in order of addition, then the sorry server; removed ones with sessions last.
     pub servers: Vec<Server>,
 }
 
@@ -206,14 +227,40 @@ pub struct Server {
     pub upper_threshold: u32,
     /// Below this many sessions a full server is used again.
     pub lower_threshold: u32,
-    /// `up`, `down`, or `removed` while sessions are left.
+    /// `up`, `down` (marked, or by its checks), or `removed` while sessions are left.
     pub status: String,
+    /// Whether it is the sorry server.
+    pub sorry: bool,
+    /// What its checks found; absent where it is not checked.
+    pub health: Option<Health>,
     /// Whether it is full: it has reached its upper threshold and not yet fallen below the lower.
     pub overloaded: bool,
     /// Seconds since it was removed.
     pub removed_seconds: Option<u64>,
     /// What was counted since it was added.
     pub counters: Counters,
+}
+
+/// What checks found of a server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// Type of the check.
+    pub check: String,
+    /// `up` or `down`.
+    pub state: String,
+    /// Whether a check has said so, of this process or of an earlier one; else it is what the
+    /// configuration's `start` says.
+    pub known: bool,
+    /// When the state changed last, seconds since 1970.
+    pub since: u64,
+    /// Checks made.
+    pub checks: u64,
+    /// Those of them that failed, by reason; reasons that never were are left out.
+    pub failures: BTreeMap<String, u64>,
+    /// Why the last check failed; absent if it succeeded, or there was none yet.
+    pub error: Option<String>,
+    /// How long the last attempt took, microseconds; absent before the first.
+    pub latency_us: Option<u64>,
 }
 
 /// `PUT …/servers/{server}/status`

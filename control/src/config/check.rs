@@ -76,7 +76,8 @@ fn servers(
     mistakes: &Mistakes,
 ) {
     let mut seen: HashMap<SocketAddr, &Place> = HashMap::new();
-    for (server, place) in service.servers.iter().zip(&places.servers) {
+    let placed = places.servers.iter().chain([&places.sorry]);
+    for (server, place) in service.pool().zip(placed) {
         if let Some(first) = seen.insert(server.address, place) {
             let what = format!(
                 "server {} is there twice in {}",
@@ -120,10 +121,13 @@ fn needs_locals(service: &Service, places: &Places, mistakes: &Mistakes) {
 }
 
 fn limit(list: &[Placed], most: u32, mistakes: &Mistakes) {
-    let all = list.iter().flat_map(|(_, places)| &places.servers);
+    let all = list.iter().flat_map(|(service, places)| {
+        let sorry = service.sorry_server.as_ref().map(|_| &places.sorry);
+        places.servers.iter().chain(sorry)
+    });
     let count = list
         .iter()
-        .map(|(service, _)| service.servers.len())
+        .map(|(service, _)| service.pool().count())
         .sum::<usize>();
     if let Some(beyond) = all.clone().nth(most as usize) {
         let what = format!("{count} servers, and [limits] servers = {most}");

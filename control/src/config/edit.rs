@@ -3,16 +3,18 @@
 //! list it was given is not touched.
 
 use core::net::SocketAddr;
+use std::sync::Arc;
 
 use serde_json::Value;
 use shunt_service::ServiceKey;
 
 use super::check::{self, Placed};
+use super::health::{self, About};
 use super::mistake::Mistake;
 use super::model::{Config, Server, Service};
 use super::node::{self, Place};
 use super::read::Mistakes;
-use super::service::{self, Context, Places};
+use super::service::{self, CHECK, Context, Of, Places};
 use super::{server_to_json, service_to_json};
 
 /// Why a change is refused: every mistake; never empty.
@@ -92,7 +94,26 @@ pub fn put_server(
 ) -> Result<(Vec<Service>, SocketAddr, bool), Refused> {
     let mistakes = Mistakes::default();
     let node = node::from_json(body);
-    let read = service::server(&node, of.mode, Some(of.key.port), "servers", &mistakes);
+    let about = About {
+        protocol: of.key.protocol,
+        files: true,
+    };
+    let check = of.check.as_ref().map(node::from_json);
+    // It is in force: what is wrong with it by now, a file that is gone, was told when it came.
+    let quiet = Mistakes::default();
+    let checked = check
+        .as_ref()
+        .and_then(|node| health::check(node, CHECK, about, &quiet));
+    let checked = checked.map(Arc::new);
+    let context = Of {
+        about,
+        mode: of.mode,
+        port: Some(of.key.port),
+        check: check.as_ref(),
+        checked: checked.as_ref(),
+        servers_key: "servers",
+    };
+    let read = service::server(&node, context, &mistakes);
     if let Some((server, place)) = &read {
         service::check_server(server, &of.key, place, &mistakes);
     }
@@ -186,6 +207,7 @@ fn read_service(body: &Value, config: &Config, mistakes: &Mistakes) -> Option<Pl
     let context = Context {
         timeouts: &config.timeouts,
         servers_key: "servers",
+        files: true,
     };
     service::service(&node::from_json(body), context, mistakes)
 }

@@ -1,6 +1,7 @@
 //! The sections of the file that hold plain settings: daemon, dpdk, workers, limits, sessions,
-//! mirror, fullnat, timeouts.
+//! health, mirror, fullnat, timeouts.
 
+use core::time::Duration;
 use std::path::PathBuf;
 
 use shunt_service::settings::SHARDS;
@@ -9,7 +10,7 @@ use shunt_service::{TcpState, Timeouts};
 use super::Machine;
 use super::mistake::Mistake;
 use super::model::{
-    Daemon, Dpdk, FullNat, Hugepages, Idle, Limits, MirrorLimits, Sessions, Workers,
+    Daemon, Dpdk, FullNat, Health, Hugepages, Idle, Limits, MirrorLimits, Sessions, Workers,
 };
 use super::node::{Node, Place};
 use super::read::{Mistakes, Table, Wrong};
@@ -219,22 +220,41 @@ pub(super) fn sessions(table: Option<Table<'_>>, name: &str) -> Sessions {
     let Some(mut table) = table else {
         return sessions;
     };
-    if let Some(file) = table.get("file", session_file) {
+    if let Some(file) = table.get("file", |node| file_or_none(node, "/dev/shm/shunt.sessions")) {
         sessions.file = file;
     }
     table.finish();
     sessions
 }
 
+/// `name` is the instance's.
+pub(super) fn health(table: Option<Table<'_>>, name: &str) -> Health {
+    let mut health = Health {
+        file: Some(format!("/dev/shm/{name}.health").into()),
+        max_age: Duration::from_secs(600),
+    };
+    let Some(mut table) = table else {
+        return health;
+    };
+    if let Some(file) = table.get("file", |node| file_or_none(node, "/dev/shm/shunt.health")) {
+        health.file = file;
+    }
+    if let Some(ms) = table.get("max_age", words::duration) {
+        health.max_age = Duration::from_millis(u64::from(ms));
+    }
+    table.finish();
+    health
+}
+
 /// An absolute path, or `"none"`.
-fn session_file(node: &Node) -> Result<Option<PathBuf>, Wrong> {
+fn file_or_none(node: &Node, example: &str) -> Result<Option<PathBuf>, Wrong> {
     let path = words::plain(node)?;
     match path.as_str() {
         "none" => Ok(None),
         path if path.starts_with('/') && !path.ends_with('/') => Ok(Some(path.into())),
         _ => Err(Wrong::new(
             "no absolute path of a file",
-            "one: \"/dev/shm/shunt.sessions\", or \"none\"",
+            format!("one: \"{example}\", or \"none\""),
         )),
     }
 }

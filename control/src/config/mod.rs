@@ -10,6 +10,8 @@
 mod check;
 pub mod edit;
 mod file;
+mod health;
+mod health_values;
 mod mistake;
 pub mod model;
 mod node;
@@ -30,7 +32,7 @@ use self::read::{Mistakes, Table};
 
 pub use mistake::{Invalid, Mistake};
 pub use model::{
-    Announce, Config, Daemon, Dpdk, FullNat, Hugepages, Idle, Interface, Limits, Mirror,
+    Announce, Config, Daemon, Dpdk, FullNat, Health, Hugepages, Idle, Interface, Limits, Mirror,
     MirrorLimits, Neighbour, Port, Route, Server, Service, Sessions, Steering, Workers,
 };
 pub use node::Place;
@@ -150,6 +152,7 @@ fn read(root: &node::Node, machine: &Machine, mistakes: &Mistakes) -> Option<Con
     let workers = file::workers(section("workers", "[workers]"), machine);
     let limits = file::limits(section("limits", "[limits]"));
     let sessions = file::sessions(section("sessions", "[sessions]"), &daemon.name);
+    let health = file::health(section("health", "[health]"), &daemon.name);
     let mirror = file::mirror(section("mirror", "[mirror]"));
     let fullnat = file::fullnat(section("fullnat", "[fullnat]"));
     let timeouts = file::timeouts(section("timeouts", "[timeouts]"), &Default::default());
@@ -163,6 +166,7 @@ fn read(root: &node::Node, machine: &Machine, mistakes: &Mistakes) -> Option<Con
     let context = service::Context {
         timeouts: &timeouts,
         servers_key: "server",
+        files: machine.cores.is_some(),
     };
     let placed: Vec<_> = table
         .tables("service", "[[service]]")
@@ -178,6 +182,7 @@ fn read(root: &node::Node, machine: &Machine, mistakes: &Mistakes) -> Option<Con
         workers,
         limits,
         sessions,
+        health,
         mirror,
         fullnat,
         ports,

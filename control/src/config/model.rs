@@ -3,14 +3,19 @@
 //! [`super::service_from_json`] alone, which is why nothing behind them checks again.
 
 use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::IpNet;
+use serde_json::Value;
 use shunt_scheduler::Flags;
 use shunt_service::{
     InterfaceId, Mode, NoServer, OnDown, OnRemoved, PortId, ServiceKey, Timeouts, TtlPolicy,
     Unknown, Weight,
 };
+
+use crate::health::Check;
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +30,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[sessions]`
     pub sessions: Sessions,
+    /// `[health]`
+    pub health: Health,
     /// `[mirror]`
     pub mirror: MirrorLimits,
     /// `[fullnat]`
@@ -108,6 +115,15 @@ pub struct Limits {
 pub struct Sessions {
     /// The file that they outlive the process in; `None`: they end with it.
     pub file: Option<PathBuf>,
+}
+
+/// What is known of servers over a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// The file that it is kept in; `None`: a restart begins without.
+    pub file: Option<PathBuf>,
+    /// Age from which on it is not believed.
+    pub max_age: Duration,
 }
 
 /// What goes up to the kernel.
@@ -252,8 +268,24 @@ pub struct Service {
     pub toa: bool,
     /// Idle timeouts: the global ones with the service's own in place.
     pub timeouts: Timeouts,
+    /// Weight of servers that must be up.
+    pub quorum: u32,
+    /// How much more than `quorum` it takes to have it again, and how much less to lose it; less
+    /// than `quorum`.
+    pub hysteresis: u32,
+    /// Gets the new sessions while the quorum is lost.
+    pub sorry_server: Option<Server>,
+    /// `[service.check]` as it was given, for those of servers that go over it.
+    pub check: Option<Value>,
     /// Real servers in file order, which is the order of addition.
     pub servers: Vec<Server>,
+}
+
+impl Service {
+    /// All that new sessions can go to: the servers, and last the sorry server.
+    pub fn pool(&self) -> impl Iterator<Item = &Server> {
+        self.servers.iter().chain(&self.sorry_server)
+    }
 }
 
 /// Who answers ARP, ND and echo for a VIP.
@@ -266,7 +298,7 @@ pub enum Announce {
 }
 
 /// A real server of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     /// Address and port; port 0 keeps the client's destination port.
     pub address: SocketAddr,
@@ -278,6 +310,10 @@ pub struct Server {
     pub upper: u32,
     /// Below this many sessions an overloaded server is used again; 0: three quarters of `upper`.
     pub lower: u32,
+    /// How it is checked: the service's check with its own keys in place.
+    pub check: Option<Arc<Check>>,
+    /// Its own keys as they were given.
+    pub own_check: Option<Value>,
 }
 
 impl Config {

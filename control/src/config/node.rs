@@ -98,6 +98,24 @@ fn toml_value(value: &Spanned<DeValue<'_>>) -> Node {
     Node { value, place }
 }
 
+/// Back into JSON, without places.
+pub(super) fn to_json(node: &Node) -> serde_json::Value {
+    use serde_json::Value as J;
+    match &node.value {
+        Value::Bool(b) => J::Bool(*b),
+        Value::Integer(n) => n.map_or(J::Null, J::from),
+        Value::Text(s) => J::from(s.as_str()),
+        Value::List(list) => list.iter().map(to_json).collect(),
+        Value::Table(entries) => J::Object(
+            entries
+                .iter()
+                .map(|e| (e.key.clone(), to_json(&e.node)))
+                .collect(),
+        ),
+        Value::Other(_) => J::Null,
+    }
+}
+
 /// From a parsed JSON value. The parser bounds the depth.
 pub(super) fn from_json(value: &serde_json::Value) -> Node {
     json_value(value, String::new())

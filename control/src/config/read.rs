@@ -39,6 +39,16 @@ impl Mistakes {
         self.0.borrow_mut().push(mistake);
     }
 
+    /// Adds those of `other` that are not there yet.
+    pub(super) fn add_new(&self, other: Self) {
+        let mut list = self.0.borrow_mut();
+        for mistake in other.into_vec() {
+            if !list.contains(&mistake) {
+                list.push(mistake);
+            }
+        }
+    }
+
     pub(super) fn into_vec(self) -> Vec<Mistake> {
         self.0.into_inner()
     }

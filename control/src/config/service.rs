@@ -3,16 +3,20 @@
 
 use core::net::{IpAddr, SocketAddr};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use shunt_scheduler::{FlagError, Flags};
 use shunt_service::{
     Mode, NoServer, OnRemoved, Protocol, Servers, ServiceKey, Timeouts, TtlPolicy, Unknown, Weight,
 };
 
+use crate::health::Check;
+
 use super::file::timeouts;
+use super::health::{self, About};
 use super::mistake::Mistake;
 use super::model::{Announce, Server, Service};
-use super::node::{Node, Place};
+use super::node::{self, Node, Place};
 use super::read::{Mistakes, Table, Wrong};
 use super::words;
 
@@ -65,6 +69,7 @@ pub(super) struct Places {
     pub(super) locals_wrong: bool,
     pub(super) locals: Vec<Place>,
     pub(super) servers: Vec<Place>,
+    pub(super) sorry: Place,
 }
 
 impl Places {
@@ -86,7 +91,29 @@ pub(super) struct Context<'a> {
     /// Key of the list of servers: `server` in TOML, where it makes `[[service.server]]`;
     /// `servers` in JSON.
     pub(super) servers_key: &'static str,
+    /// Whether files that are named must be there: the configuration is for this machine.
+    pub(super) files: bool,
 }
+
+/// What reading a server depends on.
+#[derive(Clone, Copy)]
+pub(super) struct Of<'a> {
+    /// What its check depends on.
+    pub(super) about: About,
+    /// Mode of a server that names none.
+    pub(super) mode: Mode,
+    /// Port of a server that names none.
+    pub(super) port: Option<u16>,
+    /// The service's check as it was given.
+    pub(super) check: Option<&'a Node>,
+    /// The same, read.
+    pub(super) checked: Option<&'a Arc<Check>>,
+    /// As in [`Context`].
+    pub(super) servers_key: &'static str,
+}
+
+/// Name of a service's check in messages.
+pub(super) const CHECK: &str = "[service.check]";
 
 /// Reads a service; `None` if it has no identity.
 pub(super) fn service(
@@ -138,6 +165,19 @@ pub(super) fn service(
     let own = table.node("timeouts");
     let own = own.and_then(|node| Table::new("[service.timeouts]", node, mistakes));
     let timeouts = timeouts(own, context.timeouts);
+    let quorum = table
+        .get("quorum", words::integer(1..=u32::MAX))
+        .unwrap_or(1);
+    let hysteresis = table
+        .get("hysteresis", words::integer(0..=u32::MAX))
+        .unwrap_or(0);
+    if hysteresis >= quorum {
+        let what = format!("`hysteresis` {hysteresis} is not below `quorum` {quorum}");
+        let help = "the quorum is lost below quorum - hysteresis, which would be never";
+        mistakes.add(Mistake::new(table.place_of("hysteresis"), what).help(help));
+    }
+    let sorry = table.placed("sorry_server", words::endpoint);
+    let check = table.node("check");
     let server_nodes = table.tables(context.servers_key, "[[service.server]]");
     let announce_place = table.place_of("announce").clone();
     let mode_place = table.place_of("mode").clone();
@@ -146,9 +186,23 @@ pub(super) fn service(
     table.finish();
 
     let vip_port = vip.as_ref().map(|(vip, _)| vip.port());
+    let about = About {
+        protocol: protocol.as_ref().map_or(Protocol::Udp, |(p, _)| *p),
+        files: context.files,
+    };
+    let checked = check.and_then(|node| health::check(node, CHECK, about, mistakes));
+    let checked = checked.map(Arc::new);
+    let of = Of {
+        about,
+        mode,
+        port: vip_port,
+        check,
+        checked: checked.as_ref(),
+        servers_key: context.servers_key,
+    };
     let servers: Vec<(Server, Place)> = server_nodes
         .into_iter()
-        .filter_map(|node| server(node, mode, vip_port, context.servers_key, mistakes))
+        .filter_map(|node| server(node, of, mistakes))
         .collect();
     let (protocol, (vip, vip_place)) = (protocol?.0, vip?);
     let key = ServiceKey {
@@ -159,13 +213,28 @@ pub(super) fn service(
     for (server, place) in &servers {
         check_server(server, &key, place, mistakes);
     }
+    let sorry = sorry.map(|((ip, port), place)| {
+        let server = Server {
+            address: SocketAddr::new(ip, port.unwrap_or(key.port)),
+            weight: Weight::ZERO,
+            mode,
+            upper: 0,
+            lower: 0,
+            check: None,
+            own_check: None,
+        };
+        check_server(&server, &key, place, mistakes);
+        check_sorry(scheduler, &scheduler_flags, place, mistakes);
+        (server, place.clone())
+    });
     if let Some(most) = shunt_scheduler::most_servers(scheduler, &scheduler_flags)
-        && let Some((_, place)) = servers.get(most as usize)
+        && let Some((_, place)) =
+            servers.get((most as usize).saturating_sub(usize::from(sorry.is_some())))
     {
         let what = format!(
             "scheduler `{scheduler}` serves {most} servers at most, one for each place of its \
              table, not {}",
-            servers.len()
+            servers.len() + usize::from(sorry.is_some())
         );
         let help = match scheduler {
             "mh" => "a larger table: scheduler_flags = [\"mh-size=131071\"]",
@@ -181,6 +250,10 @@ pub(super) fn service(
         locals_wrong,
         locals: locals.iter().map(|(_, place)| (*place).clone()).collect(),
         servers: servers.iter().map(|(_, place)| place.clone()).collect(),
+        sorry: sorry
+            .as_ref()
+            .map(|(_, place)| place.clone())
+            .unwrap_or_default(),
     };
     let service = Service {
         key,
@@ -196,6 +269,10 @@ pub(super) fn service(
         ttl,
         toa,
         timeouts,
+        quorum,
+        hysteresis,
+        sorry_server: sorry.map(|(server, _)| server),
+        check: check.map(node::to_json),
         servers: servers.into_iter().map(|(server, _)| server).collect(),
     };
     Some((service, places))
@@ -270,15 +347,9 @@ fn check_locals(key: &ServiceKey, locals: &[(IpAddr, &Place)], mistakes: &Mistak
     }
 }
 
-/// Reads a server; `vip_port` is the port of one that names none.
-pub(super) fn server(
-    node: &Node,
-    mode: Mode,
-    vip_port: Option<u16>,
-    servers_key: &str,
-    mistakes: &Mistakes,
-) -> Option<(Server, Place)> {
-    let name = if servers_key == "server" {
+/// Reads a server.
+pub(super) fn server(node: &Node, of: Of<'_>, mistakes: &Mistakes) -> Option<(Server, Place)> {
+    let name = if of.servers_key == "server" {
         "[[service.server]]"
     } else {
         "the server"
@@ -286,7 +357,7 @@ pub(super) fn server(
     let mut table = Table::new(name, node, mistakes)?;
     let address = table.need("address", "\"172.16.1.5:80\"", words::endpoint);
     let weight = table.get("weight", weight).unwrap_or(Weight(1));
-    let mode = table.get("mode", words::word(&MODES)).unwrap_or(mode);
+    let mode = table.get("mode", words::word(&MODES)).unwrap_or(of.mode);
     let threshold = words::integer(0..=u32::MAX);
     let upper = table.get("upper_threshold", &threshold).unwrap_or(0);
     let lower = table.get("lower_threshold", &threshold).unwrap_or(0);
@@ -301,15 +372,32 @@ pub(super) fn server(
                     upper_threshold that is at least as high";
         mistakes.add(Mistake::new(place, what).help(help));
     }
+    let own_check = table.node("check");
     table.finish();
+    let check = match own_check {
+        Some(own) => {
+            let found = Mistakes::default();
+            let whole = health::over(of.check, own);
+            let check = health::check(&whole, "[service.server.check]", of.about, &found);
+            // What is wrong with the service's has been told.
+            mistakes.add_new(found);
+            check.map(Arc::new)
+        }
+        None => of.checked.cloned(),
+    };
     let ((ip, port), place) = address?;
-    let port = port.or(vip_port).unwrap_or(0);
+    let port = port.or(of.port).unwrap_or(0);
+    if let Some(check) = check.as_ref().filter(|_| port == 0) {
+        health::needs_port(check, place, mistakes);
+    }
     let server = Server {
         address: SocketAddr::new(ip, port),
         weight,
         mode,
         upper,
         lower,
+        check,
+        own_check: own_check.map(node::to_json),
     };
     Some((server, place.clone()))
 }
@@ -323,6 +411,27 @@ fn weight(node: &Node) -> Result<Weight, Wrong> {
                 .map(|range| format!("{range}; 0 means no new sessions")),
             ..wrong
         })
+}
+
+/// A scheduler that deals places of a table to servers without weight, too, leaves the clients of
+/// these places without a server: those of the sorry server now, all others' when the quorum is lost.
+fn check_sorry(scheduler: &str, flags: &Flags, place: &Place, mistakes: &Mistakes) {
+    let fallback = match scheduler {
+        "sh" => "sh-fallback",
+        "mh" => "mh-fallback",
+        "dh" => "",
+        _ => return,
+    };
+    if flags.words().any(|word| word == fallback) {
+        return;
+    }
+    let what =
+        format!("`sorry_server` with scheduler `{scheduler}`, which would send clients to nobody");
+    let help = match fallback {
+        "" => "another scheduler".to_owned(),
+        fallback => format!("scheduler_flags = [\"{fallback}\"], or another scheduler"),
+    };
+    mistakes.add(Mistake::new(place, what).help(help));
 }
 
 /// What a server must be for its service.

@@ -42,6 +42,18 @@ pub(super) fn plain(node: &Node) -> Result<String, Wrong> {
     Ok(s.to_owned())
 }
 
+/// A string of so many bytes at most, any of them.
+pub(super) fn text_of(most: usize) -> impl Fn(&Node) -> Result<String, Wrong> {
+    move |node| {
+        let typed = text(node)?;
+        if typed.len() > most {
+            let what = format!("{} bytes", typed.len());
+            return Err(Wrong::new(what, format!("at most {most}")));
+        }
+        Ok(typed.to_owned())
+    }
+}
+
 /// A number in `range`.
 pub(super) fn integer<T>(range: RangeInclusive<T>) -> impl Fn(&Node) -> Result<T, Wrong>
 where

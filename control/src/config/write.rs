@@ -33,6 +33,14 @@ pub fn service_to_json(service: &Service) -> Value {
     put("on_down", json!(word_of(&GONE, &service.on_down)));
     put("ttl", json!(word_of(&TTL, &service.ttl)));
     put("timeouts", timeouts(&service.timeouts));
+    put("quorum", json!(service.quorum));
+    put("hysteresis", json!(service.hysteresis));
+    if let Some(sorry) = &service.sorry_server {
+        put("sorry_server", json!(sorry.address));
+    }
+    if let Some(check) = &service.check {
+        put("check", check.clone());
+    }
     put(
         "servers",
         service.servers.iter().map(server_to_json).collect(),
@@ -42,13 +50,17 @@ pub fn service_to_json(service: &Service) -> Value {
 
 /// A server in the form that [`super::edit::server`] reads.
 pub fn server_to_json(server: &Server) -> Value {
-    json!({
+    let mut value = json!({
         "address": server.address,
         "weight": server.weight.0,
         "mode": server.mode.name(),
         "upper_threshold": server.upper,
         "lower_threshold": server.lower,
-    })
+    });
+    if let (Some(check), Value::Object(map)) = (&server.own_check, &mut value) {
+        map.insert("check".to_owned(), check.clone());
+    }
+    value
 }
 
 fn timeouts(timeouts: &Timeouts) -> Value {

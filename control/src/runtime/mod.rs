@@ -5,6 +5,7 @@
 //! [`run`] is the loop; `shared` is what it shares with the API's handlers; `mailboxes` are its ends
 //! of the workers' queues.
 
+mod keeper;
 pub(crate) mod mailboxes;
 pub(crate) mod shared;
 
@@ -28,10 +29,13 @@ use tracing::{error, info, warn};
 use crate::api::{self, Socket};
 use crate::config::Machine;
 use crate::director::Director;
+use crate::health::saved::Known;
+use crate::health::{Book, Prober, Report};
 use crate::kernel;
 
+use self::keeper::Keeper;
 use self::mailboxes::Mailboxes;
-use self::shared::{Core, Shared};
+use self::shared::{Core, Shared, Source};
 
 pub use self::shared::{LocalAddresses, PortReport, mirror_specs, statics};
 
@@ -62,10 +66,17 @@ pub struct Control {
     pub ports: PortReport,
     /// Hears of the local addresses.
     pub local_addresses: LocalAddresses,
+    /// What an earlier process knew of the servers' health; the director has been given the same.
+    pub known: Known,
 }
 
 /// Removed servers and old snapshots are looked at this often.
 const TICK: Duration = Duration::from_millis(500);
+/// What checks found is passed on at once, unless that took long: then control has this many times
+/// as long for other work before it does so again.
+const REST: u32 = 4;
+/// Reports of checks that are taken in a row.
+const REPORTS: usize = 256;
 
 /// Runs control until `stop` is ready, or SIGTERM or SIGINT comes. The socket is gone when it
 /// returns.
@@ -86,7 +97,10 @@ pub async fn run(
         machine,
         ports,
         local_addresses,
+        known,
     } = control;
+    let (health, mut reports) = Book::new(Arc::new(Prober::new()), known, rand::random());
+    let mut keeper = Keeper::new(director.config().health.file.clone());
     let (counters, mailboxes) = workers.into_iter().map(|w| (w.counters, w.mailbox)).unzip();
     let core = Core::new(
         director,
@@ -94,8 +108,8 @@ pub async fn run(
         follower,
         ports,
         local_addresses,
-        file,
-        machine,
+        Source { file, machine },
+        health,
     );
     let core: Shared = Arc::new(Mutex::new(core));
     let mut mailboxes = Mailboxes::new(mailboxes);
@@ -112,6 +126,9 @@ pub async fn run(
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut following = true;
+    let mut heard_of = Vec::new();
+    // When what checks found may be passed on, and whether there is something.
+    let (mut apply, mut found) = (Instant::now(), false);
     let mut look = Instant::now();
     tokio::pin!(stop);
     loop {
@@ -131,7 +148,17 @@ pub async fn run(
                     following = false;
                 }
             },
-            _ = tick.tick() => core.lock().tick(),
+            _ = reports.recv_many(&mut heard_of, REPORTS) => {
+                found |= checked(&core, &mut heard_of);
+            }
+            () = tokio::time::sleep_until(apply.into()), if found => {
+                found = false;
+                apply = Instant::now() + core.lock().apply_health() * REST;
+            }
+            _ = tick.tick() => {
+                core.lock().tick();
+                keeper.tick(&core);
+            }
             () = tokio::time::sleep_until(look.into()) => {
                 mailboxes.look(Instant::now(), |event| heard(&core, event));
                 look = Instant::now() + mailboxes.pause();
@@ -140,8 +167,19 @@ pub async fn run(
     }
     info!("control stops");
     server.stop().await;
+    keeper.close(&core).await;
     drop(socket);
     Ok(())
+}
+
+/// Takes what checks found; returns whether the director is to hear of it.
+fn checked(core: &Shared, reports: &mut Vec<Report>) -> bool {
+    let mut core = core.lock();
+    let mut news = false;
+    for report in reports.drain(..) {
+        news |= core.health.take(report);
+    }
+    news
 }
 
 fn heard(core: &Shared, event: Event) {

@@ -5,7 +5,7 @@ use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use shunt_dataplane::counters::WorkerCounters;
@@ -15,6 +15,7 @@ use tracing::info;
 use crate::api::types;
 use crate::config::{self, Config, LoadError, Machine, Service};
 use crate::director::{CannotApply, Director};
+use crate::health::Book;
 use crate::kernel;
 use crate::snapshot::{CannotBuild, Changes};
 
@@ -36,11 +37,20 @@ pub(crate) struct Core {
     local_addresses: LocalAddresses,
     /// Those that were told last.
     told: Option<BTreeSet<IpAddr>>,
-    file: Option<PathBuf>,
-    machine: Machine,
+    source: Source,
     follower: kernel::Handle,
     started: Instant,
     faults: BTreeMap<(PortId, &'static str), u64>,
+    /// What checks know of the servers.
+    pub(crate) health: Book,
+}
+
+/// Where a reload takes the configuration from.
+pub(super) struct Source {
+    /// The file.
+    pub(super) file: Option<PathBuf>,
+    /// What it is checked against.
+    pub(super) machine: Machine,
 }
 
 /// Why a reload changed nothing.
@@ -65,8 +75,8 @@ impl Core {
         follower: kernel::Handle,
         ports: PortReport,
         local_addresses: LocalAddresses,
-        file: Option<PathBuf>,
-        machine: Machine,
+        source: Source,
+        health: Book,
     ) -> Self {
         let mut core = Self {
             director,
@@ -74,11 +84,11 @@ impl Core {
             ports,
             local_addresses,
             told: None,
-            file,
-            machine,
+            source,
             follower,
             started: Instant::now(),
             faults: BTreeMap::new(),
+            health,
         };
         core.tell();
         core
@@ -104,17 +114,18 @@ impl Core {
 
     /// Reads the file again and makes the director equal to it.
     pub(crate) fn reload(&mut self) -> Result<Changes, CannotReload> {
-        let file = self.file.as_deref().ok_or(CannotReload::NoFile)?;
-        let config = config::load(file, &self.machine)?;
+        let file = self.source.file.as_deref().ok_or(CannotReload::NoFile)?;
+        let config = config::load(file, &self.source.machine)?;
         let changes = self.director.apply(config, self.now())?;
         self.follower.set_statics(statics(self.director.config()));
+        self.health.forget_files();
         self.tell();
         info!(?changes, "configuration read again");
         Ok(changes)
     }
 
     pub(crate) fn file(&self) -> Option<&Path> {
-        self.file.as_deref()
+        self.source.file.as_deref()
     }
 
     pub(super) fn set_fib(&mut self, fib: Arc<Fib>) {
@@ -145,8 +156,19 @@ impl Core {
             .map(|((port, what), count)| (*port, *what, *count))
     }
 
-    /// Real servers' neighbours are kept resolved, and devices may steer replies to local addresses.
+    /// Passes on what checks found; returns how long that took.
+    pub(super) fn apply_health(&mut self) -> Duration {
+        let begin = Instant::now();
+        let changes = self.health.changes();
+        let now = self.now();
+        self.director.set_failed(changes, now);
+        begin.elapsed()
+    }
+
+    /// Real servers' neighbours are kept resolved and their health is checked, and devices may
+    /// steer replies to local addresses.
     fn tell(&mut self) {
+        self.health.follow(&self.director);
         self.follower
             .set_wanted(self.director.wanted().into_iter().collect());
         let services = &self.director.config().services;

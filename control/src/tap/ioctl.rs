@@ -1,5 +1,5 @@
 //! The ioctls of `/dev/net/tun` (include/uapi/linux/if_tun.h), each behind a safe function. All
-//! `unsafe` of this crate is here.
+//! `unsafe` of this crate is here and in `children`.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, OwnedFd};

@@ -7,9 +7,11 @@
 //! still to be filled in, and several queues allowed, so that a second process ([`holder`]) can
 //! hold a (detached) queue and the carrier stays over a restart.
 //!
-//! `ioctl` holds the only `unsafe` of this crate; `link` sets MAC, MTU and state over netlink.
+//! `ioctl` and `children` hold the only `unsafe` of this crate; the latter keeps devices from
+//! programs that the director starts; `link` sets MAC, MTU and state over netlink.
 //! What goes through the device is [`crate::mirror`]'s business.
 
+mod children;
 pub mod holder;
 mod ioctl;
 mod link;
@@ -19,6 +21,8 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::io::Errno;
+
+pub use self::children::keep_descriptors;
 
 use self::ioctl::Attach;
 use self::link::Link;
