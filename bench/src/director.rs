@@ -162,6 +162,7 @@ impl Scene {
             scheduler,
             servers,
             local_addresses: Arc::clone(locals),
+            persistence: None,
             timeouts: self.timeouts,
             unknown: Unknown::Drop,
             no_server: NoServer::Drop,

@@ -43,6 +43,10 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one, of the command line"
+)]
 pub(crate) enum Command {
     /// Show how the director is.
     Status,
@@ -162,6 +166,15 @@ pub(crate) struct ServiceSettings {
     /// Whether fullnat segments tell the client's address.
     #[arg(long, value_name = "BOOL")]
     pub(crate) toa: Option<bool>,
+    /// A client keeps its server so long after its last new session, such as 5m.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) persistence: Option<String>,
+    /// Leading bits of a client's address that count for that.
+    #[arg(long, value_name = "BITS")]
+    pub(crate) persistence_prefix: Option<u8>,
+    /// A client's server that has got weight 0: ignore, follow.
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) template_weight0: Option<String>,
     /// An idle timeout, such as tcp_established=1h; may be repeated.
     #[arg(long, value_name = "NAME=TIME", value_parser = pair)]
     pub(crate) timeout: Vec<(String, String)>,

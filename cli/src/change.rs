@@ -28,6 +28,9 @@ fn service_spec(settings: &ServiceSettings) -> ServiceSpec {
         on_down: settings.on_down.clone(),
         ttl: settings.ttl.clone(),
         toa: settings.toa,
+        persistence: settings.persistence.clone(),
+        persistence_prefix: settings.persistence_prefix,
+        template_weight0: settings.template_weight0.clone(),
         timeouts: if timeouts.is_empty() {
             None
         } else {

@@ -401,7 +401,7 @@ fn service(
         scheduler,
         servers,
         local_addresses: configured.local_addresses.as_slice().into(),
-        persistence: None,
+        persistence: configured.persistence,
         timeouts: configured.timeouts,
         unknown: configured.unknown,
         no_server: configured.no_server,

@@ -172,6 +172,8 @@ tallies! {
     sessions_closed,
     /// Of those, half-open ones that gave way to a new session in a full table.
     sessions_evicted,
+    /// New sessions for whose client there was no room in the templates of persistence.
+    templates_refused,
     /// Live sessions (a gauge).
     sessions,
     /// Events that the queue to control had no room for.

@@ -41,6 +41,8 @@ pub(crate) struct Flows {
     pub(crate) isn_secret: [u64; 2],
     pub(crate) load: Arc<Load>,
     pub(crate) templates: Option<Arc<Templates>>,
+    /// New sessions for whose client there was no room in them.
+    pub(crate) templates_refused: u64,
     pub(crate) memo: Memo,
     /// This worker's part of the schedulers' state.
     pub(crate) picks: State,
@@ -87,6 +89,7 @@ impl Flows {
             epoch: 1,
             load,
             templates,
+            templates_refused: 0,
             local_turn: 0,
             flooded: 0,
             sheds: false,
@@ -107,6 +110,8 @@ impl Flows {
         if elapsed != 0 {
             self.last_ms = cx.now_ms;
             self.picks.now = cx.now;
+            let refused = &egress.counters.templates_refused;
+            refused.set(self.templates_refused);
             self.ports.forget(cx.now_ms);
             self.owed += u64::from(elapsed) * u64::from(self.table.slots());
         }

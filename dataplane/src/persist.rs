@@ -51,10 +51,13 @@ pub(crate) fn pick<'a>(
         Some(id) => templates.join_instead(&key, id, server.id, now_ms, persistence.timeout_ms),
     };
     Some(match joined {
-        Joined::NoRoom => Kept {
-            server,
-            template: None,
-        },
+        Joined::NoRoom => {
+            flows.templates_refused += 1;
+            Kept {
+                server,
+                template: None,
+            }
+        }
         // Another worker may have been faster, with another server.
         Joined::To(id) => Kept {
             server: of(id).unwrap_or(server),

@@ -5,7 +5,6 @@
 
 mod set;
 
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
 
 use shunt_service::ServerId;
@@ -50,8 +49,6 @@ pub struct TemplateView {
 pub struct Templates {
     chunks: Chunks,
     first_lines: Box<[u32]>,
-    /// Sessions that found no room.
-    refused: AtomicU64,
     secret: [u64; 2],
 }
 
@@ -69,7 +66,6 @@ impl Templates {
         let mut table = Self {
             chunks,
             first_lines: first_lines.into(),
-            refused: AtomicU64::new(0),
             secret,
         };
         let wanted = chunks_of_templates(most) as usize;
@@ -150,20 +146,11 @@ impl Templates {
         timeout_ms: u32,
     ) -> Option<Found> {
         let set = self.set(key);
-        let found = (0..ATTEMPTS).find_map(|_| {
+        (0..ATTEMPTS).find_map(|_| {
             let found = set.join(server)?;
             // It may have ended since.
             set.enter(found, now_ms, timeout_ms).then_some(found)
-        });
-        if found.is_none() {
-            self.refused.fetch_add(1, Relaxed);
-        }
-        found
-    }
-
-    /// Sessions that found no room for their client's template.
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Relaxed)
+        })
     }
 
     /// A session that was counted has ended.

@@ -10,6 +10,7 @@ use shunt_control::config::Config;
 use shunt_control::director::Director;
 use shunt_session::file::{self, Fault, FileConfig, FileError, Keys, Origin, Stale};
 use shunt_session::shard::DEFAULT_KEY;
+use shunt_session::templates::Templates;
 use shunt_session::{
     AdoptConfig, Arena, Census, LocalPorts, Provider, Shards, Table, TableConfig, adopt,
 };
@@ -21,6 +22,8 @@ use crate::start::{StartError, secret};
 /// Chunks that have memory before workers need them: 64 MiB, or some hundred thousand sessions. No
 /// session waits for a page then, whether there is a file or not.
 const AHEAD: u32 = 128;
+/// Templates of persistence that are looked at each time, for those that are over.
+const SWEPT: u32 = 256;
 /// How often that is looked after.
 pub(crate) const PERIOD: Duration = Duration::from_millis(10);
 /// A process that was killed lets go of its file within this.
@@ -35,6 +38,9 @@ pub(crate) struct Sessions {
     pub(crate) keys: Keys,
     /// Most sessions of a worker.
     most: u32,
+    /// Templates of persistence, and where the sweep of them goes on.
+    pub(crate) templates: Option<Arc<Templates>>,
+    swept: u32,
     /// Memory of the workers' local ports.
     ports: Vec<Provider>,
     /// Whether it was told that there is no more memory.
@@ -63,13 +69,15 @@ pub(crate) fn open(config: &Config, clock: &Clock, discard: bool) -> Result<Sess
         isn_secret: secret()?,
     };
     let Some(path) = &config.sessions.file else {
-        let arena = Arena::new(most, workers)?;
+        let arena = Arena::with_templates(most, workers, config.limits.templates)?;
         // Without a file nothing can fail here that would not at the first touch.
         let _ = arena.provide(AHEAD);
         return Ok(Sessions {
+            templates: templates(&arena, config, &keys),
             arena,
             keys,
             most,
+            swept: 0,
             ports: Vec::new(),
             told: false,
             unused: None,
@@ -80,7 +88,7 @@ pub(crate) fn open(config: &Config, clock: &Clock, discard: bool) -> Result<Sess
         sessions: most,
         tables: workers,
         identities: config.limits.servers.saturating_add(MORE_IDENTITIES),
-        templates: 0,
+        templates: config.limits.templates,
         boot: boot()?,
         now_ms: clock.millis(),
         discard,
@@ -96,19 +104,28 @@ pub(crate) fn open(config: &Config, clock: &Clock, discard: bool) -> Result<Sess
         );
     }
     let found = matches!(opened.origin, Origin::Left { .. });
+    // What is in use is not provided for yet.
+    let ahead = AHEAD.saturating_add(config.limits.templates.div_ceil(8192));
+    opened.arena.provide(ahead).map_err(|error| FileError {
+        path: path.clone(),
+        fault: Fault::System("get memory for it", error),
+    })?;
     let sessions = Sessions {
+        templates: templates(&opened.arena, config, &opened.keys),
         arena: opened.arena,
         keys: opened.keys,
         most,
+        swept: 0,
         ports: Vec::new(),
         told: false,
         unused: (!found).then(|| path.clone()),
     };
-    sessions.arena.provide(AHEAD).map_err(|error| FileError {
-        path: path.clone(),
-        fault: Fault::System("get memory for it", error),
-    })?;
     Ok(sessions)
+}
+
+/// The templates of persistence in an arena.
+fn templates(arena: &Arc<Arena>, config: &Config, keys: &Keys) -> Option<Arc<Templates>> {
+    Templates::open(arena, config.limits.templates, keys.isn_secret).map(Arc::new)
 }
 
 fn wait_for(wanted: &FileConfig<'_>) -> Result<file::Opened, FileError> {
@@ -183,7 +200,7 @@ impl Sessions {
             shards,
             map: &director.snapshot().settings.shard_map,
             load: director.load(),
-            templates: None,
+            templates: self.templates.as_deref(),
         };
         let adopted = adopt(&self.arena, config, |service, server| {
             slots.get(&(service, server)).copied()
@@ -199,6 +216,10 @@ impl Sessions {
     /// Sees to it that tables can grow, and that the next process knows how long nobody was there.
     pub(crate) fn look_after(&mut self, clock: &Clock) {
         self.arena.alive(clock.millis());
+        if let Some(templates) = &self.templates {
+            let now_ms = clock.millis() as u32;
+            self.swept = templates.sweep(self.swept, SWEPT, now_ms, |_| {});
+        }
         self.ports.iter().for_each(Provider::provide);
         match self.arena.provide(AHEAD) {
             Ok(()) => self.told = false,

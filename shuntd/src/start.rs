@@ -196,7 +196,7 @@ pub(crate) fn run(
             ports,
             config,
             table,
-            templates: None,
+            templates: sessions.templates.clone(),
             local_ports,
             shards: shards.clone(),
             isn_secret,

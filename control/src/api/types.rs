@@ -123,6 +123,15 @@ pub struct ServiceSpec {
     /// Whether FULLNAT segments tell the client's address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub toa: Option<bool>,
+    /// For how long after its last new session a client keeps its server, such as `5m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence: Option<String>,
+    /// Leading bits of a client's address that count for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence_prefix: Option<u8>,
+    /// A client's server that has got weight 0: `ignore` or `follow`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template_weight0: Option<String>,
     /// Idle timeouts by the names of `[timeouts]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<BTreeMap<String, String>>,

@@ -190,10 +190,14 @@ fn ranges(cores: &[u16]) -> String {
     parts.iter().map(show).collect::<Vec<_>>().join(", ")
 }
 
+/// Most templates of persistence: a gigabyte of them.
+const TEMPLATES: u32 = 1 << 24;
+
 pub(super) fn limits(table: Option<Table<'_>>) -> Limits {
     let mut limits = Limits {
         sessions: 65_536,
         servers: 1024,
+        templates: 65_536,
         answers_per_second: 10_000,
     };
     let Some(mut table) = table else {
@@ -204,6 +208,9 @@ pub(super) fn limits(table: Option<Table<'_>>) -> Limits {
     }
     if let Some(n) = table.get("servers", words::integer(SERVERS)) {
         limits.servers = n;
+    }
+    if let Some(n) = table.get("templates", words::integer(0..=TEMPLATES)) {
+        limits.templates = n;
     }
     if let Some(n) = table.get("answers_per_second", words::integer(0..=u32::MAX)) {
         limits.answers_per_second = n;

@@ -11,8 +11,8 @@ use ipnet::IpNet;
 use serde_json::Value;
 use shunt_scheduler::Flags;
 use shunt_service::{
-    InterfaceId, Mode, NoServer, OnDown, OnRemoved, PortId, ServiceKey, Timeouts, TtlPolicy,
-    Unknown, Weight,
+    InterfaceId, Mode, NoServer, OnDown, OnRemoved, Persistence, PortId, ServiceKey, Timeouts,
+    TtlPolicy, Unknown, Weight,
 };
 
 use crate::health::Check;
@@ -106,6 +106,8 @@ pub struct Limits {
     pub sessions: u32,
     /// Server slots: real servers of all services, and removed ones that still have sessions.
     pub servers: u32,
+    /// Templates of persistence: clients, of each service, that keep to their server.
+    pub templates: u32,
     /// Resets and ICMP errors that one worker originates a second at most.
     pub answers_per_second: u32,
 }
@@ -266,6 +268,8 @@ pub struct Service {
     pub ttl: TtlPolicy,
     /// Whether FULLNAT segments tell the client's address.
     pub toa: bool,
+    /// Whether a client's sessions keep to one server.
+    pub persistence: Option<Persistence>,
     /// Idle timeouts: the global ones with the service's own in place.
     pub timeouts: Timeouts,
     /// Weight of servers that must be up.

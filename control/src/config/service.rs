@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use shunt_scheduler::{FlagError, Flags};
 use shunt_service::{
-    Mode, NoServer, OnRemoved, Protocol, Servers, ServiceKey, Timeouts, TtlPolicy, Unknown, Weight,
+    Mode, NoServer, OnRemoved, Persistence, Protocol, Servers, ServiceKey, TemplateWeight0,
+    Timeouts, TtlPolicy, Unknown, Weight,
 };
 
 use crate::health::Check;
@@ -45,6 +46,10 @@ pub(super) const GONE: [(&str, OnRemoved); 4] = [
     ("hold", OnRemoved::Hold),
     ("reschedule", OnRemoved::Reschedule),
     ("reset", OnRemoved::Reset),
+];
+pub(super) const WEIGHT0: [(&str, TemplateWeight0); 2] = [
+    ("ignore", TemplateWeight0::Ignore),
+    ("follow", TemplateWeight0::Follow),
 ];
 pub(super) const TTL: [(&str, TtlPolicy); 2] = [
     ("decrement", TtlPolicy::Decrement),
@@ -162,6 +167,8 @@ pub(super) fn service(
         .get("ttl", words::word(&TTL))
         .unwrap_or(TtlPolicy::Decrement);
     let toa = table.get("toa", words::boolean).unwrap_or(true);
+    let vip_is_v6 = vip.as_ref().is_some_and(|(vip, _)| vip.is_ipv6());
+    let persistence = persistence(&mut table, vip_is_v6);
     let own = table.node("timeouts");
     let own = own.and_then(|node| Table::new("[service.timeouts]", node, mistakes));
     let timeouts = timeouts(own, context.timeouts);
@@ -268,6 +275,7 @@ pub(super) fn service(
         on_down,
         ttl,
         toa,
+        persistence,
         timeouts,
         quorum,
         hysteresis,
@@ -276,6 +284,30 @@ pub(super) fn service(
         servers: servers.into_iter().map(|(server, _)| server).collect(),
     };
     Some((service, places))
+}
+
+/// Persistence; what is about it without it is a mistake.
+fn persistence(table: &mut Table<'_>, ipv6: bool) -> Option<Persistence> {
+    let most = if ipv6 { 128 } else { 32 };
+    let timeout_ms = table.get("persistence", words::duration);
+    let prefix = table.get("persistence_prefix", words::integer(0..=most));
+    let weight0 = table.get("template_weight0", words::word(&WEIGHT0));
+    if !table.has("persistence") {
+        for key in ["persistence_prefix", "template_weight0"] {
+            if table.has(key) {
+                let what = format!("`{key}` is about persistence, which the service has not");
+                let help = "add for how long a client keeps its server: persistence = \"5m\"";
+                table
+                    .mistakes()
+                    .add(Mistake::new(table.place_of(key), what).help(help));
+            }
+        }
+    }
+    timeout_ms.map(|timeout_ms| Persistence {
+        timeout_ms,
+        prefix: prefix.unwrap_or(most),
+        weight0: weight0.unwrap_or(TemplateWeight0::Ignore),
+    })
 }
 
 /// Name and flags of the scheduler; what is wrong with them stands as the default.

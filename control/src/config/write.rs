@@ -6,7 +6,7 @@ use shunt_service::{Protocol, Timeouts};
 
 use super::file::TCP_KEYS;
 use super::model::{Server, Service};
-use super::service::{ANNOUNCE, GONE, NO_SERVER, TTL, UNKNOWN, word_of};
+use super::service::{ANNOUNCE, GONE, NO_SERVER, TTL, UNKNOWN, WEIGHT0, word_of};
 use super::words::show_duration;
 
 /// A service in the form that [`super::edit::service`] reads, every setting written out.
@@ -32,6 +32,11 @@ pub fn service_to_json(service: &Service) -> Value {
     put("on_removed", json!(word_of(&GONE, &service.on_removed)));
     put("on_down", json!(word_of(&GONE, &service.on_down)));
     put("ttl", json!(word_of(&TTL, &service.ttl)));
+    if let Some(p) = &service.persistence {
+        put("persistence", json!(show_duration(p.timeout_ms)));
+        put("persistence_prefix", json!(p.prefix));
+        put("template_weight0", json!(word_of(&WEIGHT0, &p.weight0)));
+    }
     put("timeouts", timeouts(&service.timeouts));
     put("quorum", json!(service.quorum));
     put("hysteresis", json!(service.hysteresis));

@@ -131,6 +131,7 @@ fn session(key: Key) -> NewSession {
         service: ServiceId(1),
         server: ServerId(1),
         slot: ServerSlot(0),
+        template: None,
         flags: Flags::default(),
         seq_delta: 0,
     }
