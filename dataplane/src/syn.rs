@@ -17,6 +17,7 @@ use shunt_wire::{protocol, tcp};
 use crate::counters::DropReason;
 use crate::egress::{Egress, Outgoing};
 use crate::flows::{AService, Flows};
+use crate::hit;
 use crate::io::{PacketBuf, Port};
 use crate::modes::fullnat;
 use crate::open::{self, Turn, Wanted, take_local};
@@ -217,6 +218,7 @@ pub(crate) fn serve<P: Port>(
         seq: sight.seq,
         wscale: found.window_scale.unwrap_or(0),
         bytes: sight.length.into(),
+        began: hit::handshake_clock(cx),
         timeout_ms: syn.service.timeouts.of(TcpState::SynRecv),
     };
     let mut made = flows.table.insert_syn(&new, cx.now_ms);

@@ -174,3 +174,48 @@ proptest! {
         prop_assert_eq!(a.sessions(), b.sessions());
     }
 }
+
+/// How long a handshake takes is measured both ways: to the server's answer, or to the client's where
+/// that does not pass; a SYN that is sent again does not begin it anew, nor is it measured twice.
+#[test]
+fn handshakes_are_measured() {
+    for mode in Mode::ALL {
+        for tagged in [false, true] {
+            let mut d = director(Protocol::Tcp, mode);
+            let frame = |p: PacketBuilder| if tagged { p.vlan(0) } else { p }.frame();
+            let syn = || frame(tcp(CLIENT, VIP).flags(SYN).seq(99));
+            let out = d.forward(&syn());
+            let slot = shunt_service::ServerSlot(16);
+            d.advance(3);
+            d.forward(&syn());
+            assert_eq!(d.load.handshake_time(slot, d.now), None);
+            d.advance(2);
+            if mode.sees_replies() {
+                let seen = shunt_wire::parse(&out, out.len(), false).unwrap();
+                let to = match mode {
+                    Mode::FullNat => format!("172.16.1.100:{}", seen.src_port),
+                    _ => CLIENT.to_owned(),
+                };
+                let synack = || {
+                    tcp("172.16.1.5:8080", &to)
+                        .flags(SYN | ACK)
+                        .seq(499)
+                        .ack(100)
+                };
+                d.forward(&frame(synack()));
+                d.advance(50);
+                d.forward(&frame(synack()));
+            }
+            d.forward(&frame(tcp(CLIENT, VIP).flags(ACK).seq(100).ack(500)));
+            let micros = d
+                .load
+                .handshake_time(slot, d.now)
+                .expect("one was measured");
+            // In units of 1024 ns, with polls in between.
+            assert!(
+                (4_700..=5_300).contains(&micros),
+                "{mode:?}, tagged {tagged}: {micros}"
+            );
+        }
+    }
+}

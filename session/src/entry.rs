@@ -17,7 +17,7 @@
 //! | 36 | 4 | generation (8 bits; 0 free) and server slot (24). The commit word: stored last, with Release, cleared first |
 //! | 40 | 4 | last seen, milliseconds |
 //! | 44 | 4 | FULLNAT: added to the client's sequence numbers. One-way: highest one seen |
-//! | 48 | 4 | last acknowledgement of this direction's sender |
+//! | 48 | 4 | last acknowledgement of this direction's sender. Of the client, before its first one: when its SYN came |
 //! | 52 | 2 | its last window, unscaled |
 //! | 54 | 2 | generation of the forwarding table that the adjacency is of |
 //! | 56 | 8 | packets (24 bits) and bytes (40 bits) not folded into the cold part yet |
@@ -490,6 +490,17 @@ impl Entry {
         // No branch, which segments out of order would mislead: the line is dirtied anyway.
         let is_newer = (seq.wrapping_sub(self.seq) as i32) > 0;
         self.seq = if is_newer { seq } else { self.seq };
+    }
+
+    /// When the SYN came that asked for the session, on the clock of [`Entry::set_began`]; only until this
+    /// direction's sender has acknowledged anything.
+    pub(crate) const fn began(&self) -> u32 {
+        self.ack
+    }
+
+    /// Remembers when the SYN came, on any clock that wraps.
+    pub fn set_began(&mut self, began: u32) {
+        self.ack = began;
     }
 
     /// Last acknowledgement of this direction's sender.

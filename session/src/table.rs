@@ -15,7 +15,7 @@ use core::fmt;
 use std::io;
 use std::sync::Arc;
 
-use shunt_service::{AdjacencyId, Mode, Protocol, ServerId, ServerSlot, ServiceId};
+use shunt_service::{AdjacencyId, Mode, Protocol, ServerId, ServerSlot, ServiceId, TcpState};
 use shunt_wire::checksum::Delta;
 
 use crate::arena::{Arena, Chunks, Class, LineNo, Parts};
@@ -169,6 +169,28 @@ impl SessionMut<'_> {
             *self.half_open = (*self.half_open + usize::from(after)).saturating_sub(before.into());
         }
         transition
+    }
+
+    /// When the handshake began that a segment is the first answer of, on the clock of
+    /// [`Entry::set_began`]: the server's where it passes the director, else the client's to that. To be
+    /// asked before the segment is taken into account.
+    #[inline]
+    pub fn answers(&self, s: &Segment) -> Option<u32> {
+        use shunt_wire::packet::tcp_flags::{ACK, RST, SYN};
+        let own = &*self.parts.own;
+        if own.state() != TcpState::SynRecv || s.flags & (ACK | RST) != ACK {
+            return None;
+        }
+        let began = match &self.parts.peer {
+            Some(peer) => {
+                let first = own.is_reply()
+                    && s.flags & SYN != 0
+                    && !own.flags().contains(Flags::WINDOW_KNOWN);
+                first.then(|| peer.began())
+            }
+            None => (s.flags & SYN == 0).then(|| own.began()),
+        };
+        began.filter(|began| *began != 0)
     }
 
     /// The server knows its client.

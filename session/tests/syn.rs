@@ -19,6 +19,7 @@ struct Came {
     window: u16,
     wscale: Option<u8>,
     bytes: u32,
+    began: u32,
     now_ms: u32,
     timeout_ms: u32,
 }
@@ -36,6 +37,7 @@ fn the_long_way(table: &mut Table, new: &NewSession, came: &Came) -> Result<Line
     });
     assert_eq!(step.to, TcpState::SynRecv);
     it.look_again(came.now_ms, came.timeout_ms);
+    it.entry_mut().set_began(came.began);
     it.entry_mut().touch(came.now_ms, came.bytes);
     if let Some(replies) = it.replies_mut() {
         replies.isn_client = came.seq;
@@ -70,6 +72,7 @@ fn at_one_go(table: &mut Table, new: &NewSession, came: &Came) -> Result<LineNo,
         seq: came.seq,
         wscale: came.wscale.unwrap_or(0),
         bytes: came.bytes,
+        began: came.began,
         timeout_ms: came.timeout_ms,
     };
     table.insert_syn(&new, came.now_ms)
@@ -156,6 +159,7 @@ fn syns() -> impl Strategy<Value = Vec<(NewSession, Came)>> {
                     window,
                     wscale,
                     bytes,
+                    began: seq ^ 77,
                     now_ms,
                     timeout_ms,
                 };

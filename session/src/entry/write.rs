@@ -35,6 +35,8 @@ pub(crate) struct Opened<'a> {
     pub(crate) flags: Flags,
     pub(crate) wscale: u8,
     pub(crate) seq: u32,
+    /// See [`Entry::set_began`]; 0 for a direction without a SYN.
+    pub(crate) began: u32,
     pub(crate) adjacency: (AdjacencyId, u16),
     pub(crate) now_ms: u32,
     /// Bytes of the packet that is counted; `None` where none came.
@@ -64,7 +66,7 @@ impl Entry {
             slot_generation: AtomicU32::new(o.slot.0 << GENERATION_BITS),
             last_seen: o.now_ms,
             seq: o.seq,
-            ack: 0,
+            ack: o.began,
             window: 0,
             adjacency_generation: o.adjacency.1,
             counters: o.bytes.map_or(0, |b| 1 << BYTE_BITS | u64::from(b)),

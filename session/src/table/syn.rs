@@ -58,6 +58,8 @@ pub struct NewSyn {
     pub wscale: u8,
     /// Bytes of its IP packet.
     pub bytes: u32,
+    /// When it came, see [`crate::Entry::set_began`].
+    pub began: u32,
     /// Idle timeout of a session in SYN_RECV, milliseconds.
     pub timeout_ms: u32,
 }
@@ -114,6 +116,7 @@ impl Table {
             },
             wscale: new.wscale,
             seq: if paired { new.seq_delta } else { new.seq },
+            began: new.began,
             adjacency: new.adjacency,
             now_ms,
             bytes: Some(new.bytes),
@@ -135,6 +138,7 @@ impl Table {
                     // No scale is known: the largest (SEMANTICS, decisions).
                     wscale: 14,
                     seq: new.seq_delta,
+                    began: 0,
                     // It is looked up when the server answers, which it does not in a flood.
                     adjacency: (AdjacencyId::NONE, new.adjacency.1),
                     now_ms,
