@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use crate::memory::Memory;
 
-/// Bytes that are provided beyond what is used: a huge page, and more than comes of a thousand new
-/// servers at once.
-const AHEAD: usize = 4 << 20;
+/// Bytes that are provided beyond what is used, rounded up to a huge page: ports toward thousands of
+/// servers that were not there before. Each worker has three lists.
+const AHEAD: usize = 1 << 20;
 /// Bytes that are provided at a time.
 const PIECE: usize = 2 << 20;
 
