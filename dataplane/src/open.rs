@@ -2,6 +2,9 @@
 //! their checksum differences. [`crate::miss`] says which packets ask for one, and takes those of a
 //! burst through this in passes.
 
+mod local;
+mod passes;
+
 use core::net::IpAddr;
 
 use shunt_service::{
@@ -25,6 +28,10 @@ use crate::modes::fullnat;
 use crate::persist;
 use crate::syn::Syn;
 use crate::worker::{Context, Packet};
+
+pub(crate) use self::local::{Turn, give_back, take_local};
+use self::local::{next_turn, of_one_family};
+pub(crate) use self::passes::{Any, Opening, Seen, first_look};
 
 /// A session that a packet asks for.
 pub(crate) struct Wanted<'a> {
@@ -78,200 +85,6 @@ struct Held {
     port: Option<LocalPort>,
     /// FULLNAT, TCP: what the client's sequence numbers are moved by.
     seq_delta: u32,
-}
-
-/// Which local address a FULLNAT session tries first, and where the ports of its client's shard are.
-#[derive(Clone, Copy)]
-pub(crate) struct Turn {
-    pub(crate) address: usize,
-    pub(crate) shard: u8,
-    pub(crate) seeking: Option<Seeking>,
-    pub(crate) at: Whereabouts,
-}
-
-impl Turn {
-    /// For modes without local addresses.
-    pub(crate) const NONE: Self = Self {
-        address: 0,
-        shard: 0,
-        seeking: None,
-        at: Whereabouts::UNKNOWN,
-    };
-}
-
-/// A session to be, between the passes over what a burst left to the side.
-pub(crate) enum Opening<'a> {
-    /// Of a plain SYN.
-    Syn(Syn<'a>),
-    /// Of any packet.
-    Any(Any<'a>),
-}
-
-/// A session to be of any packet.
-pub(crate) struct Any<'a> {
-    pub(crate) wanted: Wanted<'a>,
-    pick: Pick<'a>,
-    turn: Turn,
-    held: Result<Held, DropReason>,
-}
-
-impl Opening<'_> {
-    /// Fetches the local ports, whose whereabouts are at hand by now.
-    #[inline(always)]
-    pub(crate) fn prefetch(&mut self, flows: &Flows) {
-        let turn = match self {
-            Self::Syn(syn) => &mut syn.turn,
-            Self::Any(any) => &mut any.turn,
-        };
-        if let Some(seeking) = turn.seeking {
-            turn.at = flows.ports.prefetch(seeking);
-        }
-    }
-
-    /// Takes what the session needs, once all of the burst are picked.
-    #[inline(never)]
-    pub(crate) fn hold(&mut self, flows: &mut Flows, cx: &Context<'_>) {
-        match self {
-            Self::Syn(syn) => syn.hold(flows, cx),
-            Self::Any(any) if any.pick.has_room => {
-                any.held = hold(flows, cx, &any.wanted, any.pick.server, any.turn);
-            }
-            Self::Any(_) => {}
-        }
-    }
-
-    fn is_of(&self, flow: &FlowKey) -> bool {
-        match self {
-            Self::Syn(syn) => syn.sight.key.flow() == *flow,
-            Self::Any(any) => any.wanted.flow == *flow,
-        }
-    }
-}
-
-/// What is known of those of a burst that were looked at already.
-#[derive(Default)]
-pub(crate) struct Seen {
-    /// A bit for many flows.
-    flows: [u64; 4],
-    /// A port, and the MAC address of its untagged interface.
-    mac: Option<(PortId, [u8; 6])>,
-}
-
-impl Seen {
-    /// As [`is_for_us`].
-    #[inline(always)]
-    fn is_for_us<B: PacketBuf>(&mut self, cx: &Context<'_>, aside: &Aside<B>) -> bool {
-        let What::Syn(_) = &aside.what else {
-            return is_for_us(cx, aside.port, aside.vlan(), aside.buf.data());
-        };
-        let dst = aside.buf.data().first_chunk::<6>();
-        if self
-            .mac
-            .is_some_and(|(port, mac)| port == aside.port && dst == Some(&mac))
-        {
-            return true;
-        }
-        let ours = is_for_us(cx, aside.port, 0, aside.buf.data());
-        if ours {
-            self.mac = dst.map(|mac| (aside.port, *mac));
-        }
-        ours
-    }
-
-    /// Notes a flow; returns whether it may have been noted before.
-    fn note(&mut self, flow: &FlowKey) -> bool {
-        let low = match flow.src {
-            IpAddr::V4(a) => a.to_bits(),
-            IpAddr::V6(a) => a.to_bits() as u32,
-        };
-        let mixed = (low ^ u32::from(flow.src_port) << 16).wrapping_mul(0x9e37_79b1) >> 24;
-        let bit = 1 << (mixed % 64);
-        let Some(word) = self.flows.get_mut(mixed as usize / 64) else {
-            return true;
-        };
-        let before = *word & bit != 0;
-        *word |= bit;
-        before
-    }
-}
-
-/// Picks a server for a packet that nothing but a new session is to be made for; `None` says that it
-/// is to be dealt with by itself, in order.
-#[inline(never)]
-pub(crate) fn first_look<'a, B: PacketBuf>(
-    flows: &mut Flows,
-    cx: &Context<'a>,
-    aside: &Aside<B>,
-    seen: &mut Seen,
-    openings: &[Option<Opening<'_>>],
-) -> Option<Opening<'a>> {
-    if !seen.is_for_us(cx, aside) {
-        return None;
-    }
-    let (flow, hash) = match &aside.what {
-        What::Syn(sight) => (sight.key.flow(), flows.table.hash4(&sight.key)),
-        What::Parsed(parsed) => {
-            let opens = match parsed.kind {
-                Kind::Tcp => parsed.tcp_flags & (SYN | ACK | RST) == SYN,
-                Kind::Udp => true,
-                _ => false,
-            };
-            if !opens {
-                return None;
-            }
-            let flow = flow_key(parsed, aside.buf.data())?;
-            (flow, flows.table.hash(&Key::from(&flow)))
-        }
-    };
-    let service = flows.memo.lookup(cx.config, &flow)?;
-    // Sessions of this burst are found once those before them are made.
-    let same = |o: &Option<Opening<'_>>| o.as_ref().is_some_and(|o| o.is_of(&flow));
-    if flows.table.may_be_recent(hash)
-        || (seen.note(&flow) && openings.iter().any(same))
-        || cx.config.services.address(flow.src).is_some()
-    {
-        return None;
-    }
-    let pick = pick(flows, cx, service, &flow, None)?;
-    let mut turn = Turn::NONE;
-    if pick.has_room {
-        if flow.protocol == Protocol::Tcp {
-            // As its SYN will leave it: the next pick goes by that.
-            flows.load.set_active(flows.id, pick.server.slot, true);
-        }
-        if pick.server.mode == Mode::FullNat {
-            turn = next_turn(flows, service, &flow);
-            let (local, remote) = (
-                service.local_addresses.get(turn.address),
-                remote(pick.server, &flow),
-            );
-            turn.seeking = match (local, remote) {
-                // As in `take_local`.
-                (Some(IpAddr::V4(local)), (IpAddr::V4(remote), port)) => {
-                    let (local, remote) = (IpAddr::V4(*local), (IpAddr::V4(remote), port));
-                    Some(flows.ports.seek(local, remote, turn.shard))
-                }
-                (Some(local), remote) => Some(flows.ports.seek(*local, remote, turn.shard)),
-                (None, _) => None,
-            };
-        }
-        if let What::Syn(sight) = &aside.what {
-            let of = (service, pick.server, pick.template);
-            if let Some(syn) = Syn::new(flows, cx, of, (*sight, hash), turn) {
-                return Some(Opening::Syn(syn));
-            }
-        }
-    }
-    let seq = match &aside.what {
-        What::Syn(sight) => Some(sight.seq),
-        What::Parsed(parsed) => syn_seq(parsed, aside.buf.data()),
-    };
-    Some(Opening::Any(Any {
-        wanted: Wanted { service, flow, seq },
-        pick,
-        turn,
-        held: Err(DropReason::ServerLimit),
-    }))
 }
 
 /// The client's server or the scheduler's pick, which is counted with the session if it has room.
@@ -361,13 +174,9 @@ pub(crate) fn instead_of<P: Port>(
     syn: &Syn<'_>,
     reason: DropReason,
 ) -> Result<LineNo, DropReason> {
-    let server = syn.server;
+    let (server, wanted) = (syn.server, syn.wanted());
     flows.load.set_active(flows.id, server.slot, false);
-    let (upper, lower) = (server.upper, server.lower);
-    flows.load.undo_open(flows.id, server.slot, upper, lower);
-    let wanted = syn.wanted();
-    let templates = flows.templates.as_deref();
-    persist::undo(templates, wanted.service, &wanted.flow, syn.template);
+    uncount(flows, &wanted, server, syn.template);
     instead(egress, flows, cx, &wanted, server, reason)
 }
 
@@ -420,14 +229,17 @@ fn attempt<P: Port>(
             egress.counters.sessions_created.add(1);
             egress.counters.sessions.set(flows.table.len() as u64);
         }
-        Err(_) => {
-            let (upper, lower) = (server.upper, server.lower);
-            flows.load.undo_open(flows.id, server.slot, upper, lower);
-            let templates = flows.templates.as_deref();
-            persist::undo(templates, wanted.service, &wanted.flow, template);
-        }
+        Err(_) => uncount(flows, wanted, server, template),
     }
     made
+}
+
+/// A session that a server and a template have counted could not be made.
+fn uncount(flows: &Flows, wanted: &Wanted<'_>, server: &RealServer, template: Option<u8>) {
+    let (upper, lower) = (server.upper, server.lower);
+    flows.load.undo_open(flows.id, server.slot, upper, lower);
+    let templates = flows.templates.as_deref();
+    persist::undo(templates, wanted.service, &wanted.flow, template);
 }
 
 /// Makes a session and gives it its place; where there is none gives back what it holds.
@@ -458,13 +270,6 @@ pub(crate) fn refusal(e: InsertError) -> DropReason {
         InsertError::Full => DropReason::TableFull,
         InsertError::ForwardTaken | InsertError::ReplyTaken => DropReason::KeyTaken,
     }
-}
-
-/// Gives a local port back that was not used; `to` is the key that the server would have seen.
-pub(crate) fn give_back(flows: &mut Flows, cx: &Context<'_>, to: &Key, port: LocalPort) {
-    let to = to.flow();
-    let remote = (to.dst, to.dst_port);
-    flows.ports.give_back(to.src, remote, port, cx.now_ms);
 }
 
 /// Where a server is reached: its address, and its port or the service's.
@@ -652,71 +457,4 @@ fn sums(key: &Key) -> (u16, u16) {
 pub(crate) fn sums4(key: &Key4) -> (u16, u16) {
     let addresses = (key.addrs & u64::from(u32::MAX)) + (key.addrs >> 32);
     (checksum::fold(addresses), checksum::fold(key.ports.into()))
-}
-
-/// The place of the local address that the next FULLNAT session tries first, and the shard of its
-/// client.
-#[inline(always)]
-fn next_turn(flows: &mut Flows, service: &AService, flow: &FlowKey) -> Turn {
-    let turn = flows.local_turn;
-    let turn = if turn < service.local_addresses.len() {
-        turn
-    } else {
-        0
-    };
-    flows.local_turn = turn + 1;
-    Turn {
-        address: turn,
-        shard: flows.shards.shard(flow.src, flow.src_port),
-        seeking: None,
-        at: Whereabouts::UNKNOWN,
-    }
-}
-
-/// A free local port toward a server: each local address once, in turn.
-#[inline(always)]
-pub(crate) fn take_local(
-    flows: &mut Flows,
-    cx: &Context<'_>,
-    service: &AService,
-    server: (IpAddr, u16),
-    turn: Turn,
-) -> Result<(IpAddr, LocalPort), DropReason> {
-    let Turn {
-        address, shard, at, ..
-    } = turn;
-    let now = cx.now_ms;
-    // Known to be of IPv4 the addresses stay in registers.
-    if let Some(IpAddr::V4(local)) = service.local_addresses.get(address)
-        && let (IpAddr::V4(remote), port) = server
-    {
-        let (local, remote) = (IpAddr::V4(*local), (IpAddr::V4(remote), port));
-        if let Some(port) = flows.ports.take_at(at, local, remote, shard, now) {
-            return Ok((local, port));
-        }
-    }
-    take_another(flows, cx, service, server, turn)
-}
-
-/// [`take_local`] where the first has none, or is of IPv6.
-#[inline(never)]
-fn take_another(
-    flows: &mut Flows,
-    cx: &Context<'_>,
-    service: &AService,
-    server: (IpAddr, u16),
-    turn: Turn,
-) -> Result<(IpAddr, LocalPort), DropReason> {
-    let addresses = &service.local_addresses;
-    let (before, from) = addresses
-        .split_at_checked(turn.address)
-        .unwrap_or((&[], addresses));
-    for local in from.iter().chain(before) {
-        if same_family(*local, server.0)
-            && let Some(port) = flows.ports.take(*local, server, turn.shard, cx.now_ms)
-        {
-            return Ok((*local, port));
-        }
-    }
-    Err(DropReason::NoLocalPort)
 }

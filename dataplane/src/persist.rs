@@ -25,13 +25,6 @@ pub(crate) fn pick<'a>(
     now_ms: u32,
     schedule: impl FnOnce(&mut Flows) -> Option<&'a RealServer>,
 ) -> Option<Kept<'a>> {
-    let Some(templates) = flows.templates.clone() else {
-        let server = schedule(flows)?;
-        return Some(Kept {
-            server,
-            template: None,
-        });
-    };
     let key = TemplateKey {
         service: service.id,
         client: masked(flow.src, persistence.prefix),
@@ -40,15 +33,18 @@ pub(crate) fn pick<'a>(
         let server = config.services.server_of(id)?;
         is_kept(server, service, persistence.weight0).then_some(server)
     };
-    let known = templates.server(&key, now_ms);
+    let templates = flows.templates.as_deref();
+    let known = templates.and_then(|t| t.server(&key, now_ms));
     let (server, instead) = match known.map(|id| (id, of(id))) {
         Some((_, Some(server))) => (server, None),
         Some((id, None)) => (schedule(flows)?, Some(id)),
         None => (schedule(flows)?, None),
     };
-    let joined = match instead {
-        None => templates.join(&key, server.id, now_ms, persistence.timeout_ms),
-        Some(id) => templates.join_instead(&key, id, server.id, now_ms, persistence.timeout_ms),
+    let timeout_ms = persistence.timeout_ms;
+    let joined = match (flows.templates.as_deref(), instead) {
+        (None, _) => Joined::NoRoom,
+        (Some(t), None) => t.join(&key, server.id, now_ms, timeout_ms),
+        (Some(t), Some(id)) => t.join_instead(&key, id, server.id, now_ms, timeout_ms),
     };
     Some(match joined {
         Joined::NoRoom => {

@@ -10,13 +10,11 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
-use crate::memory::Memory;
+use crate::memory::{Memory, PIECE};
 
 /// Bytes that are provided beyond what is used, rounded up to a huge page: ports toward thousands of
 /// servers that were not there before. Each worker has three lists.
 const AHEAD: usize = 1 << 20;
-/// Bytes that are provided at a time.
-const PIECE: usize = 2 << 20;
 
 /// The memory of a list, of its owner and of whoever provides for it.
 #[derive(Debug)]

@@ -10,8 +10,7 @@ use std::fs::File;
 use std::io;
 
 /// Bytes that are provided at a time: a huge page.
-#[cfg(not(miri))]
-const PIECE: usize = 2 << 20;
+pub(crate) const PIECE: usize = 2 << 20;
 
 /// A mapping, for reading and writing, gone when this is dropped.
 #[derive(Debug)]

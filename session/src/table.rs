@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use shunt_service::{AdjacencyId, Mode, Protocol, ServerId, ServerSlot, ServiceId, TcpState};
 use shunt_wire::checksum::Delta;
+use shunt_wire::packet::tcp_flags::{ACK, RST, SYN};
 
 use crate::arena::{Arena, Chunks, Class, LineNo, Parts};
 use crate::cold::{Cold, Replies};
@@ -176,7 +177,6 @@ impl SessionMut<'_> {
     /// asked before the segment is taken into account.
     #[inline]
     pub fn answers(&self, s: &Segment) -> Option<u32> {
-        use shunt_wire::packet::tcp_flags::{ACK, RST, SYN};
         let own = &*self.parts.own;
         if own.state() != TcpState::SynRecv || s.flags & (ACK | RST) != ACK {
             return None;

@@ -173,13 +173,6 @@ impl Templates {
         }
     }
 
-    /// Fetches what looking for a template begins with.
-    #[inline]
-    pub fn prefetch(&self, key: &TemplateKey) {
-        let (first, turn, _) = self.place(key);
-        self.chunks.prefetch(first + turn as u32);
-    }
-
     /// Ends what is over of `count` templates, from the n-th on, and shows the others to `f`; returns
     /// where to go on, 0 after the last.
     pub fn sweep(
@@ -254,6 +247,11 @@ impl Templates {
             tag,
         }
     }
+}
+
+/// Chunks of an arena that so many templates take.
+pub fn chunks(templates: u32) -> u32 {
+    chunks_of_templates(templates)
 }
 
 /// The part of an address that counts: IPv4 addresses mapped into IPv6, all but the first `prefix` bits

@@ -10,7 +10,7 @@ use shunt_control::config::Config;
 use shunt_control::director::Director;
 use shunt_session::file::{self, Fault, FileConfig, FileError, Keys, Origin, Stale};
 use shunt_session::shard::DEFAULT_KEY;
-use shunt_session::templates::Templates;
+use shunt_session::templates::{self, Templates};
 use shunt_session::{
     AdoptConfig, Arena, Census, LocalPorts, Provider, Shards, Table, TableConfig, adopt,
 };
@@ -73,7 +73,7 @@ pub(crate) fn open(config: &Config, clock: &Clock, discard: bool) -> Result<Sess
         // Without a file nothing can fail here that would not at the first touch.
         let _ = arena.provide(AHEAD);
         return Ok(Sessions {
-            templates: templates(&arena, config, &keys),
+            templates: open_templates(&arena, config, &keys),
             arena,
             keys,
             most,
@@ -105,13 +105,13 @@ pub(crate) fn open(config: &Config, clock: &Clock, discard: bool) -> Result<Sess
     }
     let found = matches!(opened.origin, Origin::Left { .. });
     // What is in use is not provided for yet.
-    let ahead = AHEAD.saturating_add(config.limits.templates.div_ceil(8192));
+    let ahead = AHEAD.saturating_add(templates::chunks(config.limits.templates));
     opened.arena.provide(ahead).map_err(|error| FileError {
         path: path.clone(),
         fault: Fault::System("get memory for it", error),
     })?;
     let sessions = Sessions {
-        templates: templates(&opened.arena, config, &opened.keys),
+        templates: open_templates(&opened.arena, config, &opened.keys),
         arena: opened.arena,
         keys: opened.keys,
         most,
@@ -124,7 +124,7 @@ pub(crate) fn open(config: &Config, clock: &Clock, discard: bool) -> Result<Sess
 }
 
 /// The templates of persistence in an arena.
-fn templates(arena: &Arc<Arena>, config: &Config, keys: &Keys) -> Option<Arc<Templates>> {
+fn open_templates(arena: &Arc<Arena>, config: &Config, keys: &Keys) -> Option<Arc<Templates>> {
     Templates::open(arena, config.limits.templates, keys.isn_secret).map(Arc::new)
 }
 
