@@ -152,17 +152,16 @@ impl Scene {
         let servers = Servers::newest_first(list.collect());
         let scheduler =
             build(self.scheduler, &Flags::default(), &servers, None).expect("a known scheduler");
+        let key = ServiceKey::new(self.protocol, self.vip_of(number), self.vip().port());
         Service {
             id,
-            key: ServiceKey {
-                protocol: self.protocol,
-                vip: self.vip_of(number),
-                port: self.vip().port(),
-            },
+            key,
+            destinations: key.destination().into_iter().collect(),
             scheduler,
             servers,
             local_addresses: Arc::clone(locals),
             persistence: None,
+            one_packet: false,
             timeouts: self.timeouts,
             unknown: Unknown::Drop,
             no_server: NoServer::Drop,

@@ -13,7 +13,9 @@ Exit codes:
   3  the configuration has mistakes (check, reload)
   4  no director answers
 
-A SERVICE is named tcp:10.0.0.100:80 or udp:[2001:db8::100]:53, or by its id;
+A SERVICE is named tcp:10.0.0.100:80 or udp:[2001:db8::100]:53 by what it is for
+(a prefix and a range of ports: tcp:10.0.0.0/24:8000-8099), set:web by its match
+set, or by its id;
 a SERVER 172.16.1.5:80 or [2001:db8::5]:80, or by its id.";
 
 /// The operator's command of Shunt, a layer-4 load balancer.
@@ -111,8 +113,11 @@ pub(crate) enum Command {
 pub(crate) enum ServiceCommand {
     /// Add a service.
     Add {
-        /// Protocol, VIP and port.
+        /// Protocol, VIP and port; or the name of a match set.
         service: String,
+        /// A destination of the match set, such as "tcp 10.0.0.100:80"; may be repeated.
+        #[arg(long = "match", value_name = "DESTINATION")]
+        matches: Vec<String>,
         #[command(flatten)]
         settings: ServiceSettings,
     },
@@ -120,6 +125,9 @@ pub(crate) enum ServiceCommand {
     Change {
         /// The service.
         service: String,
+        /// The destinations of its match set from now on; may be repeated.
+        #[arg(long = "match", value_name = "DESTINATION")]
+        matches: Vec<String>,
         #[command(flatten)]
         settings: ServiceSettings,
     },
@@ -175,6 +183,9 @@ pub(crate) struct ServiceSettings {
     /// A client's server that has got weight 0: ignore, follow.
     #[arg(long, value_name = "WHAT")]
     pub(crate) template_weight0: Option<String>,
+    /// Whether every UDP packet is scheduled by itself.
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) one_packet: Option<bool>,
     /// An idle timeout, such as tcp_established=1h; may be repeated.
     #[arg(long, value_name = "NAME=TIME", value_parser = pair)]
     pub(crate) timeout: Vec<(String, String)>,

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use shunt_control::api::types::{
     Changes, Server, ServerSpec, ServerStatus, Service, ServiceSpec, Status,
 };
+use shunt_service::{Destination, ServiceKey};
 
 use crate::args::{ServerSettings, ServiceSettings};
 use crate::client::{Client, escaped};
@@ -31,6 +32,7 @@ fn service_spec(settings: &ServiceSettings) -> ServiceSpec {
         persistence: settings.persistence.clone(),
         persistence_prefix: settings.persistence_prefix,
         template_weight0: settings.template_weight0.clone(),
+        one_packet: settings.one_packet,
         timeouts: if timeouts.is_empty() {
             None
         } else {
@@ -51,6 +53,10 @@ fn server_spec(settings: &ServerSettings) -> ServerSpec {
     }
 }
 
+fn given(list: &[String]) -> Option<Vec<String>> {
+    (!list.is_empty()).then(|| list.to_vec())
+}
+
 fn service_path(service: &str) -> String {
     format!("/v1/services/{}", escaped(service))
 }
@@ -63,21 +69,29 @@ fn server_path(service: &str, server: &str) -> String {
 pub(crate) fn add_service(
     client: &Client,
     name: &str,
+    matches: &[String],
     settings: &ServiceSettings,
     as_json: bool,
 ) -> Result<String, Failure> {
-    let named = name
-        .split_once(':')
-        .filter(|(protocol, _)| ["tcp", "udp"].contains(protocol));
-    let Some((protocol, vip)) = named else {
-        return Err(Failure::Other(format!(
-            "\"{name}\" names no service: write tcp:10.0.0.100:80 or udp:[2001:db8::100]:53"
-        )));
-    };
-    let spec = ServiceSpec {
-        protocol: Some(protocol.to_owned()),
-        vip: Some(vip.to_owned()),
-        ..service_spec(settings)
+    let settings = service_spec(settings);
+    let spec = match ServiceKey::from_name(name) {
+        Some(ServiceKey::At(Destination { protocol, vip })) => ServiceSpec {
+            protocol: Some(protocol.to_string()),
+            vip: Some(vip.to_string()),
+            matches: given(matches),
+            ..settings
+        },
+        Some(ServiceKey::Set(set)) => ServiceSpec {
+            set: Some(set.to_string()),
+            matches: given(matches),
+            ..settings
+        },
+        None => {
+            return Err(Failure::Other(format!(
+                "\"{name}\" names no service: write tcp:10.0.0.100:80, udp:[2001:db8::100]:53, or \
+                 set:web for a match set"
+            )));
+        }
     };
     let made: Service = client.put(Method::POST, "/v1/services", &spec)?;
     said(as_json, &json!(made), format!("service {} added", made.key))
@@ -87,11 +101,15 @@ pub(crate) fn add_service(
 pub(crate) fn change_service(
     client: &Client,
     name: &str,
+    matches: &[String],
     settings: &ServiceSettings,
     as_json: bool,
 ) -> Result<String, Failure> {
-    let changed: Service =
-        client.put(Method::PATCH, &service_path(name), &service_spec(settings))?;
+    let spec = ServiceSpec {
+        matches: given(matches),
+        ..service_spec(settings)
+    };
+    let changed: Service = client.put(Method::PATCH, &service_path(name), &spec)?;
     said(
         as_json,
         &json!(changed),

@@ -66,12 +66,16 @@ fn run(arguments: &Arguments) -> Result<String, Failure> {
         Command::Neighbours => show::neighbours(&client, json),
         Command::Route { to } => show::route(&client, *to, json),
         Command::Service(command) => match command {
-            ServiceCommand::Add { service, settings } => {
-                change::add_service(&client, service, settings, json)
-            }
-            ServiceCommand::Change { service, settings } => {
-                change::change_service(&client, service, settings, json)
-            }
+            ServiceCommand::Add {
+                service,
+                matches,
+                settings,
+            } => change::add_service(&client, service, matches, settings, json),
+            ServiceCommand::Change {
+                service,
+                matches,
+                settings,
+            } => change::change_service(&client, service, matches, settings, json),
             ServiceCommand::Remove { service } => change::remove_service(&client, service, json),
         },
         Command::Server(command) => match command {

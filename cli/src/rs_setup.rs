@@ -8,7 +8,7 @@
 //! | tun | the same, a tunnel device, and segments that leave room for the outer header |
 //! | fullnat | nothing; the kernel module toa if it wants to know its clients |
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::IpAddr;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -16,6 +16,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 use shunt_control::api::types::{Route, Server, Service};
+use shunt_service::Vip;
 
 use crate::args::RsSetup;
 use crate::client::{Client, escaped};
@@ -84,13 +85,14 @@ fn script(
     route: Option<&Route>,
     setup: &RsSetup,
 ) -> Result<String, Failure> {
-    let vip: SocketAddr = service
-        .configuration
-        .vip
-        .as_deref()
-        .and_then(|vip| vip.parse().ok())
-        .ok_or_else(|| Failure::Other(format!("{} has no VIP", service.key)))?;
-    let vip = vip.ip();
+    let spec = &service.configuration;
+    let typed = spec.vip.iter().chain(spec.matches.iter().flatten());
+    // Of a match set they stand behind their protocols.
+    let typed = typed.map(|vip| vip.rsplit(' ').next().unwrap_or(vip));
+    let vips: Vec<Vip> = typed.filter_map(|vip| vip.parse().ok()).collect();
+    let Some(vip) = vips.first().map(|vip| vip.address()) else {
+        return Err(Failure::Other(format!("{} has no VIP", service.key)));
+    };
     let mut text = String::from("#!/bin/sh\n");
     let _ = writeln!(
         text,
@@ -108,7 +110,7 @@ fn script(
                 interface(&mut text, setup, director)?;
                 quiet_arp(&mut text);
             }
-            loopback(&mut text, vip);
+            loopback(&mut text, &vips);
             if mode == "tun" {
                 tunnel(&mut text, vip, route);
             }
@@ -157,18 +159,26 @@ fn quiet_arp(text: &mut String) {
     }
 }
 
-fn loopback(text: &mut String, vip: IpAddr) {
+fn loopback(text: &mut String, vips: &[Vip]) {
     text.push_str("\n# The VIP is accepted, on loopback alone.\n");
-    let _ = match vip {
-        IpAddr::V4(vip) => writeln!(text, "ip address replace {vip}/32 dev lo"),
-        // Never a source address of the server's own connections.
-        IpAddr::V6(vip) => {
-            writeln!(
+    let addresses: BTreeSet<(IpAddr, u8)> = vips
+        .iter()
+        .map(|vip| (vip.address(), vip.prefix_len()))
+        .collect();
+    for (address, prefix) in addresses {
+        let _ = match address {
+            IpAddr::V4(vip) if prefix == 32 => {
+                writeln!(text, "ip address replace {vip}/32 dev lo")
+            }
+            // Never a source address of the server's own connections.
+            IpAddr::V6(vip) if prefix == 128 => writeln!(
                 text,
                 "ip -6 address replace {vip}/128 dev lo nodad preferred_lft 0"
-            )
-        }
-    };
+            ),
+            IpAddr::V4(vip) => writeln!(text, "ip route replace local {vip}/{prefix} dev lo"),
+            IpAddr::V6(vip) => writeln!(text, "ip -6 route replace local {vip}/{prefix} dev lo"),
+        };
+    }
     text.push_str("ip link set dev lo up\n");
 }
 

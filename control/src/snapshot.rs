@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use shunt_scheduler::{BuildError, Flags};
 use shunt_service::{
-    Load, Mode, RealServer, ServerId, Servers, Service, ServiceId, ServiceKey, Status, Ticks,
-    Weight,
+    Destination, Load, Mode, RealServer, ServerId, Servers, Service, ServiceId, ServiceKey, Status,
+    Ticks, Weight,
 };
 use shunt_session::Identity;
 
@@ -59,7 +59,13 @@ pub struct State {
     pub quorums: HashMap<ServiceId, Quorum>,
     /// What an earlier process knew of servers; for the first [`build`] alone.
     pub known: Known,
+    /// Destinations that match sets had, the newest last: there may be sessions to them.
+    pub former: HashMap<ServiceKey, Vec<Destination>>,
 }
+
+/// Former destinations of a match set that are remembered. Without them packets of their sessions may
+/// come to a worker that does not have these, where there are several.
+const FORMER: usize = 1024;
 
 impl State {
     /// With `capacity` server slots.
@@ -71,6 +77,7 @@ impl State {
             failed: HashSet::new(),
             quorums: HashMap::new(),
             known: Known::new(),
+            former: HashMap::new(),
         }
     }
 
@@ -285,6 +292,7 @@ pub fn build(
             state.retired.insert(server.id, retired);
         }
     }
+    remember_destinations(now.services, &list, &mut state);
     let wanted: HashSet<ServiceKey> = next.iter().map(|s| s.key).collect();
     let gone = now
         .services
@@ -313,10 +321,36 @@ pub fn key_of(server: &RealServer) -> ServerKey {
     }
 }
 
+/// Takes down which destinations match sets have lost, and forgets those of sets that nothing is left of.
+fn remember_destinations(before: &Services, after: &[Service<Scheduler>], state: &mut State) {
+    let is_set = |s: &&Service<Scheduler>| matches!(s.key, ServiceKey::Set(_));
+    if state.former.is_empty() && !before.list().iter().any(|s| is_set(&s)) {
+        return;
+    }
+    let now: HashMap<ServiceKey, &[Destination]> =
+        after.iter().map(|s| (s.key, &s.destinations[..])).collect();
+    for old in before.list().iter().filter(is_set) {
+        let has = now.get(&old.key).copied().unwrap_or_default();
+        let former = state.former.entry(old.key).or_default();
+        former.extend(old.destinations.iter());
+        let mut seen: HashSet<Destination> = has.iter().copied().collect();
+        let mut newest: Vec<_> = former.drain(..).rev().filter(|d| seen.insert(*d)).collect();
+        newest.truncate(FORMER);
+        newest.reverse();
+        *former = newest;
+    }
+    let left: HashSet<ServiceKey> = state.retired.values().map(|r| r.service).collect();
+    state
+        .former
+        .retain(|key, list| !list.is_empty() && (now.contains_key(key) || left.contains(key)));
+}
+
 /// Services as workers read them, with what of removed ones still has sessions.
 pub fn services_of(list: Vec<Service<Scheduler>>, state: &State) -> Services {
     let servers = state.retired.values().map(|r| r.server.clone()).collect();
-    Services::new(list, servers).with_gone(state.retired.values().map(|r| r.service))
+    let retired = state.retired.values();
+    let gone = retired.filter_map(|r| r.service.destination());
+    Services::new(list, servers).with_gone(gone.chain(state.former.values().flatten().copied()))
 }
 
 fn real_server(
@@ -398,10 +432,12 @@ fn service(
     Service {
         id,
         key: configured.key,
+        destinations: configured.destinations.as_slice().into(),
         scheduler,
         servers,
         local_addresses: configured.local_addresses.as_slice().into(),
         persistence: configured.persistence,
+        one_packet: configured.one_packet,
         timeouts: configured.timeouts,
         unknown: configured.unknown,
         no_server: configured.no_server,

@@ -428,11 +428,11 @@ struct Model {
 }
 
 fn key(service: usize) -> ServiceKey {
-    ServiceKey {
-        protocol: Protocol::Tcp,
-        vip: [10, 0, 0, 1].into(),
-        port: if service == 0 { 80 } else { 81 },
-    }
+    ServiceKey::new(
+        Protocol::Tcp,
+        [10, 0, 0, 1].into(),
+        if service == 0 { 80 } else { 81 },
+    )
 }
 
 impl Model {
@@ -502,7 +502,7 @@ impl Model {
                     }
                     None => {
                         self.services.insert(service, Vec::new());
-                        let vip = format!("10.0.0.1:{}", key(service).port);
+                        let vip = format!("10.0.0.1:{}", 80 + service);
                         let body = serde_json::json!({ "protocol": "tcp", "vip": vip });
                         edit::put_service(&body, director.config()).expect("good").0
                     }
@@ -717,11 +717,7 @@ fn new_servers_begin_as_known_or_as_start_says() {
     let [a, b, c] = [1, 2, 3].map(server);
     let file = |servers: &[&str]| checked(servers, "check={type='tcp', start='down'}");
     let key = |last: u8| Key {
-        service: ServiceKey {
-            protocol: Protocol::Tcp,
-            vip: "10.0.0.1".parse().unwrap(),
-            port: 80,
-        },
+        service: ServiceKey::new(Protocol::Tcp, "10.0.0.1".parse().unwrap(), 80),
         server: format!("10.1.0.{last}:80").parse().unwrap(),
         mode: Mode::Nat,
     };

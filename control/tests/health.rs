@@ -39,11 +39,7 @@ fn check(protocol: &str, words: &str) -> Arc<Check> {
 
 async fn ask(check: &Check, asked: SocketAddr) -> Outcome {
     let target = Target {
-        service: ServiceKey {
-            protocol: Protocol::Tcp,
-            vip: "10.0.0.1".parse().unwrap(),
-            port: 80,
-        },
+        service: ServiceKey::new(Protocol::Tcp, "10.0.0.1".parse().unwrap(), 80),
         server: "10.1.0.1:8080".parse().unwrap(),
         asked,
     };

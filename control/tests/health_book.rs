@@ -265,11 +265,7 @@ async fn what_cannot_be_asked_says_nothing_of_the_server() {
 #[tokio::test(start_paused = true)]
 async fn the_first_check_decides_unless_an_earlier_process_knew() {
     let key = |last| Key {
-        service: ServiceKey {
-            protocol: Protocol::Tcp,
-            vip: "10.0.0.1".parse().unwrap(),
-            port: 80,
-        },
+        service: ServiceKey::new(Protocol::Tcp, "10.0.0.1".parse().unwrap(), 80),
         server: address(last),
         mode: Mode::Nat,
     };

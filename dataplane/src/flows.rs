@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 use shunt_scheduler::{Scheduler, State};
 use shunt_service::{
     AdjacencyId, FlowKey, Load, OnRemoved, Protocol, RealServer, ServerSlot, Service, ServiceId,
-    ServiceKey, Status, TcpState, Timeouts, WorkerId,
+    Status, TcpState, Timeouts, WorkerId,
 };
 use shunt_session::ports::{Whereabouts, shard_of};
 use shunt_session::templates::Templates;
@@ -208,6 +208,7 @@ impl Flows {
     /// again, quickly.
     pub(crate) fn config_changed(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
+        self.memo.forget();
         self.table.judge_all();
         self.owed = u64::from(self.table.slots()) * u64::from(SWEEP_PERIOD);
     }
@@ -266,18 +267,32 @@ fn record(config: &Config, v: &SessionView) -> SessionRecord {
 }
 
 /// Places of services that were looked for lately, by id and by address, so that few sessions need a
-/// look into the tables of all: what is found there is asked whether it is the right one.
+/// look into the tables of all. By id what is found is asked whether it is the right one.
 pub(crate) struct Memo {
     by_id: [u32; Self::PLACES],
-    by_address: [u32; Self::PLACES],
+    by_address: [Option<Known>; Self::PLACES],
+}
+
+/// The service for a destination, by its place.
+#[derive(Clone, Copy)]
+struct Known {
+    protocol: Protocol,
+    dst: IpAddr,
+    dst_port: u16,
+    service: u32,
 }
 
 impl Memo {
     const PLACES: usize = 64;
     const NEW: Self = Self {
         by_id: [0; Self::PLACES],
-        by_address: [0; Self::PLACES],
+        by_address: [None; Self::PLACES],
     };
+
+    /// Another configuration may have other services for the same destinations.
+    fn forget(&mut self) {
+        self.by_address = [None; Self::PLACES];
+    }
 
     /// The service for a packet's destination.
     #[inline(always)]
@@ -292,17 +307,15 @@ impl Memo {
             IpAddr::V6(a) => a.to_bits() as u32,
         };
         let place = low.wrapping_add(flow.dst_port.into()) as usize % Self::PLACES;
-        let key = ServiceKey {
-            protocol: flow.protocol,
-            vip: flow.dst,
-            port: flow.dst_port,
-        };
-        // Of the exact port alone: one for any port may have another before it.
-        let memo = self.by_address.get(place);
-        let last = memo.and_then(|n| services.list().get(*n as usize));
-        match last.filter(|s| s.key == key) {
-            Some(service) => Some(service),
-            None => self.look_up(config, key, place),
+        match self.by_address.get(place) {
+            Some(Some(known))
+                if known.dst_port == flow.dst_port
+                    && known.dst == flow.dst
+                    && known.protocol == flow.protocol =>
+            {
+                services.list().get(known.service as usize)
+            }
+            _ => self.look_up(config, flow, place),
         }
     }
 
@@ -310,13 +323,20 @@ impl Memo {
     fn look_up<'a>(
         &mut self,
         config: &'a Config,
-        key: ServiceKey,
+        flow: &FlowKey,
         place: usize,
     ) -> Option<&'a AService> {
         let services = &config.services;
-        let found = services.lookup(key.protocol, key.vip, key.port)?;
-        if let (Some(memo), Some(n)) = (self.by_address.get_mut(place), services.place(found.id)) {
-            *memo = n;
+        let found = services.lookup(flow.protocol, flow.dst, flow.dst_port)?;
+        if let (Some(memo), Some(service)) =
+            (self.by_address.get_mut(place), services.place(found.id))
+        {
+            *memo = Some(Known {
+                protocol: flow.protocol,
+                dst: flow.dst,
+                dst_port: flow.dst_port,
+                service,
+            });
         }
         Some(found)
     }

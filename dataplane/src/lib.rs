@@ -33,6 +33,7 @@ pub mod io;
 mod limit;
 mod miss;
 mod modes;
+mod one_packet;
 mod open;
 mod persist;
 mod rings;

@@ -14,7 +14,7 @@ use crate::io::{BURST, PacketBuf, Port};
 use crate::open::{Opening, Seen, Wanted};
 use crate::syn::Sight;
 use crate::worker::{Context, Packet};
-use crate::{answer, burst, control, hit, open, syn};
+use crate::{answer, burst, control, hit, one_packet, open, syn};
 
 /// Handles a TCP or UDP packet that belongs to no session.
 pub(crate) fn handle<P: Port>(
@@ -31,6 +31,11 @@ pub(crate) fn handle<P: Port>(
         return to_kernel(egress, cx, packet);
     }
     let Some(service) = flows.memo.lookup(cx.config, &flow) else {
+        if flow.protocol == Protocol::Udp
+            && let Some(reply) = services.one_packet_reply(flow.src, flow.src_port)
+        {
+            return one_packet::reply(egress, flows, cx, packet, &flow, reply);
+        }
         // Late packets to a local address that the kernel does not have.
         if services
             .address(flow.dst)
@@ -41,7 +46,7 @@ pub(crate) fn handle<P: Port>(
         return to_kernel(egress, cx, packet);
     };
     // Nobody but us has our addresses.
-    if services.address(flow.src).is_some() {
+    if services.is_own(flow.src) {
         return egress.discard(packet.buf, DropReason::SourceAddress);
     }
     if flow.protocol == Protocol::Tcp {
@@ -81,7 +86,12 @@ fn begin<P: Port>(
                 hit::apply(egress, flows, cx, Packet { buf, parsed, port }, line);
             }
         }
-        Ok(line) => hit::apply(egress, flows, cx, packet, line),
+        Ok(line) => {
+            hit::apply(egress, flows, cx, packet, line);
+            if service.one_packet {
+                flows.close(egress, cx, line);
+            }
+        }
         Err(DropReason::NoServer) => match service.no_server {
             NoServer::Reset => {
                 answer::unreachable(egress, cx, packet, true, DropReason::NoServer);

@@ -164,6 +164,23 @@ pub(crate) fn open_held<P: Port>(
         .or_else(|reason| instead(egress, flows, cx, wanted, pick.server, reason))
 }
 
+/// Makes a session with a server that does not count it.
+pub(crate) fn open_uncounted<P: Port>(
+    egress: &mut Egress<P>,
+    flows: &mut Flows,
+    cx: &Context<'_>,
+    (service, server): (&AService, &RealServer),
+    flow: FlowKey,
+) -> Result<LineNo, DropReason> {
+    let wanted = Wanted {
+        service,
+        flow,
+        seq: None,
+    };
+    let held = hold(flows, cx, &wanted, server, Turn::NONE)?;
+    insert(egress, flows, cx, &wanted, (server, None), &held)
+}
+
 /// A session for a plain SYN that could not be made the short way: what it was counted for is undone,
 /// and the scheduler asked once more.
 #[cold]

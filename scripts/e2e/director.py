@@ -78,9 +78,10 @@ class Director:
         return {"cores": [(1 + n) % cores for n in range(workers)], "control_core": 0,
                 "share_cores": workers > cores}
 
-    def toml(self, servers=SERVERS, weights=None, checks=None, more=None, sorry=None):
+    def toml(self, servers=SERVERS, weights=None, checks=None, more=None, sorry=None, aim=None):
         """The configuration; with fewer servers or other weights than usual, with a check for each
-        protocol, more keys of all services, a sorry server."""
+        protocol, more keys of all services, a sorry server; `aim` says of a service what it is for, where
+        that is not its VIP and port."""
         start = self.start
         tables = {
             "daemon": {"socket": str(self.socket), "name": self.net.prefix},
@@ -101,8 +102,9 @@ class Director:
                 entry["vlans"] = [100, 200] if start.arms == 1 else [(100, 200)[port]]
             lines += ["[[port]]", *_keys(entry), ""]
         for service in services(start):
-            entry = {
-                "protocol": service.protocol, "vip": service.endpoint,
+            what = aim(service) if aim else {
+                "protocol": service.protocol, "vip": service.endpoint}
+            entry = what | {
                 "scheduler": "rr", "mode": service.mode, "announce": self.announce(service.mode),
             }
             if service.mode == "fullnat":
@@ -115,7 +117,10 @@ class Director:
             if checks:
                 lines += ["[service.check]", *_keys(checks[service.protocol])]
             for server in servers:
-                entry = {"address": endpoint(service.server_address(server), service.server_port)}
+                address = service.server_address(server)
+                if not (aim and service.direct):  # those have the client's port
+                    address = endpoint(address, service.server_port)
+                entry = {"address": address}
                 if weights and server in weights:
                     entry["weight"] = weights[server]
                 lines += ["[[service.server]]", *_keys(entry)]

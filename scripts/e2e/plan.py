@@ -110,6 +110,7 @@ class Service:
     protocol: str
     family: Family
     back: int  # the servers' network
+    other_port: int = 0  # asked in the place of the usual
 
     @property
     def name(self):
@@ -121,7 +122,7 @@ class Service:
 
     @property
     def port(self):
-        return PORTS[self.protocol]
+        return self.other_port or PORTS[self.protocol]
 
     @property
     def endpoint(self):

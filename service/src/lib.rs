@@ -6,23 +6,26 @@
 //! values, `scheduler`, `session` and `dataplane` read them. Start with [`snapshot`].
 
 pub mod changes;
+pub mod destination;
 pub mod fib;
 mod handshake;
 pub mod id;
 pub mod load;
+mod places;
 pub mod protocol;
 pub mod publish;
 pub mod service;
 pub mod settings;
 pub mod snapshot;
 
+pub use destination::{Destination, Ports, ServiceKey, SetName, Vip, VipError};
 pub use fib::{Adjacency, AdjacencyId, Fib, Interface, InterfaceId, NextHop, PortId, Route};
 pub use id::{ServerId, ServerSlot, ServiceId, Ticks, Weight, WorkerId};
 pub use load::{Load, ServerCounters};
 pub use protocol::{FlowKey, Mode, Protocol};
 pub use service::{
-    NoServer, OnDown, OnRemoved, Persistence, RealServer, Servers, Service, ServiceKey, Status,
+    NoServer, OnDown, OnRemoved, Persistence, RealServer, Servers, Service, Status,
     TemplateWeight0, TtlPolicy, Unknown,
 };
 pub use settings::{Settings, TcpState, Timeouts};
-pub use snapshot::{Services, Snapshot};
+pub use snapshot::{OnePacketReply, Services, Snapshot};

@@ -23,6 +23,15 @@ impl Protocol {
         }
     }
 
+    /// From its word, `tcp` or `udp`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "tcp" => Some(Self::Tcp),
+            "udp" => Some(Self::Udp),
+            _ => None,
+        }
+    }
+
     /// The number in the IP header.
     pub const fn number(self) -> u8 {
         self as u8

@@ -1,34 +1,12 @@
 //! Virtual services and their real servers as workers see them.
 
-use core::fmt;
-use core::net::{IpAddr, SocketAddr};
+use core::net::IpAddr;
 use std::sync::Arc;
 
+use crate::destination::{Destination, ServiceKey};
 use crate::id::{ServerId, ServerSlot, ServiceId, Weight};
-use crate::protocol::{Mode, Protocol};
+use crate::protocol::Mode;
 use crate::settings::Timeouts;
-
-/// What identifies a service: protocol, virtual address, port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServiceKey {
-    /// Transport protocol.
-    pub protocol: Protocol,
-    /// Virtual address (VIP).
-    pub vip: IpAddr,
-    /// Port, host order; 0 stands for any port.
-    pub port: u16,
-}
-
-impl fmt::Display for ServiceKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} {}",
-            self.protocol,
-            SocketAddr::new(self.vip, self.port)
-        )
-    }
-}
 
 /// Whether a real server takes sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -179,8 +157,10 @@ impl Servers {
 pub struct Service<S> {
     /// Identity.
     pub id: ServiceId,
-    /// Protocol, VIP and port.
+    /// What it is known by.
     pub key: ServiceKey,
+    /// What it is for.
+    pub destinations: Arc<[Destination]>,
     /// Picks a server for a new session; holds its own tables and cursor.
     pub scheduler: S,
     /// Servers in list order; removed ones are not in it.
@@ -189,6 +169,8 @@ pub struct Service<S> {
     pub local_addresses: Arc<[IpAddr]>,
     /// Whether a client's sessions keep together.
     pub persistence: Option<Persistence>,
+    /// Every packet is a session of its own (UDP): it is scheduled, sent and forgotten.
+    pub one_packet: bool,
     /// Idle timeouts.
     pub timeouts: Timeouts,
     /// Answer to a TCP segment without a session.

@@ -5,12 +5,14 @@
 use core::net::IpAddr;
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
+use crate::destination::{Destination, masked};
 use crate::fib::Fib;
 use crate::id::{ServerId, ServerSlot, ServiceId};
+use crate::places::Places;
 use crate::protocol::{Mode, Protocol};
-use crate::service::{RealServer, Service, ServiceKey};
+use crate::service::{RealServer, Service};
 use crate::settings::Settings;
 
 /// One generation of the whole configuration.
@@ -37,14 +39,30 @@ pub struct AddressRole {
     pub announced: bool,
 }
 
+/// A client's side of what a real server sends in answer to a packet that was a session of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnePacketReply {
+    /// The server's place.
+    pub slot: ServerSlot,
+    /// The VIP that the client knows.
+    pub vip: IpAddr,
+    /// Its port, host order.
+    pub port: u16,
+}
+
 /// All services with their lookup tables.
 #[derive(Clone, Debug)]
 pub struct Services<S> {
     list: Vec<Service<S>>,
-    exact: HashMap<ServiceKey, u32>,
+    /// Numbers are places in `list`.
+    places: Places,
     by_id: HashMap<ServiceId, u32>,
     addresses: HashMap<IpAddr, AddressRole>,
-    /// A bit for many addresses: of those that have none none is in `addresses`.
+    /// VIPs that are prefixes.
+    prefixes: HashMap<(IpAddr, u8), AddressRole>,
+    /// Their lengths, longest first.
+    lengths: Vec<u8>,
+    /// A bit for many addresses: of those that have none none is in `addresses` or of `prefixes`.
     seen: [u64; SEEN / 64],
     servers: Vec<Option<RealServer>>,
     slots: HashMap<ServerId, ServerSlot>,
@@ -52,8 +70,10 @@ pub struct Services<S> {
     reply_sources: HashMap<(Protocol, IpAddr, u16), Mode>,
     /// Whether any of them is for any port.
     reply_any_port: bool,
-    /// Services that left the configuration while servers of theirs have sessions.
-    gone: HashSet<ServiceKey>,
+    /// NAT servers of services whose packets are sessions of their own, by address and port.
+    one_packet: HashMap<(IpAddr, u16), OnePacketReply>,
+    /// Destinations that left the configuration while there may be sessions to them.
+    gone: Option<Places>,
 }
 
 /// Bits of [`Services::seen`].
@@ -80,30 +100,64 @@ impl<S> Services<S> {
     /// Builds the tables. `retired` are servers that left the configuration but still have
     /// sessions.
     pub fn new(list: Vec<Service<S>>, retired: Vec<RealServer>) -> Self {
-        let mut exact = HashMap::new();
         let mut by_id = HashMap::new();
         let mut addresses: HashMap<IpAddr, AddressRole> = HashMap::new();
+        let mut prefixes: HashMap<(IpAddr, u8), AddressRole> = HashMap::new();
         let mut servers: Vec<Option<RealServer>> = Vec::new();
         let mut slots = HashMap::new();
         let mut reply_sources = HashMap::new();
         for (n, service) in (0u32..).zip(&list) {
-            exact.insert(service.key, n);
             by_id.insert(service.id, n);
-            let role = addresses.entry(service.key.vip).or_default();
-            role.vip = true;
-            role.announced |= service.announce;
+            for Destination { vip, .. } in service.destinations.iter() {
+                let role = match vip.only_address() {
+                    Some(address) => addresses.entry(address).or_default(),
+                    None => prefixes
+                        .entry((vip.address(), vip.prefix_len()))
+                        .or_default(),
+                };
+                role.vip = true;
+                role.announced |= service.announce;
+            }
             for local in service.local_addresses.iter() {
                 let role = addresses.entry(*local).or_default();
                 role.local = true;
                 role.announced |= service.announce;
             }
         }
+        let numbered = (0u32..).zip(&list);
+        let destinations = numbered.flat_map(|(n, s)| s.destinations.iter().map(move |d| (*d, n)));
+        let places = Places::new(destinations);
+        let mut lengths: Vec<u8> = prefixes.keys().map(|(_, len)| *len).collect();
+        lengths.sort_unstable_by_key(|len| core::cmp::Reverse(*len));
+        lengths.dedup();
         let mut seen = [0; SEEN / 64];
         for (word, bit) in addresses.keys().map(|a| seen_bit(*a)) {
             seen[word] |= bit;
         }
-        let protocols: HashMap<ServiceId, Protocol> =
-            list.iter().map(|s| (s.id, s.key.protocol)).collect();
+        if !prefixes.is_empty() {
+            seen = [u64::MAX; SEEN / 64];
+        }
+        let mut one_packet = HashMap::new();
+        for service in list.iter().filter(|s| s.one_packet) {
+            // The others cannot be told apart by their replies.
+            let [Destination { vip, .. }] = service.destinations[..] else {
+                continue;
+            };
+            for server in service.servers.iter().filter(|s| s.mode == Mode::Nat) {
+                if let Some(address) = vip.only_address() {
+                    let reply = OnePacketReply {
+                        slot: server.slot,
+                        vip: address,
+                        port: vip.ports().only().unwrap_or(0),
+                    };
+                    one_packet.insert((server.addr, server.port), reply);
+                }
+            }
+        }
+        let protocols = |id: ServiceId, protocol| {
+            let service = by_id.get(&id).and_then(|n| list.get(*n as usize));
+            service.is_none_or(|s| s.destinations.iter().any(|d| d.protocol == protocol))
+        };
         for server in list.iter().flat_map(|s| s.servers.iter()).chain(&retired) {
             let slot = server.slot.index();
             if servers.len() <= slot {
@@ -111,10 +165,7 @@ impl<S> Services<S> {
             }
             if server.mode.sees_replies() {
                 for protocol in [Protocol::Tcp, Protocol::Udp] {
-                    if protocols
-                        .get(&server.service)
-                        .is_none_or(|p| *p == protocol)
-                    {
+                    if protocols(server.service, protocol) {
                         // Behind two services, its replies to local addresses are told by those.
                         let mode = reply_sources
                             .entry((protocol, server.addr, server.port))
@@ -129,50 +180,42 @@ impl<S> Services<S> {
             slots.insert(server.id, server.slot);
         }
         Self {
-            list,
-            exact,
+            places,
             by_id,
             addresses,
+            prefixes,
+            lengths,
             seen,
             servers,
             slots,
             reply_any_port: reply_sources.keys().any(|(_, _, port)| *port == 0),
             reply_sources,
-            gone: HashSet::new(),
+            one_packet,
+            gone: None,
+            list,
         }
     }
 
-    /// Also knows services that left the configuration: `gone` are those of the retired servers.
+    /// Also knows destinations that left the configuration.
     #[must_use]
-    pub fn with_gone(mut self, gone: impl IntoIterator<Item = ServiceKey>) -> Self {
-        self.gone = gone.into_iter().collect();
+    pub fn with_gone(mut self, gone: impl IntoIterator<Item = Destination>) -> Self {
+        let mut gone = gone.into_iter().map(|d| (d, 0)).peekable();
+        self.gone = gone.peek().is_some().then(|| Places::new(gone));
         self
     }
 
-    /// The service for a destination: the exact port first, then any port.
+    /// The service for a destination: the most specific one, see [`crate::places`].
+    #[inline]
     pub fn lookup(&self, protocol: Protocol, vip: IpAddr, port: u16) -> Option<&Service<S>> {
-        let at = |port| {
-            self.exact.get(&ServiceKey {
-                protocol,
-                vip,
-                port,
-            })
-        };
-        let n = at(port).or_else(|| at(0))?;
-        self.list.get(*n as usize)
+        let n = self.places.of(protocol, vip, port)?;
+        self.list.get(n as usize)
     }
 
     /// Whether packets to this destination are requests: there is a service for it, or there was one
     /// whose servers still have sessions.
     pub fn is_request(&self, protocol: Protocol, vip: IpAddr, port: u16) -> bool {
-        let key = |port| ServiceKey {
-            protocol,
-            vip,
-            port,
-        };
-        self.lookup(protocol, vip, port).is_some()
-            || (!self.gone.is_empty()
-                && (self.gone.contains(&key(port)) || self.gone.contains(&key(0))))
+        let among = |places: &Places| places.of(protocol, vip, port).is_some();
+        among(&self.places) || self.gone.as_ref().is_some_and(among)
     }
 
     /// The service of an id.
@@ -218,12 +261,34 @@ impl<S> Services<S> {
 
     #[inline(never)]
     fn known_address(&self, addr: IpAddr) -> Option<AddressRole> {
-        self.addresses.get(&addr).copied()
+        self.addresses.get(&addr).copied().or_else(|| {
+            let of = |len: &u8| self.prefixes.get(&(masked(addr, *len), *len)).copied();
+            self.lengths.iter().find_map(of)
+        })
     }
 
-    /// All VIPs and local addresses.
+    /// Whether an address is one of the director's: a VIP or a local address by itself, not one of a
+    /// prefix, which may be anybody's.
+    #[inline(always)]
+    pub fn is_own(&self, addr: IpAddr) -> bool {
+        let (word, bit) = seen_bit(addr);
+        self.seen.get(word).is_some_and(|w| w & bit != 0) && self.addresses.contains_key(&addr)
+    }
+
+    /// All VIPs and local addresses, but for VIPs that are prefixes.
     pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, AddressRole)> {
         self.addresses.iter().map(|(a, r)| (*a, *r))
+    }
+
+    /// Whom a real server's UDP packet that belongs to no session answers for, if it is of a service
+    /// whose packets are sessions of their own.
+    pub fn one_packet_reply(&self, addr: IpAddr, port: u16) -> Option<OnePacketReply> {
+        if self.one_packet.is_empty() {
+            return None;
+        }
+        let at = |port| self.one_packet.get(&(addr, port)).copied();
+        // Where the server keeps the client's port, that is the VIP's.
+        at(port).or_else(|| at(0).map(|reply| OnePacketReply { port, ..reply }))
     }
 
     /// The mode in which packets from this source can be a real server's replies (NAT or FULLNAT).

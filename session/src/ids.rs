@@ -8,7 +8,9 @@ use core::sync::atomic::{AtomicU32, Ordering, compiler_fence};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use shunt_service::{Mode, Protocol, ServerId, ServiceId, ServiceKey};
+use shunt_service::{
+    Destination, Mode, Ports, Protocol, ServerId, ServiceId, ServiceKey, SetName, Vip,
+};
 
 use crate::arena::{Arena, CHUNK_LINES, Chunks, LineNo};
 use crate::check;
@@ -47,21 +49,24 @@ struct Record {
     /// 0: none. Stored last, cleared first.
     committed: AtomicU32,
     check: u32,
-    /// 1 service, 2 server.
+    /// 1 service, 2 server, 3 service with a match set.
     kind: u8,
     /// Protocol number of a service, mode of a server.
     how: u8,
     /// 4 or 6.
     family: u8,
-    reserved: u8,
+    /// Of a service: bits of its address that count.
+    prefix: u8,
+    /// A server's, or the first of a service's.
     port: u16,
-    reserved2: u16,
+    /// The last of a service's.
+    last_port: u16,
     id: u32,
     /// Of a server.
     service: u32,
-    /// IPv4 mapped into IPv6.
+    /// IPv4 mapped into IPv6; or the name of a match set.
     address: [u8; 16],
-    reserved3: [u8; 24],
+    reserved: [u8; 24],
 }
 
 const _: () = assert!(size_of::<Record>() == 64);
@@ -71,7 +76,9 @@ pub(crate) const LAYOUT: &[usize] = &[
     size_of::<Record>(),
     offset_of!(Record, check),
     offset_of!(Record, kind),
+    offset_of!(Record, prefix),
     offset_of!(Record, port),
+    offset_of!(Record, last_port),
     offset_of!(Record, id),
     offset_of!(Record, service),
     offset_of!(Record, address),
@@ -82,49 +89,74 @@ pub(crate) const PER_CHUNK: u32 = CHUNK_LINES as u32;
 
 const SERVICE: u8 = 1;
 const SERVER: u8 = 2;
+const MATCH_SET: u8 = 3;
 
 impl Record {
     fn of(identity: &Identity) -> Self {
-        let (kind, how, address, id, service) = match *identity {
+        let mut record = Self {
+            committed: AtomicU32::new(0),
+            check: 0,
+            kind: SERVICE,
+            how: 0,
+            family: 0,
+            prefix: 0,
+            port: 0,
+            last_port: 0,
+            id: 0,
+            service: 0,
+            address: [0; 16],
+            reserved: [0; 24],
+        };
+        match *identity {
             Identity::Service { key, id } => {
-                let address = SocketAddr::new(key.vip, key.port);
-                (SERVICE, key.protocol.number(), address, id.0, 0)
+                record.id = id.0;
+                match key {
+                    ServiceKey::At(Destination { protocol, vip }) => {
+                        record.how = protocol.number();
+                        record.set_address(vip.address());
+                        record.prefix = vip.prefix_len();
+                        record.port = vip.ports().first();
+                        record.last_port = vip.ports().last();
+                    }
+                    ServiceKey::Set(name) => {
+                        record.kind = MATCH_SET;
+                        record.address = name.bytes();
+                    }
+                }
             }
             Identity::Server {
                 service,
                 address,
                 mode,
                 id,
-            } => (SERVER, mode as u8, address, id.0, service.0),
-        };
-        let (family, octets) = match address.ip() {
-            IpAddr::V4(a) => (4, a.to_ipv6_mapped().octets()),
-            IpAddr::V6(a) => (6, a.octets()),
-        };
-        let mut record = Self {
-            committed: AtomicU32::new(0),
-            check: 0,
-            kind,
-            how,
-            family,
-            reserved: 0,
-            port: address.port(),
-            reserved2: 0,
-            id,
-            service,
-            address: octets,
-            reserved3: [0; 24],
-        };
+            } => {
+                record.kind = SERVER;
+                record.how = mode as u8;
+                record.set_address(address.ip());
+                record.port = address.port();
+                record.id = id.0;
+                record.service = service.0;
+            }
+        }
         record.check = record.sum();
         record
     }
 
+    fn set_address(&mut self, address: IpAddr) {
+        (self.family, self.address) = match address {
+            IpAddr::V4(a) => (4, a.to_ipv6_mapped().octets()),
+            IpAddr::V6(a) => (6, a.octets()),
+        };
+    }
+
     fn sum(&self) -> u32 {
-        let small = [self.kind, self.how, self.family].map(u64::from);
+        let small = [self.kind, self.how, self.family, self.prefix].map(u64::from);
+        let ports = [self.port, self.last_port].map(u64::from);
         check::sum(
             small
                 .into_iter()
-                .chain([self.port.into(), self.id.into(), self.service.into()])
+                .chain(ports)
+                .chain([self.id.into(), self.service.into()])
                 .chain(check::words(&self.address)),
         )
     }
@@ -135,22 +167,30 @@ impl Record {
             return None;
         }
         let wide = Ipv6Addr::from(self.address);
-        let ip = match self.family {
-            4 => wide.to_ipv4_mapped()?.into(),
-            _ => wide.into(),
+        let address = || match self.family {
+            4 => wide.to_ipv4_mapped().map(IpAddr::from),
+            _ => Some(wide.into()),
+        };
+        let service = |key| Identity::Service {
+            key,
+            id: ServiceId(self.id),
         };
         match self.kind {
-            SERVICE => Some(Identity::Service {
-                key: ServiceKey {
+            SERVICE => {
+                let ports = Ports::range(self.port, self.last_port)?;
+                Some(service(ServiceKey::At(Destination {
                     protocol: Protocol::from_number(self.how)?,
-                    vip: ip,
-                    port: self.port,
-                },
-                id: ServiceId(self.id),
-            }),
+                    vip: Vip::prefix(address()?, self.prefix, ports)?,
+                })))
+            }
+            MATCH_SET => {
+                let name = core::str::from_utf8(&self.address).ok()?;
+                let name = SetName::new(name.trim_end_matches('\0'))?;
+                Some(service(ServiceKey::Set(name)))
+            }
             SERVER => Some(Identity::Server {
                 service: ServiceId(self.service),
-                address: SocketAddr::new(ip, self.port),
+                address: SocketAddr::new(address()?, self.port),
                 mode: Mode::ALL.into_iter().find(|mode| *mode as u8 == self.how)?,
                 id: ServerId(self.id),
             }),
@@ -250,10 +290,10 @@ mod tests {
 
     fn some(n: u32) -> [Identity; 2] {
         let service = Identity::Service {
-            key: ServiceKey {
-                protocol: Protocol::Tcp,
-                vip: IpAddr::from([10, 0, 0, n as u8]),
-                port: 80,
+            key: match n % 3 {
+                0 => ServiceKey::new(Protocol::Tcp, [10, 0, 0, n as u8].into(), 80),
+                1 => ServiceKey::from_name("udp:[2001:db8::/64]:53-1000").expect("a name"),
+                _ => ServiceKey::from_name("set:a.match-set_1234").expect("a name"),
             },
             id: ServiceId(n),
         };

@@ -42,11 +42,7 @@ fn identities() -> [Identity; 2] {
     let flow = nth(1).0;
     [
         Identity::Service {
-            key: shunt_service::ServiceKey {
-                protocol: flow.protocol,
-                vip: flow.dst,
-                port: 80,
-            },
+            key: shunt_service::ServiceKey::new(flow.protocol, flow.dst, 80),
             id: shunt_service::ServiceId(7),
         },
         Identity::Server {

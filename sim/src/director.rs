@@ -331,17 +331,16 @@ fn service(plan: &Plan, n: usize, next_server: &mut u32) -> Service<Arc<dyn Sche
     list.reverse();
     let servers = Servers::newest_first(list);
     let scheduler = build(scheduler, &Flags::default(), &servers, None).expect("a scheduler");
+    let key = ServiceKey::new(protocol, vip(ipv6), plan.vip(n).port());
     Service {
         id,
-        key: ServiceKey {
-            protocol,
-            vip: vip(ipv6),
-            port: plan.vip(n).port(),
-        },
+        key,
+        destinations: key.destination().into_iter().collect(),
         scheduler,
         servers,
         local_addresses: [0, 1].map(|l| local_addr(l, ipv6)).into(),
         persistence: None,
+        one_packet: false,
         timeouts: plan.timeouts,
         unknown: Unknown::Reset,
         no_server: NoServer::Reset,

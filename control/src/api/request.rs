@@ -6,14 +6,14 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
 use serde_json::Value;
-use shunt_service::{Protocol, ServiceKey};
+use shunt_service::{ServiceKey, Vip};
 
 use crate::config::{self, Mistake, Place};
 use crate::director::Director;
 use crate::snapshot::Scheduler;
 
+use super::BODY;
 use super::problem::Problem;
-use super::{BODY, show};
 
 /// A JSON body, whatever its content type says.
 pub(super) struct Body(pub(super) Value);
@@ -56,32 +56,16 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     }
 }
 
-/// The key that a path names, such as `tcp:10.0.0.100:80`.
-pub(super) fn service_key(name: &str) -> Option<ServiceKey> {
-    let (protocol, address) = name.split_once(':')?;
-    let protocol = match protocol {
-        "tcp" => Protocol::Tcp,
-        "udp" => Protocol::Udp,
-        _ => return None,
-    };
-    let address: SocketAddr = address.parse().ok()?;
-    Some(ServiceKey {
-        protocol,
-        vip: address.ip(),
-        port: address.port(),
-    })
-}
-
 /// The service that a path names, by key or by id.
 pub(super) fn service<'a>(
     director: &'a Director,
     name: &str,
 ) -> Result<(&'a config::Service, &'a shunt_service::Service<Scheduler>), Problem> {
-    let key = service_key(name);
+    let key = ServiceKey::from_name(name);
     let id = name.parse::<u32>().ok();
     if key.is_none() && id.is_none() {
         let detail = "a service is named by protocol, VIP and port, \"tcp:10.0.0.100:80\" or \
-                      \"udp:[2001:db8::100]:53\", or by its id";
+                      \"udp:[2001:db8::100]:53\", by its match set, \"set:web\", or by its id";
         return Err(Problem::new(
             StatusCode::BAD_REQUEST,
             "service-name",
@@ -124,12 +108,12 @@ pub(super) fn server<'a>(
         .servers
         .iter()
         .find(|s| Some(at(s)) == address || Some(s.id.0) == id)
-        .ok_or_else(|| no_server(&show::key_name(&configured.key), name))?;
+        .ok_or_else(|| no_server(&configured.key.name(), name))?;
     let spec = configured
         .servers
         .iter()
         .find(|s| s.address == at(server))
-        .ok_or_else(|| no_server(&show::key_name(&configured.key), name))?;
+        .ok_or_else(|| no_server(&configured.key.name(), name))?;
     Ok((configured, spec, server))
 }
 
@@ -162,5 +146,5 @@ pub(super) fn agree(body: &mut Value, key: &str, path: &str) -> Result<(), Probl
 
 /// Whether two spellings mean the same: `[2001:db8:0::1]:80` and `[2001:db8::1]:80`.
 fn same(a: &str, b: &str) -> bool {
-    a == b || a.parse::<SocketAddr>().is_ok_and(|a| b.parse() == Ok(a))
+    a == b || a.parse::<Vip>().is_ok_and(|a| b.parse() == Ok(a))
 }

@@ -84,14 +84,11 @@ pub(super) async fn add(
     let (services, address, new) = edit::put_server(service, &body, core.director.config())
         .map_err(|mistakes| Problem::mistakes(&mistakes))?;
     if !new {
-        let detail = format!(
-            "service {} has server {address} already",
-            show::key_name(&key)
-        );
+        let detail = format!("service {} has server {address} already", key.name());
         return Err(Problem::new(StatusCode::CONFLICT, "exists", detail));
     }
     core.set_services(services)?;
-    let location = format!("/v1/services/{}/servers/{address}", show::key_name(&key));
+    let location = format!("/v1/services/{}/servers/{address}", key.name());
     Ok((
         StatusCode::CREATED,
         [(header::LOCATION, location)],

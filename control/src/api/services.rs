@@ -1,12 +1,10 @@
 //! `/v1/services`: listing, adding, replacing, changing, removing services.
 
-use core::net::SocketAddr;
-
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use shunt_service::ServiceKey;
+use shunt_service::{Destination, ServiceKey};
 
 use crate::config::edit;
 use crate::runtime::shared::Core;
@@ -23,7 +21,7 @@ fn all(core: &Core) -> Vec<types::Service> {
 
 /// The service of a key as listed.
 pub(super) fn one(core: &Core, key: &ServiceKey) -> Result<types::Service, Problem> {
-    let name = show::key_name(key);
+    let name = key.name();
     all(core)
         .into_iter()
         .find(|s| s.key == name)
@@ -69,11 +67,11 @@ pub(super) async fn add(
     let (services, key, new) = edit::put_service(&body, core.director.config())
         .map_err(|mistakes| Problem::mistakes(&mistakes))?;
     if !new {
-        let detail = format!("service {} is there already", show::key_name(&key));
+        let detail = format!("service {} is there already", key.name());
         return Err(Problem::new(StatusCode::CONFLICT, "exists", detail));
     }
     core.set_services(services)?;
-    let location = format!("/v1/services/{}", show::key_name(&key));
+    let location = format!("/v1/services/{}", key.name());
     Ok((
         StatusCode::CREATED,
         [(header::LOCATION, location)],
@@ -96,16 +94,17 @@ pub(super) async fn put(
     Body(mut body): Body,
 ) -> Result<Response, Problem> {
     let mut core = api.core.lock();
-    let key = match request::service_key(&name) {
+    let key = match ServiceKey::from_name(&name) {
         Some(key) => key,
         None => request::service(&core.director, &name)?.0.key,
     };
-    agree(&mut body, "protocol", &key.protocol.to_string())?;
-    agree(
-        &mut body,
-        "vip",
-        &SocketAddr::new(key.vip, key.port).to_string(),
-    )?;
+    match key {
+        ServiceKey::At(Destination { protocol, vip }) => {
+            agree(&mut body, "protocol", &protocol.to_string())?;
+            agree(&mut body, "vip", &vip.to_string())?;
+        }
+        ServiceKey::Set(name) => agree(&mut body, "set", name.as_str())?,
+    }
     let (services, key, new) = edit::put_service(&body, core.director.config())
         .map_err(|mistakes| Problem::mistakes(&mistakes))?;
     core.set_services(services)?;

@@ -16,11 +16,6 @@ use crate::health::{Book, Record};
 
 use super::types;
 
-/// Name of a service in paths and listings.
-pub(super) fn key_name(key: &ServiceKey) -> String {
-    format!("{}:{}", key.protocol, SocketAddr::new(key.vip, key.port))
-}
-
 /// All services; `seconds_since` tells how long ago a point of the director's time was.
 pub(super) fn services(
     director: &Director,
@@ -57,7 +52,7 @@ pub(super) fn services(
             spec.servers = None;
             types::Service {
                 id: service.id.0,
-                key: key_name(&configured.key),
+                key: configured.key.name(),
                 configuration: spec,
                 counters: servers
                     .iter()
@@ -106,7 +101,7 @@ pub(super) fn retired<'a>(
 fn server(director: &Director, service: &ServiceKey, server: &RealServer) -> types::Server {
     types::Server {
         id: server.id.0,
-        service: key_name(service),
+        service: service.name(),
         address: SocketAddr::new(server.addr, server.port),
         mode: server.mode.name().to_owned(),
         weight: server.weight.0,

@@ -87,9 +87,15 @@ pub struct ServiceSpec {
     /// `tcp` or `udp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
-    /// Virtual address and port; port 0 is any port.
+    /// Virtual address or prefix, and port, port 0 for any port, or range of ports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vip: Option<String>,
+    /// Name of the match set, in the place of `protocol` and `vip`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<String>,
+    /// Its destinations, such as `tcp 10.0.0.100:80`.
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    pub matches: Option<Vec<String>>,
     /// Name of the scheduler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduler: Option<String>,
@@ -132,6 +138,9 @@ pub struct ServiceSpec {
     /// A client's server that has got weight 0: `ignore` or `follow`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template_weight0: Option<String>,
+    /// Whether every UDP packet is a session of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_packet: Option<bool>,
     /// Idle timeouts by the names of `[timeouts]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<BTreeMap<String, String>>,

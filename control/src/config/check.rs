@@ -4,7 +4,7 @@
 use core::net::{IpAddr, SocketAddr};
 use std::collections::HashMap;
 
-use shunt_service::{Mode, ServiceKey};
+use shunt_service::{Destination, Mode, ServiceKey, Vip};
 
 use super::mistake::Mistake;
 use super::model::Service;
@@ -14,6 +14,20 @@ use super::service::Places;
 
 /// A service with the places of its parts.
 pub(super) type Placed = (Service, Places);
+
+/// The destinations of all services, for what may not be one.
+#[derive(Default)]
+struct Vips<'a> {
+    hosts: HashMap<IpAddr, &'a Place>,
+    prefixes: Vec<(Vip, &'a Place)>,
+}
+
+impl<'a> Vips<'a> {
+    fn prefix(&self, address: IpAddr, wanted: impl Fn(Vip) -> bool) -> Option<(Vip, &'a Place)> {
+        let covers = |(vip, _): &&(Vip, &'a Place)| vip.covers(address) && wanted(*vip);
+        self.prefixes.iter().find(covers).copied()
+    }
+}
 
 /// Checks services against each other; `most` is the number of server slots.
 pub(super) fn services(list: &[Placed], most: u32, mistakes: &Mistakes) {
@@ -26,52 +40,104 @@ pub(super) fn services(list: &[Placed], most: u32, mistakes: &Mistakes) {
         servers(service, places, &vips, &locals, mistakes);
         needs_locals(service, places, mistakes);
         for (local, place) in service.local_addresses.iter().zip(&places.locals) {
-            if *local == service.key.vip {
+            let own = service.destinations.iter().map(|d| d.vip);
+            if own.into_iter().any(|v| v.only_address() == Some(*local)) {
                 continue; // Said beside the service itself.
             }
-            if let Some(vip) = vips.get(local) {
+            if let Some(vip) = vips.hosts.get(local) {
                 let what = format!("local address {local} is the VIP of another service");
                 let mistake = Mistake::new(place, what)
                     .other(vip, "VIP")
                     .help("an address that is nothing but a local address");
                 mistakes.add(mistake);
+            } else if let Some((vip, vip_place)) = vips.prefix(*local, |_| true) {
+                let what = format!("local address {local} is one of the VIPs {vip}");
+                let mistake = Mistake::new(place, what)
+                    .other(vip_place, "VIPs")
+                    .help("an address that is nothing but a local address");
+                mistakes.add(mistake);
             }
         }
     }
+    one_packet_servers(list, mistakes);
     limit(list, most, mistakes);
 }
 
-/// Services by key: none twice, and one announcer for each VIP. Returns the VIPs.
-fn vips<'a>(list: &'a [Placed], mistakes: &Mistakes) -> HashMap<IpAddr, &'a Place> {
+/// Services by key and by destination: none twice, and one announcer for each VIP. Returns the VIPs.
+fn vips<'a>(list: &'a [Placed], mistakes: &Mistakes) -> Vips<'a> {
     let mut keys: HashMap<ServiceKey, &Place> = HashMap::new();
-    let mut announcers: HashMap<IpAddr, &Placed> = HashMap::new();
-    let mut vips = HashMap::new();
-    for placed in list {
+    let mut destinations: HashMap<Destination, (usize, &Place)> = HashMap::new();
+    let mut announcers: HashMap<(IpAddr, u8), &Placed> = HashMap::new();
+    let mut vips = Vips::default();
+    for (n, placed) in list.iter().enumerate() {
         let (service, places) = placed;
-        if let Some(first) = keys.insert(service.key, &places.vip) {
-            let mistake = Mistake::new(&places.vip, format!("{} is there twice", service.key))
+        let twice = keys.insert(service.key, &places.key);
+        if let Some(first) = twice {
+            let mistake = Mistake::new(&places.key, format!("{} is there twice", service.key))
                 .other(first, "first")
                 .help("put all its servers into one [[service]]");
             mistakes.add(mistake);
         }
-        let vip = service.key.vip;
-        vips.entry(vip).or_insert(&places.vip);
-        let (first, first_places) = *announcers.entry(vip).or_insert(placed);
-        if first.announce != service.announce {
-            let what = format!("VIP {vip} is announced by the kernel and by workers");
-            let mistake = Mistake::new(&places.announce, what)
-                .other(&first_places.announce, "otherwise")
-                .help("the same `announce` in all services of a VIP");
-            mistakes.add(mistake);
+        for (destination, place) in service.destinations.iter().zip(&places.destinations) {
+            let first = destinations.insert(*destination, (n, place));
+            // Twice in one service, or in one that is there twice, has been told.
+            if let Some((_, first)) = first.filter(|(of, _)| twice.is_none() && *of != n) {
+                let what = format!("{destination} is another service's as well");
+                let mistake = Mistake::new(place, what)
+                    .other(first, "first")
+                    .help("a packet is of one service: leave one of the two out");
+                mistakes.add(mistake);
+            }
+            let vip = destination.vip;
+            match vip.only_address() {
+                Some(address) => drop(vips.hosts.entry(address).or_insert(place)),
+                None => vips.prefixes.push((vip, place)),
+            }
+            let (first, first_places) = *announcers
+                .entry((vip.address(), vip.prefix_len()))
+                .or_insert(placed);
+            if first.announce != service.announce {
+                let address = vip.address();
+                let what = format!("VIP {address} is announced by the kernel and by workers");
+                let mistake = Mistake::new(&places.announce, what)
+                    .other(&first_places.announce, "otherwise")
+                    .help("the same `announce` in all services of a VIP");
+                mistakes.add(mistake);
+            }
         }
     }
     vips
 }
 
+/// By a reply without a session one service is told.
+fn one_packet_servers(list: &[Placed], mistakes: &Mistakes) {
+    let mut seen: HashMap<SocketAddr, (ServiceKey, &Place)> = HashMap::new();
+    for (service, places) in list.iter().filter(|(s, _)| s.one_packet) {
+        let nat = service.servers.iter().zip(&places.servers);
+        for (server, place) in nat.filter(|(s, _)| s.mode == Mode::Nat) {
+            let Some((key, first)) = seen.insert(server.address, (service.key, place)) else {
+                continue;
+            };
+            if key == service.key {
+                continue; // Twice in one service is a mistake of its own.
+            }
+            let what = format!(
+                "of the replies of {} nobody could tell which service they are of: {key} has it as \
+                 well, and both have `one_packet`",
+                server.address
+            );
+            let mistake = Mistake::new(place, what)
+                .other(first, "there")
+                .help("mode dr or tun, or another port of the server");
+            mistakes.add(mistake);
+        }
+    }
+}
+
 fn servers(
     service: &Service,
     places: &Places,
-    vips: &HashMap<IpAddr, &Place>,
+    vips: &Vips<'_>,
     locals: &HashMap<IpAddr, &Place>,
     mistakes: &Mistakes,
 ) {
@@ -89,7 +155,7 @@ fn servers(
             mistakes.add(mistake);
         }
         let ip = server.address.ip();
-        for (roles, role) in [(vips, "VIP"), (locals, "local address")] {
+        for (roles, role) in [(&vips.hosts, "VIP"), (locals, "local address")] {
             if let Some(other) = roles.get(&ip) {
                 let what = format!("server {ip} is a {role} of this director: packets would loop");
                 let mistake = Mistake::new(place, what)
@@ -97,6 +163,18 @@ fn servers(
                     .help("the server's own address");
                 mistakes.add(mistake);
             }
+        }
+        // Where the packet keeps the VIP it goes on to the server by its MAC or within another.
+        let port = server.address.port();
+        let loops = |vip: Vip| port == 0 || vip.ports().contains(port);
+        if server.mode.sees_replies()
+            && let Some((vip, other)) = vips.prefix(ip, loops)
+        {
+            let what = format!("server {} is one of the VIPs {vip}", server.address);
+            let mistake = Mistake::new(place, what)
+                .other(other, "VIPs")
+                .help("a server that is none of them; or mode dr or tun");
+            mistakes.add(mistake);
         }
     }
 }

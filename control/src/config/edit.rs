@@ -6,7 +6,7 @@ use core::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::Value;
-use shunt_service::ServiceKey;
+use shunt_service::{Protocol, ServiceKey};
 
 use super::check::{self, Placed};
 use super::health::{self, About};
@@ -14,7 +14,7 @@ use super::mistake::Mistake;
 use super::model::{Config, Server, Service};
 use super::node::{self, Place};
 use super::read::Mistakes;
-use super::service::{self, CHECK, Context, Of, Places};
+use super::service::{self, Behind, CHECK, Context, Of, Places};
 use super::{server_to_json, service_to_json};
 
 /// Why a change is refused: every mistake; never empty.
@@ -77,7 +77,7 @@ pub fn patch_service(
     config: &Config,
 ) -> Result<Vec<Service>, Refused> {
     let mut whole = service_to_json(old);
-    overlay(&mut whole, body, &["protocol", "vip", "servers"])?;
+    overlay(&mut whole, body, &["protocol", "vip", "set", "servers"])?;
     // A service that goes on with the servers' new default mode keeps what each of them has.
     put_service(&whole, config).map(|(services, _, _)| services)
 }
@@ -95,7 +95,7 @@ pub fn put_server(
     let mistakes = Mistakes::default();
     let node = node::from_json(body);
     let about = About {
-        protocol: of.key.protocol,
+        tcp: of.serves(Protocol::Tcp),
         files: true,
     };
     let check = of.check.as_ref().map(node::from_json);
@@ -108,14 +108,21 @@ pub fn put_server(
     let context = Of {
         about,
         mode: of.mode,
-        port: Some(of.key.port),
+        port: of.port(),
         check: check.as_ref(),
         checked: checked.as_ref(),
         servers_key: "servers",
     };
     let read = service::server(&node, context, &mistakes);
     if let Some((server, place)) = &read {
-        service::check_server(server, &of.key, place, &mistakes);
+        let vip = of.destinations.first().map(|d| d.vip.address());
+        if let Some(address) = vip {
+            let behind = Behind {
+                address,
+                port: of.port(),
+            };
+            service::check_server(server, behind, place, &mistakes);
+        }
     }
     let mut list = in_force(config);
     let mut new = true;

@@ -8,7 +8,6 @@ use std::path::Path;
 
 use hickory_proto::rr::RecordType;
 use hyper::http::uri::Authority;
-use shunt_service::Protocol;
 
 use crate::health::check::{
     Check, Dns, Exec, Grpc, Http, Kind, OnFailure, Pattern, Start, Tls, Udp,
@@ -100,8 +99,8 @@ const SPECIAL: [(&str, &[Type]); 21] = [
 /// What a check depends on besides its table.
 #[derive(Clone, Copy)]
 pub(super) struct About {
-    /// The service's.
-    pub(super) protocol: Protocol,
+    /// Whether the service is for TCP.
+    pub(super) tcp: bool,
     /// Whether files that are named must be there: the configuration is for this machine.
     pub(super) files: bool,
 }
@@ -338,7 +337,7 @@ fn dns(table: &mut Table<'_>, about: About) -> Option<Dns> {
         query_type,
         rcode,
         answer,
-        tcp: about.protocol == Protocol::Tcp,
+        tcp: about.tcp,
     })
 }
 

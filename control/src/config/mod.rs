@@ -8,6 +8,7 @@
 //! bodies take the same way from JSON ([`edit`]).
 
 mod check;
+mod destination;
 pub mod edit;
 mod file;
 mod health;

@@ -11,8 +11,8 @@ use ipnet::IpNet;
 use serde_json::Value;
 use shunt_scheduler::Flags;
 use shunt_service::{
-    InterfaceId, Mode, NoServer, OnDown, OnRemoved, Persistence, PortId, ServiceKey, Timeouts,
-    TtlPolicy, Unknown, Weight,
+    Destination, InterfaceId, Mode, NoServer, OnDown, OnRemoved, Persistence, PortId, Protocol,
+    ServiceKey, Timeouts, TtlPolicy, Unknown, Weight,
 };
 
 use crate::health::Check;
@@ -244,8 +244,10 @@ pub struct Route {
 /// A virtual service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// Protocol, VIP, port.
+    /// What identifies it.
     pub key: ServiceKey,
+    /// What it is for, of one family; never empty.
+    pub destinations: Vec<Destination>,
     /// Scheduler by its name in the registry.
     pub scheduler: &'static str,
     /// Flags of the scheduler, all of them such as it takes.
@@ -270,6 +272,8 @@ pub struct Service {
     pub toa: bool,
     /// Whether a client's sessions keep to one server.
     pub persistence: Option<Persistence>,
+    /// Whether every packet is a session of its own; UDP alone.
+    pub one_packet: bool,
     /// Idle timeouts: the global ones with the service's own in place.
     pub timeouts: Timeouts,
     /// Weight of servers that must be up.
@@ -286,10 +290,27 @@ pub struct Service {
 }
 
 impl Service {
+    /// Whether it is for this protocol, perhaps among others.
+    pub fn serves(&self, protocol: Protocol) -> bool {
+        self.destinations.iter().any(|d| d.protocol == protocol)
+    }
+
+    /// The port of all its destinations, if that is one.
+    pub fn port(&self) -> Option<u16> {
+        only_port(self.destinations.iter())
+    }
+
     /// All that new sessions can go to: the servers, and last the sorry server.
     pub fn pool(&self) -> impl Iterator<Item = &Server> {
         self.servers.iter().chain(&self.sorry_server)
     }
+}
+
+/// The port of all these, if that is one.
+pub(super) fn only_port<'a>(mut all: impl Iterator<Item = &'a Destination>) -> Option<u16> {
+    let port = all.next()?.vip.ports().only()?;
+    all.all(|d| d.vip.ports().only() == Some(port))
+        .then_some(port)
 }
 
 /// Who answers ARP, ND and echo for a VIP.

@@ -7,16 +7,17 @@ use std::sync::Arc;
 
 use shunt_scheduler::{FlagError, Flags};
 use shunt_service::{
-    Mode, NoServer, OnRemoved, Persistence, Protocol, Servers, ServiceKey, TemplateWeight0,
+    Destination, Mode, NoServer, OnRemoved, Persistence, Protocol, Servers, TemplateWeight0,
     Timeouts, TtlPolicy, Unknown, Weight,
 };
 
 use crate::health::Check;
 
+use super::destination::{self, Aim};
 use super::file::timeouts;
 use super::health::{self, About};
 use super::mistake::Mistake;
-use super::model::{Announce, Server, Service};
+use super::model::{Announce, Server, Service, only_port};
 use super::node::{self, Node, Place};
 use super::read::{Mistakes, Table, Wrong};
 use super::words;
@@ -67,7 +68,9 @@ pub(super) fn word_of<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> &
 /// Where the parts of a service stand, for mistakes that show only among other services.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places {
-    pub(super) vip: Place,
+    /// Of what identifies it.
+    pub(super) key: Place,
+    pub(super) destinations: Vec<Place>,
     pub(super) mode: Place,
     pub(super) announce: Place,
     /// Local addresses are given, and none of them is good.
@@ -81,6 +84,7 @@ impl Places {
     /// Of a service that is in force already.
     pub(super) fn in_force(service: &Service) -> Self {
         Self {
+            destinations: vec![Place::InForce; service.destinations.len()],
             locals: vec![Place::InForce; service.local_addresses.len()],
             servers: vec![Place::InForce; service.servers.len()],
             ..Self::default()
@@ -127,8 +131,7 @@ pub(super) fn service(
     mistakes: &Mistakes,
 ) -> Option<(Service, Places)> {
     let mut table = Table::new("[[service]]", node, mistakes)?;
-    let protocol = table.need("protocol", "\"tcp\"", words::word(&PROTOCOLS));
-    let vip = table.need("vip", "\"10.0.0.100:80\"", words::endpoint_with_port);
+    let aim = destination::read(&mut table, mistakes);
     let (scheduler, scheduler_flags) = scheduler(&mut table);
     let mode = table.get("mode", words::word(&MODES)).unwrap_or(Mode::Nat);
     let locals = table
@@ -137,7 +140,7 @@ pub(super) fn service(
     let announce = table
         .get("announce", words::word(&ANNOUNCE))
         .unwrap_or(Announce::Kernel);
-    let udp = protocol.as_ref().is_some_and(|(p, _)| *p == Protocol::Udp);
+    let udp = aim.udp;
     if udp {
         for key in ["unknown", "toa"] {
             if table.has(key) {
@@ -167,8 +170,8 @@ pub(super) fn service(
         .get("ttl", words::word(&TTL))
         .unwrap_or(TtlPolicy::Decrement);
     let toa = table.get("toa", words::boolean).unwrap_or(true);
-    let vip_is_v6 = vip.as_ref().is_some_and(|(vip, _)| vip.is_ipv6());
-    let persistence = persistence(&mut table, vip_is_v6);
+    let persistence = persistence(&mut table, aim.ipv6());
+    let one_packet = table.placed("one_packet", words::boolean);
     let own = table.node("timeouts");
     let own = own.and_then(|node| Table::new("[service.timeouts]", node, mistakes));
     let timeouts = timeouts(own, context.timeouts);
@@ -192,17 +195,17 @@ pub(super) fn service(
     let locals_wrong = locals.is_empty() && table.has_items("local_addresses");
     table.finish();
 
-    let vip_port = vip.as_ref().map(|(vip, _)| vip.port());
     let about = About {
-        protocol: protocol.as_ref().map_or(Protocol::Udp, |(p, _)| *p),
+        tcp: aim.tcp,
         files: context.files,
     };
+    let port = only_port(aim.destinations.iter().map(|(d, _)| d));
     let checked = check.and_then(|node| health::check(node, CHECK, about, mistakes));
     let checked = checked.map(Arc::new);
     let of = Of {
         about,
         mode,
-        port: vip_port,
+        port,
         check,
         checked: checked.as_ref(),
         servers_key: context.servers_key,
@@ -211,18 +214,21 @@ pub(super) fn service(
         .into_iter()
         .filter_map(|node| server(node, of, mistakes))
         .collect();
-    let (protocol, (vip, vip_place)) = (protocol?.0, vip?);
-    let key = ServiceKey {
-        protocol,
-        vip: vip.ip(),
-        port: vip.port(),
+    let (key, key_place) = aim.key?;
+    let behind = Behind {
+        address: aim.address()?,
+        port,
     };
     for (server, place) in &servers {
-        check_server(server, &key, place, mistakes);
+        check_server(server, behind, place, mistakes);
     }
-    let sorry = sorry.map(|((ip, port), place)| {
+    let one_packet = one_packet.filter(|(on, _)| *on);
+    if let Some((_, place)) = one_packet {
+        check_one_packet(&aim, &servers, place, mistakes);
+    }
+    let sorry = sorry.map(|((ip, own), place)| {
         let server = Server {
-            address: SocketAddr::new(ip, port.unwrap_or(key.port)),
+            address: SocketAddr::new(ip, own.or(port).unwrap_or(0)),
             weight: Weight::ZERO,
             mode,
             upper: 0,
@@ -230,7 +236,7 @@ pub(super) fn service(
             check: None,
             own_check: None,
         };
-        check_server(&server, &key, place, mistakes);
+        check_server(&server, behind, place, mistakes);
         check_sorry(scheduler, &scheduler_flags, place, mistakes);
         (server, place.clone())
     });
@@ -249,9 +255,14 @@ pub(super) fn service(
         };
         mistakes.add(Mistake::new(place, what).help(help));
     }
-    check_locals(&key, &locals, mistakes);
+    check_locals(&aim.destinations, &locals, mistakes);
     let places = Places {
-        vip: vip_place.clone(),
+        key: key_place.clone(),
+        destinations: aim
+            .destinations
+            .iter()
+            .map(|(_, place)| (*place).clone())
+            .collect(),
         mode: mode_place,
         announce: announce_place,
         locals_wrong,
@@ -264,6 +275,7 @@ pub(super) fn service(
     };
     let service = Service {
         key,
+        destinations: aim.destinations.into_iter().map(|(d, _)| d).collect(),
         scheduler,
         scheduler_flags,
         mode,
@@ -276,6 +288,7 @@ pub(super) fn service(
         ttl,
         toa,
         persistence,
+        one_packet: one_packet.is_some(),
         timeouts,
         quorum,
         hysteresis,
@@ -354,19 +367,25 @@ fn scheduler_flag(node: &Node, name: &str) -> Result<String, Wrong> {
     }
 }
 
-fn check_locals(key: &ServiceKey, locals: &[(IpAddr, &Place)], mistakes: &Mistakes) {
+fn check_locals(
+    destinations: &[(Destination, &Place)],
+    locals: &[(IpAddr, &Place)],
+    mistakes: &Mistakes,
+) {
+    let vips = || destinations.iter().map(|(d, _)| d.vip);
+    let ipv4 = vips().any(|vip| vip.address().is_ipv4());
     let mut seen: HashMap<IpAddr, &Place> = HashMap::new();
     for (address, place) in locals {
-        if address.is_ipv4() != key.vip.is_ipv4() {
+        if address.is_ipv4() != ipv4 {
             let what = format!("local address {address} is not of the servers' family");
-            let help = if key.vip.is_ipv4() {
+            let help = if ipv4 {
                 "an IPv4 address"
             } else {
                 "an IPv6 address"
             };
             mistakes.add(Mistake::new(place, what).help(help));
         }
-        if *address == key.vip {
+        if vips().any(|vip| vip.only_address() == Some(*address)) {
             let what = format!("local address {address} is the VIP");
             mistakes.add(Mistake::new(place, what).help("another address of the director"));
         }
@@ -466,29 +485,37 @@ fn check_sorry(scheduler: &str, flags: &Flags, place: &Place, mistakes: &Mistake
     mistakes.add(Mistake::new(place, what).help(help));
 }
 
+/// A service as its servers must fit to it.
+#[derive(Clone, Copy)]
+pub(super) struct Behind {
+    /// One of its VIPs: they are of one family.
+    pub(super) address: IpAddr,
+    /// Its port, if it has one.
+    pub(super) port: Option<u16>,
+}
+
 /// What a server must be for its service.
-pub(super) fn check_server(server: &Server, key: &ServiceKey, place: &Place, mistakes: &Mistakes) {
+pub(super) fn check_server(server: &Server, behind: Behind, place: &Place, mistakes: &Mistakes) {
     let Server { address, mode, .. } = server;
-    if address.is_ipv4() != key.vip.is_ipv4() {
-        let what = format!(
-            "server {address} is not of the family of the VIP {}",
-            key.vip
-        );
-        let help = if key.vip.is_ipv4() {
+    let vip = behind.address;
+    if address.is_ipv4() != vip.is_ipv4() {
+        let what = format!("server {address} is not of the family of the VIP {vip}");
+        let help = if vip.is_ipv4() {
             "an IPv4 address: translation between IPv4 and IPv6 is not built yet"
         } else {
             "an IPv6 address: translation between IPv6 and IPv4 is not built yet"
         };
         mistakes.add(Mistake::new(place, what).help(help));
     }
-    if address.port() == key.port {
+    // 0 has the client's.
+    let port = behind.port.unwrap_or(0);
+    if address.port() == port {
         return;
     }
-    let right = SocketAddr::new(address.ip(), key.port);
+    let right = SocketAddr::new(address.ip(), port);
     if matches!(mode, Mode::Dr | Mode::Tun) {
         let what = format!(
-            "mode {mode} cannot translate port {} to {}",
-            key.port,
+            "mode {mode} cannot translate port {port} to {}",
             address.port()
         );
         let help = format!("\"{right}\", the VIP's port; or mode nat or fullnat");
@@ -496,5 +523,53 @@ pub(super) fn check_server(server: &Server, key: &ServiceKey, place: &Place, mis
     } else if address.port() == 0 {
         let what = "port 0 stands for the client's destination port, of any-port services only";
         mistakes.add(Mistake::new(place, what).help(format!("the server's port: \"{right}\"")));
+    }
+}
+
+/// What a service must be whose packets are sessions of their own.
+fn check_one_packet(
+    aim: &Aim<'_>,
+    servers: &[(Server, Place)],
+    place: &Place,
+    mistakes: &Mistakes,
+) {
+    if !aim.udp {
+        let what = "`one_packet` is about UDP; a TCP connection is more than a packet";
+        mistakes.add(Mistake::new(place, what).help("leave it out"));
+        return;
+    }
+    let [(only, _)] = aim.destinations[..] else {
+        let nat = servers.iter().find(|(s, _)| s.mode == Mode::Nat);
+        return refuse_replies(nat, "several destinations", mistakes);
+    };
+    let vip = only.vip;
+    for (server, server_place) in servers {
+        if server.mode == Mode::FullNat {
+            let what = "mode fullnat needs a session, which `one_packet` does without";
+            let help = "mode nat, dr or tun";
+            mistakes.add(
+                Mistake::new(server_place, what)
+                    .other(place, "without")
+                    .help(help),
+            );
+        }
+    }
+    let nat = servers.iter().find(|(s, _)| s.mode == Mode::Nat);
+    if vip.only_address().is_none() {
+        refuse_replies(nat, "a prefix of VIPs", mistakes);
+    } else if vip.ports().only().is_none() {
+        let translated = |(s, _): &&(Server, Place)| s.mode == Mode::Nat && s.address.port() != 0;
+        refuse_replies(servers.iter().find(translated), "several ports", mistakes);
+    }
+}
+
+fn refuse_replies(server: Option<&(Server, Place)>, of: &str, mistakes: &Mistakes) {
+    if let Some((_, place)) = server {
+        let what = format!(
+            "of the replies of a NAT server nobody could tell what they answer: the service has \
+             `one_packet` and {of}"
+        );
+        let help = "mode dr or tun, or a service for each address and port";
+        mistakes.add(Mistake::new(place, what).help(help));
     }
 }

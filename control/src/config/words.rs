@@ -243,7 +243,7 @@ fn host(address: IpAddr) -> Result<IpAddr, Wrong> {
 }
 
 /// As [`host`], and link-local IPv6 is refused: it means nothing without an interface.
-fn routed(address: IpAddr) -> Result<IpAddr, Wrong> {
+pub(super) fn routed(address: IpAddr) -> Result<IpAddr, Wrong> {
     match address {
         IpAddr::V6(a) if a.is_unicast_link_local() => Err(Wrong::new(
             format!("{address} is a link-local address"),
@@ -305,20 +305,6 @@ pub(super) fn endpoint(node: &Node) -> Result<(IpAddr, Option<u16>), Wrong> {
         },
         "\"10.0.0.100:80\", or with IPv6 \"[2001:db8::100]:80\"",
     ))
-}
-
-/// Address and port; a missing port is an error.
-pub(super) fn endpoint_with_port(node: &Node) -> Result<SocketAddr, Wrong> {
-    match endpoint(node)? {
-        (address, Some(port)) => Ok(SocketAddr::new(address, port)),
-        (address, None) => Err(Wrong::new(
-            "the port is missing",
-            format!(
-                "\"{}\", or port 0 for any port",
-                SocketAddr::new(address, 80)
-            ),
-        )),
-    }
 }
 
 /// An address of our own with its prefix length.

@@ -2,7 +2,7 @@
 //! `configuration`, and what a partial change starts from.
 
 use serde_json::{Map, Value, json};
-use shunt_service::{Protocol, Timeouts};
+use shunt_service::{Destination, Protocol, ServiceKey, Timeouts};
 
 use super::file::TCP_KEYS;
 use super::model::{Server, Service};
@@ -13,9 +13,17 @@ use super::words::show_duration;
 pub fn service_to_json(service: &Service) -> Value {
     let mut map = Map::new();
     let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
-    let vip = core::net::SocketAddr::new(service.key.vip, service.key.port);
-    put("protocol", json!(service.key.protocol.to_string()));
-    put("vip", json!(vip));
+    match service.key {
+        ServiceKey::At(Destination { protocol, vip }) => {
+            put("protocol", json!(protocol.to_string()));
+            put("vip", json!(vip.to_string()));
+        }
+        ServiceKey::Set(name) => {
+            let all = service.destinations.iter().map(ToString::to_string);
+            put("set", json!(name.as_str()));
+            put("match", json!(all.collect::<Vec<_>>()));
+        }
+    }
     put("scheduler", json!(service.scheduler));
     put(
         "scheduler_flags",
@@ -24,7 +32,7 @@ pub fn service_to_json(service: &Service) -> Value {
     put("mode", json!(service.mode.name()));
     put("local_addresses", json!(service.local_addresses));
     put("announce", json!(word_of(&ANNOUNCE, &service.announce)));
-    if service.key.protocol == Protocol::Tcp {
+    if service.serves(Protocol::Tcp) {
         put("unknown", json!(word_of(&UNKNOWN, &service.unknown)));
         put("toa", json!(service.toa));
     }
@@ -36,6 +44,9 @@ pub fn service_to_json(service: &Service) -> Value {
         put("persistence", json!(show_duration(p.timeout_ms)));
         put("persistence_prefix", json!(p.prefix));
         put("template_weight0", json!(word_of(&WEIGHT0, &p.weight0)));
+    }
+    if service.one_packet {
+        put("one_packet", json!(true));
     }
     put("timeouts", timeouts(&service.timeouts));
     put("quorum", json!(service.quorum));

@@ -7,6 +7,7 @@ use core::time::Duration;
 use std::process::{ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use shunt_service::Destination;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::process::Command;
@@ -37,9 +38,7 @@ pub(super) async fn run(exec: &Exec, target: &Target) -> Outcome {
             "PATH",
             "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         )
-        .env("SHUNT_PROTOCOL", target.service.protocol.to_string())
-        .env("SHUNT_VIP", target.service.vip.to_string())
-        .env("SHUNT_VIP_PORT", target.service.port.to_string())
+        .env("SHUNT_SERVICE", target.service.name())
         .env("SHUNT_SERVER", target.server.ip().to_string())
         .env("SHUNT_SERVER_PORT", target.server.port().to_string())
         .current_dir("/")
@@ -48,6 +47,13 @@ pub(super) async fn run(exec: &Exec, target: &Target) -> Outcome {
         .stderr(errors)
         .process_group(0)
         .kill_on_drop(true);
+    if let Some(Destination { protocol, vip }) = target.service.destination() {
+        command
+            .env("SHUNT_PROTOCOL", protocol.to_string())
+            .env("SHUNT_VIP", vip.address().to_string())
+            .env("SHUNT_VIP_PREFIX", vip.prefix_len().to_string())
+            .env("SHUNT_VIP_PORT", vip.ports().to_string());
+    }
     let mut child = command.spawn().map_err(local)?;
     // Its copies of the pipe's other end would keep the pipe open.
     drop(command);

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
-use shunt_service::{Mode, Protocol, ServiceKey};
+use shunt_service::{Mode, ServiceKey};
 use tracing::{info, warn};
 
 use crate::config;
@@ -50,8 +50,8 @@ struct Document {
 
 #[derive(Serialize, Deserialize)]
 struct Line {
-    protocol: String,
-    vip: SocketAddr,
+    /// Name of its key.
+    service: String,
     server: SocketAddr,
     mode: String,
     down: bool,
@@ -59,7 +59,7 @@ struct Line {
 }
 
 /// Of [`Document`].
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Largest file that is read, bytes: a million servers with room to spare.
 const LARGEST: u64 = 256 << 20;
 
@@ -111,18 +111,9 @@ fn read(file: &Path, max_age: Duration, now: u64) -> io::Result<Known> {
         return Err(invalid(format!("it is {age} s old, which is too old")));
     }
     let known = document.servers.iter().map(|line| {
-        let protocol = match line.protocol.as_str() {
-            "tcp" => Protocol::Tcp,
-            "udp" => Protocol::Udp,
-            _ => return None,
-        };
         let modes = [Mode::Nat, Mode::Dr, Mode::Tun, Mode::FullNat];
         let key = Key {
-            service: ServiceKey {
-                protocol,
-                vip: line.vip.ip(),
-                port: line.vip.port(),
-            },
+            service: ServiceKey::from_name(&line.service)?,
             server: line.server,
             mode: modes.into_iter().find(|mode| mode.name() == line.mode)?,
         };
@@ -133,22 +124,21 @@ fn read(file: &Path, max_age: Duration, now: u64) -> io::Result<Known> {
         Some((key, fact))
     });
     let known: Option<Known> = known.collect();
-    known.ok_or_else(|| invalid("a server has a protocol or mode that is none".into()))
+    known.ok_or_else(|| invalid("a server has a service or mode that is none".into()))
 }
 
 /// The file's content.
 pub(crate) fn text(servers: impl Iterator<Item = (Key, Fact)>) -> Vec<u8> {
     let mut lines: Vec<Line> = servers
         .map(|(key, fact)| Line {
-            protocol: key.service.protocol.to_string(),
-            vip: SocketAddr::new(key.service.vip, key.service.port),
+            service: key.service.name(),
             server: key.server,
             mode: key.mode.name().to_owned(),
             down: fact.down,
             since: fact.since,
         })
         .collect();
-    lines.sort_by(|a, b| (a.vip, &a.protocol, a.server).cmp(&(b.vip, &b.protocol, b.server)));
+    lines.sort_by(|a, b| (&a.service, a.server).cmp(&(&b.service, b.server)));
     let document = Document {
         version: VERSION,
         saved_at: unix_now(),
@@ -187,15 +177,13 @@ pub(crate) fn write(file: &Path, text: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use shunt_service::Protocol;
+
     use super::*;
 
     fn known() -> Known {
         let key = |vip: &str, server: &str, mode| Key {
-            service: ServiceKey {
-                protocol: Protocol::Tcp,
-                vip: vip.parse().unwrap(),
-                port: 80,
-            },
+            service: ServiceKey::new(Protocol::Tcp, vip.parse().unwrap(), 80),
             server: server.parse().unwrap(),
             mode,
         };
@@ -247,7 +235,7 @@ mod tests {
                 "{cut} bytes of it"
             );
         }
-        for (from, to) in [("\"version\":1", "\"version\":9"), ("\"nat\"", "\"gnat\"")] {
+        for (from, to) in [("\"version\":2", "\"version\":9"), ("\"nat\"", "\"gnat\"")] {
             let other = String::from_utf8(whole.clone()).unwrap().replace(from, to);
             fs::write(&file, other).unwrap();
             assert!(read(&file, MINUTE, unix_now()).is_err(), "{to}");

@@ -132,7 +132,7 @@ pub(crate) fn first_look<'a, B: PacketBuf>(
     let same = |o: &Option<Opening<'_>>| o.as_ref().is_some_and(|o| o.is_of(&flow));
     if flows.table.may_be_recent(hash)
         || (seen.note(&flow) && openings.iter().any(same))
-        || cx.config.services.address(flow.src).is_some()
+        || cx.config.services.is_own(flow.src)
     {
         return None;
     }

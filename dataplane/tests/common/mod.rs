@@ -101,13 +101,11 @@ pub fn service(
         .rev()
         .collect();
     let servers = Servers::newest_first(list);
+    let key = ServiceKey::new(protocol, vip.ip(), vip.port());
     Service {
         id: ServiceId(id),
-        key: ServiceKey {
-            protocol,
-            vip: vip.ip(),
-            port: vip.port(),
-        },
+        key,
+        destinations: key.destination().into_iter().collect(),
         scheduler: build(scheduler, &Flags::default(), &servers, None).unwrap(),
         servers,
         local_addresses: if mode == Mode::FullNat {
@@ -120,6 +118,7 @@ pub fn service(
             Arc::from([])
         },
         persistence: None,
+        one_packet: false,
         timeouts: Timeouts::default(),
         unknown: Unknown::Reset,
         no_server: NoServer::Reset,
@@ -220,7 +219,8 @@ impl Plan {
     }
 
     fn services(&self) -> Services<Arc<dyn shunt_scheduler::Scheduler>> {
-        Services::new(self.services.clone(), self.retired.clone()).with_gone(self.gone.clone())
+        Services::new(self.services.clone(), self.retired.clone())
+            .with_gone(self.gone.iter().filter_map(|key| key.destination()))
     }
 
     pub fn start(self) -> Director {
