@@ -50,13 +50,12 @@ pub(crate) fn pick_of_two(
     state: &mut State,
 ) -> Option<usize> {
     for _ in 0..DRAWS {
-        let mut pair = [0, 0];
-        for place in &mut pair {
-            *place = shares.place(state.random(key))?;
-        }
-        let [first, second] = pair.map(|place| shares.slot(place));
-        let (first, second) = (first?, second?);
-        if second_is_better(first, second) {
+        let (first, second) = (
+            shares.choose(state.random(key))?,
+            shares.choose(state.random(key))?,
+        );
+        let mut pair = [first.0, second.0];
+        if second_is_better(first.1, second.1) {
             pair.reverse();
         }
         let usable = |place: &usize| {
