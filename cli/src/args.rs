@@ -1,6 +1,7 @@
 //! The command line.
 
 use core::net::IpAddr;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -18,6 +19,9 @@ A SERVICE is named tcp:10.0.0.100:80 or udp:[2001:db8::100]:53 by what it is for
 set, or by its id;
 a SERVER 172.16.1.5:80 or [2001:db8::5]:80, or by its id.";
 
+/// The socket of a director whose configuration names none.
+pub(crate) const SOCKET: &str = "/run/shunt/shunt.sock";
+
 /// The operator's command of Shunt, a layer-4 load balancer.
 #[derive(Debug, Parser)]
 #[command(
@@ -34,7 +38,7 @@ pub(crate) struct Arguments {
         global = true,
         value_name = "PATH",
         env = "SHUNT_SOCKET",
-        default_value = "/run/shunt/shunt.sock"
+        default_value = SOCKET
     )]
     pub(crate) socket: PathBuf,
     /// Print JSON instead of tables.
@@ -99,6 +103,13 @@ pub(crate) enum Command {
     Reload,
     /// Print or apply what a real server of a service needs.
     RsSetup(RsSetup),
+    /// Speak ipvsadm: its command lines, tables and exit codes.
+    #[command(disable_help_flag = true)]
+    Ipvsadm {
+        /// Arguments of ipvsadm; --help lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
     /// Check a configuration file, without a director.
     Check {
         /// The file.

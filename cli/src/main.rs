@@ -3,6 +3,7 @@
 //!
 //! `args` is the command line, `client` the way to the API, `show` prints what is asked, `change`
 //! sends what shall be, `rs_setup` tells what a real server needs.
+//! `ipvsadm` speaks as that command does.
 
 #![forbid(unsafe_code)]
 
@@ -11,11 +12,14 @@ mod change;
 mod check;
 mod client;
 mod failure;
+mod ipvsadm;
 mod rs_setup;
 mod show;
 mod table;
 
+use std::ffi::OsString;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -25,7 +29,13 @@ use crate::client::Client;
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
+    if let Some((socket, words)) = called_as_ipvsadm() {
+        return ipvsadm::run(&socket, &words);
+    }
     let arguments = Arguments::parse();
+    if let Command::Ipvsadm { words } = &arguments.command {
+        return ipvsadm::run(&arguments.socket, words);
+    }
     match run(&arguments) {
         Ok(text) => {
             let mut out = std::io::stdout().lock();
@@ -44,6 +54,17 @@ fn main() -> ExitCode {
     }
 }
 
+/// Where the program has the name `ipvsadm`: the socket of the environment, and the arguments.
+fn called_as_ipvsadm() -> Option<(PathBuf, Vec<OsString>)> {
+    let mut words = std::env::args_os();
+    let name = PathBuf::from(words.next()?);
+    if name.file_name()? != "ipvsadm" {
+        return None;
+    }
+    let socket = std::env::var_os("SHUNT_SOCKET").unwrap_or_else(|| args::SOCKET.into());
+    Some((socket.into(), words.collect()))
+}
+
 /// Does what was asked; returns what goes to standard output.
 fn run(arguments: &Arguments) -> Result<String, Failure> {
     if let Command::Check { file, elsewhere } = &arguments.command {
@@ -52,7 +73,7 @@ fn run(arguments: &Arguments) -> Result<String, Failure> {
     let client = Client::new(&arguments.socket)?;
     let json = arguments.json;
     match &arguments.command {
-        Command::Check { .. } => Ok(String::new()),
+        Command::Check { .. } | Command::Ipvsadm { .. } => Ok(String::new()),
         Command::Status => show::status(&client, json),
         Command::Services { service } => show::services(&client, service.as_deref(), json),
         Command::Servers { service } => show::servers(&client, service.as_deref(), json),

@@ -255,6 +255,30 @@ pub(crate) fn servers(
     Ok(table(&columns, rows))
 }
 
+/// All sessions; `filter` continues the query.
+pub(crate) fn every_session(client: &Client, filter: &str) -> Result<Sessions, Failure> {
+    page_by_page(client, filter, usize::MAX)
+}
+
+/// Sessions, up to so many.
+fn page_by_page(client: &Client, filter: &str, most: usize) -> Result<Sessions, Failure> {
+    let mut all = Sessions {
+        sessions: Vec::new(),
+        next: None,
+    };
+    loop {
+        let page = PAGE.min(most - all.sessions.len());
+        let cursor = all.next.as_ref().map(|c| format!("&cursor={}", escaped(c)));
+        let cursor = cursor.unwrap_or_default();
+        let got: Sessions = client.get(&format!("/v1/sessions?limit={page}{filter}{cursor}"))?;
+        all.sessions.extend(got.sessions);
+        all.next = got.next;
+        if all.next.is_none() || all.sessions.len() >= most {
+            return Ok(all);
+        }
+    }
+}
+
 /// `sessions`
 pub(crate) fn sessions(
     client: &Client,
@@ -270,21 +294,7 @@ pub(crate) fn sessions(
             let _ = write!(filter, "&{key}={}", escaped(value));
         }
     }
-    let mut all = Sessions {
-        sessions: Vec::new(),
-        next: None,
-    };
-    loop {
-        let page = PAGE.min(most - all.sessions.len());
-        let cursor = all.next.as_ref().map(|c| format!("&cursor={}", escaped(c)));
-        let cursor = cursor.unwrap_or_default();
-        let got: Sessions = client.get(&format!("/v1/sessions?limit={page}{filter}{cursor}"))?;
-        all.sessions.extend(got.sessions);
-        all.next = got.next;
-        if all.next.is_none() || all.sessions.len() >= most {
-            break;
-        }
-    }
+    let all = page_by_page(client, &filter, most)?;
     if as_json {
         return Ok(pretty(&all));
     }

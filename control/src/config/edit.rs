@@ -224,7 +224,8 @@ fn none(mistakes: Mistakes) -> Result<(), Refused> {
     if list.is_empty() { Ok(()) } else { Err(list) }
 }
 
-/// Puts the keys of `changes` over those of `whole`; tables in it key by key.
+/// Puts the keys of `changes` over those of `whole`; tables in it key by key. One that is null takes the
+/// key out, so that its default holds (RFC 7396).
 fn overlay(whole: &mut Value, changes: &Value, fixed: &[&str]) -> Result<(), Refused> {
     let root = Place::Pointer(String::new());
     let Value::Object(changes) = changes else {
@@ -245,6 +246,9 @@ fn overlay(whole: &mut Value, changes: &Value, fixed: &[&str]) -> Result<(), Ref
             continue;
         }
         match (whole.get_mut(key), value) {
+            (_, Value::Null) => {
+                whole.remove(key);
+            }
             (Some(Value::Object(inner)), Value::Object(changes)) => {
                 inner.extend(changes.iter().map(|(k, v)| (k.clone(), v.clone())));
             }

@@ -37,6 +37,7 @@ pub use model::{
     MirrorLimits, Neighbour, Port, Route, Server, Service, Sessions, Steering, Workers,
 };
 pub use node::Place;
+pub use words::milliseconds;
 pub use write::{server_to_json, service_to_json};
 
 /// What a configuration is checked against besides itself.
@@ -230,4 +231,9 @@ fn with_syntax(text: &str, syntax: &[toml::de::Error], found: Vec<Mistake>) -> V
         Place::Pointer(_) | Place::InForce => true,
     }));
     list
+}
+
+/// Whether there is a scheduler of this name.
+pub fn is_scheduler(name: &str) -> bool {
+    shunt_scheduler::names().any(|known| known == name)
 }

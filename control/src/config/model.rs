@@ -295,9 +295,9 @@ impl Service {
         self.destinations.iter().any(|d| d.protocol == protocol)
     }
 
-    /// The port of all its destinations, if that is one.
+    /// Its port, if it has one and cannot have more.
     pub fn port(&self) -> Option<u16> {
-        only_port(self.destinations.iter())
+        only_port(self.key)
     }
 
     /// All that new sessions can go to: the servers, and last the sorry server.
@@ -306,11 +306,9 @@ impl Service {
     }
 }
 
-/// The port of all these, if that is one.
-pub(super) fn only_port<'a>(mut all: impl Iterator<Item = &'a Destination>) -> Option<u16> {
-    let port = all.next()?.vip.ports().only()?;
-    all.all(|d| d.vip.ports().only() == Some(port))
-        .then_some(port)
+/// The port of a service that has one destination with one port. A match set has one by chance.
+pub(super) fn only_port(key: ServiceKey) -> Option<u16> {
+    key.destination()?.vip.ports().only()
 }
 
 /// Who answers ARP, ND and echo for a VIP.

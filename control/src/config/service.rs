@@ -199,7 +199,7 @@ pub(super) fn service(
         tcp: aim.tcp,
         files: context.files,
     };
-    let port = only_port(aim.destinations.iter().map(|(d, _)| d));
+    let port = aim.key.and_then(|(key, _)| only_port(key));
     let checked = check.and_then(|node| health::check(node, CHECK, about, mistakes));
     let checked = checked.map(Arc::new);
     let of = Of {

@@ -140,7 +140,8 @@ pub(super) fn duration(node: &Node) -> Result<u32, Wrong> {
         })
 }
 
-fn milliseconds(typed: &str) -> Option<u64> {
+/// A duration as the configuration writes it, `"1h30m"`, in milliseconds; `None` if it is none.
+pub fn milliseconds(typed: &str) -> Option<u64> {
     let mut rest = typed.trim();
     if rest.is_empty() {
         return None;
