@@ -146,10 +146,10 @@ impl Flows {
                     Protocol::Udp => timeouts.udp,
                 }
             },
-            |line, view| {
+            |view| {
                 let fate = gone::fate(cx.config, view);
                 if fate == Fate::Ends {
-                    doomed.push(line);
+                    doomed.push(view.line);
                 }
                 fate != Fate::Stays
             },

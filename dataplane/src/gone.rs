@@ -12,10 +12,10 @@ use core::net::{IpAddr, SocketAddr};
 
 use shunt_service::{Mode, OnRemoved, Protocol, ServerSlot, Status, TcpState};
 use shunt_session::{LineNo, SessionView, Table};
+use shunt_wire::Kind;
 use shunt_wire::encap::{Inner, Outer4, Outer6};
 use shunt_wire::packet::tcp_flags::{ACK, RST, SYN};
 use shunt_wire::reset::{self, Segment};
-use shunt_wire::Kind;
 
 use crate::counters::DropReason;
 use crate::egress::{Account, Egress};

@@ -45,7 +45,8 @@ fn talk(two: &mut Two, server: usize, local: &str) {
     two.d.forward(&two.request(client).frame());
     if let Some(reply) = two.reply(server, local) {
         let delta = two.delta(local);
-        two.d.forward(&reply.ack(109_u32.wrapping_add(delta)).frame());
+        two.d
+            .forward(&reply.ack(109_u32.wrapping_add(delta)).frame());
     }
     let ack = tcp(client, VIP[two.v6]).flags(ACK).seq(109).ack(507);
     two.d.forward(&ack.frame());
@@ -85,7 +86,10 @@ fn both_are_told_at_once_what_they_expect() {
             // Nobody else's is touched.
             let out = two.d.forward(&two.request(OTHER[two.v6]).frame());
             assert_eq!(two.server_of(&out), other);
-            assert!(two.reply(other, &other_local).is_none_or(|r| two.d.forward(&r.frame()).len() > 54));
+            assert!(
+                two.reply(other, &other_local)
+                    .is_none_or(|r| two.d.forward(&r.frame()).len() > 54)
+            );
         });
     }
 }
@@ -171,7 +175,8 @@ fn connections_that_have_ended_are_let_alone() {
             let client = CLIENT[two.v6];
             let (server, local) = two.open(client);
             let end = tcp(client, VIP[two.v6]).seq(101).ack(501);
-            two.d.forward(&end.flags(if fin { FIN | ACK } else { RST | ACK }).frame());
+            two.d
+                .forward(&end.flags(if fin { FIN | ACK } else { RST | ACK }).frame());
             if fin {
                 // TIME_WAIT, or FIN_WAIT where the server's does not pass.
                 match two.reply(server, &local) {
@@ -202,7 +207,9 @@ fn no_more_than_the_limit_are_ended_a_second_and_none_is_forgotten() {
             ..Plan::default()
         };
         let mut two = Two::of(plan, mode, 0);
-        let clients: Vec<String> = (0..SESSIONS).map(|n| format!("10.0.0.9:{}", 1000 + n)).collect();
+        let clients: Vec<String> = (0..SESSIONS)
+            .map(|n| format!("10.0.0.9:{}", 1000 + n))
+            .collect();
         let mut ends: Vec<Vec<u8>> = Vec::new();
         for client in &clients {
             let (server, local) = two.open(client);
@@ -220,7 +227,11 @@ fn no_more_than_the_limit_are_ended_a_second_and_none_is_forgotten() {
             two.d.advance(100);
             told.extend(said(&mut two));
             // A tenth of a second's worth in hand, and as much due; two segments each.
-            assert!(told.len() - before <= 40, "{} in 100 ms", told.len() - before);
+            assert!(
+                told.len() - before <= 40,
+                "{} in 100 ms",
+                told.len() - before
+            );
         }
         told.sort();
         ends.sort();
@@ -232,7 +243,10 @@ fn no_more_than_the_limit_are_ended_a_second_and_none_is_forgotten() {
         assert_eq!(two.d.dropped_in_all(), 0);
         for server in [0, 1] {
             let (slot, load) = (two.slot(server), &two.d.load);
-            assert_eq!((load.sessions(slot), load.active(slot), load.inactive(slot)), (0, 0, 0));
+            assert_eq!(
+                (load.sessions(slot), load.active(slot), load.inactive(slot)),
+                (0, 0, 0)
+            );
         }
         assert_eq!(two.d.pool.outstanding(), 0, "every packet is back");
     }
@@ -249,7 +263,10 @@ fn an_iteration_ends_a_bounded_number() {
     while counted(&two.d)[0] < 400 {
         two.d.poll();
         let sent = counted(&two.d)[0];
-        assert!(sent - before <= 64 && sent > before, "{sent} after {before}");
+        assert!(
+            sent - before <= 64 && sent > before,
+            "{sent} after {before}"
+        );
         before = sent;
     }
 }
@@ -303,8 +320,7 @@ fn a_client_is_told_once_the_way_to_it_is_known() {
         two.set_status(server, Status::Down);
         let at_server = two.reset_at(server, &local, client, 101);
         assert_eq!(said(&mut two), [at_server]);
-        two.d
-            .publish(|plan| plan.neighbours.push((0, router)), 3);
+        two.d.publish(|plan| plan.neighbours.push((0, router)), 3);
         assert_eq!(said(&mut two), [two.reset(client, 501)]);
     });
 }

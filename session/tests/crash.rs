@@ -84,7 +84,7 @@ impl Script {
             6 => table.set_gone(line, now.is_multiple_of(2)),
             7 => {
                 table.judge_all();
-                table.sweep(now, 50, |_| u32::MAX, |_, _| false, |_| ());
+                table.sweep(now, 50, |_| u32::MAX, |_| false, |_| ());
             }
             _ => {
                 table.entry_mut(line).touch(now, 1 << 20);

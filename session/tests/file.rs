@@ -259,7 +259,7 @@ proptest! {
             tables.insert(&flow, &new, 5);
         }
         for (table, _) in &mut tables.tables {
-            table.sweep(u32::MAX / 4, 20_000, |_| 1, |_, _| false, |_| ());
+            table.sweep(u32::MAX / 4, 20_000, |_| 1, |_| false, |_| ());
         }
     }
 }

@@ -116,7 +116,7 @@ fn outcome(way: Way, syns: &[(NewSession, Came)]) -> (Vec<String>, usize) {
             judged += 1;
             u32::MAX
         };
-        table.sweep(now, 64, timeout, |_, _| false, |_| {});
+        table.sweep(now, 64, timeout, |_| false, |_| {});
         told.push(format!("{judged} are due after {second} s"));
     }
     drop(table);

@@ -430,7 +430,7 @@ fn small_steps_come_round() {
     assert!(live > 30);
     let mut ended = 0;
     for _ in 0..slots {
-        table.sweep(1000, 1, |_| 1000, |_, _| false, |_| ended += 1);
+        table.sweep(1000, 1, |_| 1000, |_| false, |_| ended += 1);
     }
     assert_eq!((ended, table.len()), (live, 0));
 }

@@ -41,7 +41,7 @@ impl Table {
         now_ms: u32,
         budget: u32,
         mut timeout: impl FnMut(&SessionView) -> u32,
-        mut gone: impl FnMut(LineNo, &SessionView) -> bool,
+        mut gone: impl FnMut(&SessionView) -> bool,
         mut closed: impl FnMut(&Closed),
     ) -> u32 {
         let now = Due::now(now_ms);
@@ -121,7 +121,7 @@ impl Table {
         now_ms: u32,
         all: bool,
         timeout: &mut impl FnMut(&SessionView) -> u32,
-        gone: &mut impl FnMut(LineNo, &SessionView) -> bool,
+        gone: &mut impl FnMut(&SessionView) -> bool,
         closed: &mut impl FnMut(&Closed),
     ) {
         if self.entry(line).generation() == 0 {
@@ -137,7 +137,7 @@ impl Table {
         }
         self.look_again(line, now_ms, most - view.idle_ms);
         if all || view.gone {
-            let gone = gone(line, &view);
+            let gone = gone(&view);
             if gone != view.gone {
                 self.set_gone(line, gone);
             }

@@ -14,6 +14,8 @@ use crate::templates::{TemplateKey, masked};
 /// A session as listings, the sweep and its end see it.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionView {
+    /// Its entry of the client's direction.
+    pub line: LineNo,
     /// Transport protocol.
     pub protocol: Protocol,
     /// Forwarding mode.
@@ -133,6 +135,7 @@ impl Table {
         }
         let (packets_in, bytes_in) = sum(e.counters(), cold.counters());
         SessionView {
+            line,
             protocol: e.protocol(),
             mode: e.mode(),
             client,
