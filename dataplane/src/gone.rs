@@ -103,6 +103,13 @@ pub(crate) fn packet<P: Port>(
             miss::handle(egress, flows, cx, packet);
         }
         Some(OnRemoved::Hold) => egress.discard(packet.buf, DropReason::ServerGone),
+        // Its sender knows, and has the number that the other end expects, if that is there at all: where the
+        // server's segments pass by, it may have answered one of those.
+        Some(OnRemoved::Reset) if tcp && packet.parsed.tcp_flags & RST != 0 => {
+            flows.table.set_gone(line, false);
+            hit::apply(egress, flows, cx, packet, line);
+            flows.close(egress, cx, line);
+        }
         // The session stays, for the client to be told.
         Some(OnRemoved::Reset) if reply => {
             answer::send_reset(egress, cx, packet, DropReason::ServerGone);

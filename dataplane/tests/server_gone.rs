@@ -192,17 +192,31 @@ fn reset_tells_both_at_their_next_segments() {
 }
 
 #[test]
-fn a_reset_is_not_answered_with_a_reset() {
-    gone(
-        Protocol::Tcp,
-        OnRemoved::Reset,
-        Unknown::Reset,
-        |two, _, _| {
-            let bye = tcp(CLIENT[two.v6], VIP[two.v6]).flags(RST).seq(101).frame();
-            assert_eq!(two.d.send(&bye), NOTHING, "{:?}", two.mode);
-            assert_eq!(two.d.sessions(), 0);
-        },
-    );
+fn a_reset_passes_to_the_other_end_and_is_not_answered() {
+    for by_server in [false, true] {
+        gone(
+            Protocol::Tcp,
+            OnRemoved::Reset,
+            Unknown::Reset,
+            |two, server, local| {
+                let client = CLIENT[two.v6];
+                if !by_server {
+                    let bye = tcp(client, VIP[two.v6]).flags(RST).seq(101).frame();
+                    let out = two.d.forward(&bye);
+                    assert_eq!(two.server_of(&out), server, "{:?}", two.mode);
+                } else if let Some(reply) = two.reply(server, local) {
+                    let bye = reply.payload(b"").flags(RST);
+                    let out = two.d.forward(&bye.frame());
+                    let router = addr(["172.16.1.200", "fd00:1::200"][two.v6]);
+                    assert_eq!(out[..6], mac_of(router), "{:?}", two.mode);
+                } else {
+                    return;
+                }
+                assert_eq!((two.d.sessions(), two.d.dropped_in_all()), (0, 0));
+                assert_eq!(two.d.load.sessions(two.slot(server)), 0);
+            },
+        );
+    }
 }
 
 #[test]
