@@ -100,16 +100,14 @@ impl Two {
             Mode::FullNat => SocketAddr::new(p.addresses(&out).unwrap().0, p.src_port).to_string(),
             _ => client.to_owned(),
         };
-        if self.protocol == Protocol::Tcp {
-            if self.mode.sees_replies() {
-                let seq = &out[usize::from(p.l4) + 4..][..4];
-                let isn = u32::from_be_bytes(seq.try_into().unwrap());
-                self.deltas.insert(local.clone(), isn.wrapping_sub(100));
-                let synack = tcp(SERVERS[self.v6][server], &local)
-                    .flags(SYN | ACK)
-                    .seq(500);
-                self.d.forward(&synack.ack(isn.wrapping_add(1)).frame());
-            }
+        if self.protocol == Protocol::Tcp && self.mode.sees_replies() {
+            let seq = &out[usize::from(p.l4) + 4..][..4];
+            let isn = u32::from_be_bytes(seq.try_into().unwrap());
+            self.deltas.insert(local.clone(), isn.wrapping_sub(100));
+            let synack = tcp(SERVERS[self.v6][server], &local)
+                .flags(SYN | ACK)
+                .seq(500);
+            self.d.forward(&synack.ack(isn.wrapping_add(1)).frame());
         }
         (server, local)
     }
