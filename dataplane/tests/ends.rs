@@ -206,7 +206,7 @@ fn no_more_than_the_limit_are_ended_a_second_and_none_is_forgotten() {
             settings: Some(settings),
             ..Plan::default()
         };
-        let mut two = Two::of(plan, mode, 0);
+        let mut two = Two::of(plan, Protocol::Tcp, mode, 0);
         let clients: Vec<String> = (0..SESSIONS)
             .map(|n| format!("10.0.0.9:{}", 1000 + n))
             .collect();

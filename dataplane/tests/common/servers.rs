@@ -40,14 +40,14 @@ impl Two {
             services: vec![s],
             ..Plan::default()
         };
-        Self::of(plan, mode, v6)
+        Self::of(plan, protocol, mode, v6)
     }
 
     /// Of a plan with such a service.
-    pub fn of(plan: Plan, mode: Mode, v6: usize) -> Self {
+    pub fn of(plan: Plan, protocol: Protocol, mode: Mode, v6: usize) -> Self {
         Self {
-            protocol: plan.services[0].key.protocol,
             d: plan.start(),
+            protocol,
             mode,
             v6,
             deltas: BTreeMap::new(),
