@@ -425,6 +425,7 @@ fn settings(config: &Config) -> Settings {
     Settings {
         timeouts: config.timeouts,
         answers_per_second: config.limits.answers_per_second,
+        resets_per_second: config.limits.resets_per_second,
         mirror_per_second: config.mirror.packets_per_second,
         toa_kind: config.fullnat.toa_kind,
         // The reader lets no configuration pass without a worker.

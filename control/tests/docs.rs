@@ -111,5 +111,6 @@ fn defaults_are_as_told() {
     assert_eq!(config.limits.sessions, 65_536);
     assert_eq!(config.limits.servers, 1024);
     assert_eq!(config.limits.answers_per_second, 10_000);
+    assert_eq!(config.limits.resets_per_second, 100_000);
     assert_eq!(config.mirror.packets_per_second, 200_000);
 }

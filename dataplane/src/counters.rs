@@ -162,6 +162,10 @@ tallies! {
     waiting,
     /// Answers that the rate limit suppressed.
     answers_suppressed,
+    /// Resets that told an end of a session that its server left.
+    resets_sent,
+    /// Ends that could not be told: what they expect next is not known, or the way to them.
+    resets_unsent,
     /// FULLNAT segments that had no room for the client's address.
     toa_no_room,
     /// TCP resets, FINs and SYNs outside the window: forwarded, state unchanged.

@@ -90,6 +90,7 @@ pub(crate) struct Egress<P: Port> {
     /// To the other workers.
     pub(crate) hand_over: ToWorkers<P::Buf>,
     pub(crate) answers: Bucket,
+    pub(crate) resets: Bucket,
     pub(crate) mirror_rate: Bucket,
     waiting: VecDeque<Waiting<P::Buf>>,
     /// Identification of IPv4 packets that the director makes without DF.
@@ -119,6 +120,7 @@ impl<P: Port> Egress<P> {
             mailbox,
             hand_over,
             answers: Bucket::new(0),
+            resets: Bucket::new(0),
             mirror_rate: Bucket::new(0),
             waiting: VecDeque::with_capacity(WAITING),
             ip_id: 0,

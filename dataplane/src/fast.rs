@@ -116,7 +116,7 @@ fn serve<const WAY: u8, P: Port>(
         if rewrites {
             entry.record_window(frame.tcp.ack.get(), frame.tcp.window.get());
         } else {
-            entry.record_seq(frame.tcp.seq.get());
+            entry.record_seq(frame.tcp.seq.get(), frame.tcp.ack.get());
         }
         if full {
             let change = (entry.seq_delta(), entry.l4_delta());

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use shunt_scheduler::{Scheduler, State};
 use shunt_service::{
-    AdjacencyId, FlowKey, Load, OnRemoved, Protocol, RealServer, ServerSlot, Service, ServiceId,
-    Status, TcpState, Timeouts, WorkerId,
+    AdjacencyId, FlowKey, Load, Protocol, RealServer, Service, ServiceId, TcpState, Timeouts,
+    WorkerId,
 };
 use shunt_session::ports::{Whereabouts, shard_of};
 use shunt_session::templates::Templates;
@@ -16,6 +16,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::command::{SessionPage, SessionRecord};
 use crate::egress::Egress;
+use crate::gone::{self, Fate};
 use crate::io::Port;
 use crate::worker::{Config, Context};
 
@@ -130,14 +131,28 @@ impl Flows {
         } = self;
         let before = table.len();
         let mut ended: ArrayVec<Closed, { shunt_session::JUDGED as usize }> = ArrayVec::new();
+        let mut doomed: ArrayVec<LineNo, { shunt_session::JUDGED as usize }> = ArrayVec::new();
         let looked = table.sweep(
             cx.now_ms,
             due,
-            |view| match view.protocol {
-                Protocol::Tcp => memo.timeouts(cx.config, view.service).of(view.state),
-                Protocol::Udp => memo.timeouts(cx.config, view.service).udp,
+            |view| {
+                let timeouts = memo.timeouts(cx.config, view.service);
+                match view.protocol {
+                    // Both ends have been told.
+                    Protocol::Tcp if view.gone && view.state == TcpState::Close => {
+                        timeouts.of(view.state).min(gone::LINGERS)
+                    }
+                    Protocol::Tcp => timeouts.of(view.state),
+                    Protocol::Udp => timeouts.udp,
+                }
             },
-            |view| is_gone(cx.config, view),
+            |view| {
+                let fate = gone::fate(cx.config, view);
+                if fate == Fate::Ends {
+                    doomed.push(view.line);
+                }
+                fate != Fate::Stays
+            },
             |closed| ended.push(*closed),
         );
         // What their ports are kept in is on its way before the first is given back.
@@ -159,6 +174,9 @@ impl Flows {
         self.owed -= u64::from(looked) * u64::from(SWEEP_PERIOD);
         if table.len() != before {
             egress.counters.sessions.set(table.len() as u64);
+        }
+        for line in doomed {
+            gone::end(egress, self, cx, line);
         }
     }
 
@@ -374,33 +392,6 @@ fn timeout_of(config: &Config, service: ServiceId, protocol: Protocol, state: Tc
         Protocol::Tcp => timeouts.of(state),
         Protocol::Udp => timeouts.udp,
     }
-}
-
-/// Whether the session's server left and the session may not just go on to it.
-fn is_gone(config: &Config, v: &SessionView) -> bool {
-    gone_policy(config, v.slot, v.protocol).is_some_and(|p| p != OnRemoved::Finish)
-}
-
-/// What the service wants done with sessions of a server that is not up; `None` if it is.
-pub(crate) fn gone_policy(
-    config: &Config,
-    slot: ServerSlot,
-    protocol: Protocol,
-) -> Option<OnRemoved> {
-    let server = config.services.server(slot)?;
-    let service = config.services.by_id(server.service);
-    let policy = match server.status {
-        Status::Up => return None,
-        Status::Removed => service.map_or(OnRemoved::Finish, |s| s.on_removed),
-        Status::Down => service.map_or(OnRemoved::Finish, |s| s.on_down),
-    };
-    // UDP has no end to wait for: it moves on unless its packets shall be held.
-    Some(match (protocol, policy) {
-        (Protocol::Udp, OnRemoved::Finish | OnRemoved::Reset) if service.is_some() => {
-            OnRemoved::Reschedule
-        }
-        _ => policy,
-    })
 }
 
 /// Gives back what a session held.

@@ -2,9 +2,9 @@
 //!
 //! The established path is [`apply`] and `modes`: it reads the session's own line and writes that
 //! alone. What is rare (SYN, FIN, RST, a client address still to be told, a server that left)
-//! goes through [`control_segment`] and [`gone`] first.
+//! goes through [`control_segment`] and [`crate::gone`] first.
 
-use shunt_service::{Adjacency, Load, Mode, OnRemoved, Protocol, TcpState, WorkerId};
+use shunt_service::{Adjacency, Load, Mode, TcpState, WorkerId};
 use shunt_session::{Entry, Flags, LineNo, Segment, SessionMut, Transition};
 use shunt_wire::Kind;
 use shunt_wire::packet::tcp_flags::{ACK, FIN, RST, SYN};
@@ -14,11 +14,11 @@ use shunt_wire::view;
 
 use crate::counters::DropReason;
 use crate::egress::{Account, Egress};
-use crate::flows::{Flows, Memo, gone_policy};
+use crate::flows::{Flows, Memo};
 use crate::io::{PacketBuf, Port};
 use crate::modes::{self, Rewrite};
 use crate::worker::{Context, Packet};
-use crate::{answer, fragment, miss};
+use crate::{answer, fragment, gone, miss};
 
 /// Applies a session to one of its packets.
 #[inline(never)]
@@ -31,7 +31,7 @@ pub(crate) fn apply<P: Port>(
 ) {
     let flags = flows.table.entry(line).flags();
     if flags.contains(Flags::GONE) {
-        return gone(egress, flows, cx, packet, line);
+        return gone::packet(egress, flows, cx, packet, line);
     }
     if packet.parsed.kind == Kind::Tcp {
         let plain = packet.parsed.tcp_flags & (SYN | FIN | RST | ACK) == ACK;
@@ -300,39 +300,4 @@ pub(crate) fn segment<B: PacketBuf>(packet: &Packet<B>) -> Option<Segment> {
         payload_len: parsed.end - parsed.payload,
         wscale,
     })
-}
-
-/// A packet of a session whose server was removed or is down, where the service does not just
-/// let it finish.
-#[cold]
-fn gone<P: Port>(
-    egress: &mut Egress<P>,
-    flows: &mut Flows,
-    cx: &Context<'_>,
-    packet: Packet<P::Buf>,
-    line: LineNo,
-) {
-    let entry = flows.table.entry(line);
-    let protocol = if packet.parsed.kind == Kind::Tcp {
-        Protocol::Tcp
-    } else {
-        Protocol::Udp
-    };
-    match gone_policy(cx.config, entry.slot(), protocol) {
-        // It came back since the sweep looked.
-        None | Some(OnRemoved::Finish) => {
-            flows.table.set_gone(line, false);
-            apply(egress, flows, cx, packet, line);
-        }
-        Some(OnRemoved::Hold) => egress.discard(packet.buf, DropReason::ServerGone),
-        Some(_) if entry.is_reply() => egress.discard(packet.buf, DropReason::ServerGone),
-        Some(OnRemoved::Reschedule) => {
-            flows.close(egress, cx, line);
-            miss::handle(egress, flows, cx, packet);
-        }
-        Some(OnRemoved::Reset) => {
-            flows.close(egress, cx, line);
-            answer::send_reset(egress, cx, packet, DropReason::ServerGone);
-        }
-    }
 }

@@ -27,6 +27,7 @@ mod fast;
 mod flows;
 mod fragment;
 mod frame;
+mod gone;
 mod hit;
 mod icmp;
 pub mod io;

@@ -266,6 +266,7 @@ fn answer_commands<P: Port>(egress: &mut Egress<P>, flows: &Flows, cx: &Context<
 impl<P: Port> Egress<P> {
     fn set_rates(&mut self, settings: &Settings) {
         self.answers.set_rate(settings.answers_per_second);
+        self.resets.set_rate(settings.resets_per_second);
         self.mirror_rate.set_rate(settings.mirror_per_second);
     }
 }

@@ -1,12 +1,12 @@
 //! Two segments of one session in a burst, of which the first ends it.
 mod common;
 use common::*;
-use shunt_service::{Mode, Protocol, ServerSlot, Servers, Status};
+use shunt_service::{Mode, OnRemoved, Protocol, ServerSlot, Servers, Status};
 use shunt_wire::packet::tcp_flags::{ACK, SYN};
 
 #[test]
 fn second_segment_of_a_burst_does_not_meet_a_dead_session() {
-    let services = vec![service(
+    let mut services = vec![service(
         1,
         Protocol::Tcp,
         "172.16.1.90:80",
@@ -14,6 +14,8 @@ fn second_segment_of_a_burst_does_not_meet_a_dead_session() {
         &["172.16.1.5:80"],
         "rr",
     )];
+    // Its next packet ends the session.
+    services[0].on_down = OnRemoved::Reschedule;
     let mut d = Plan {
         services,
         ..Plan::default()

@@ -133,6 +133,8 @@ fn a_client_whose_server_is_down_gets_another_and_keeps_that() {
     each([32, 128], TemplateWeight0::Follow, |two| {
         let first = next(two, 1, 1000);
         two.set_status(first, Status::Down);
+        // Its connections are reset, which is a matter of `ends`.
+        two.d.exchange_on(0, 0, &[]);
         assert_eq!(next(two, 1, 1001), 1 - first);
         two.set_status(first, Status::Up);
         for port in 1002..1005 {

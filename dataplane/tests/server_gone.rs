@@ -1,5 +1,5 @@
-//! What becomes of the sessions of a server that is down or was removed: each policy, both ways
-//! to go, TCP and UDP, every mode and family.
+//! What becomes of the sessions of a server that is down, was removed or is to end them: each policy, each
+//! way to go, TCP and UDP, every mode and family.
 
 mod common;
 
@@ -10,11 +10,8 @@ use shunt_wire::packet::tcp_flags::{ACK, FIN, RST, SYN};
 
 const NOTHING: [Vec<u8>; 0] = [];
 
-/// Both ways to go, with the policy for it and another for the other way.
-const WAYS: [Status; 2] = [Status::Down, Status::Removed];
-
-/// Directors of each mode and family whose client's server has just gone in each way; with that
-/// server's number and who the client is to it.
+/// Directors of each mode and family whose client's server has just gone in each way, with the policy for
+/// it and another for the others; with that server's number and who the client is to it.
 fn gone(
     protocol: Protocol,
     policy: OnRemoved,
@@ -26,20 +23,23 @@ fn gone(
     } else {
         OnRemoved::Hold
     };
-    for way in WAYS {
+    for way in [Status::Down, Status::Removed, Status::Ended(policy)] {
         let set = |s: &mut shunt_service::Service<_>| {
             s.unknown = unknown;
             (s.on_down, s.on_removed) = match way {
                 Status::Down => (policy, other),
-                _ => (other, policy),
+                Status::Removed => (other, policy),
+                _ => (other, other),
             };
         };
         Two::each(protocol, set, |mut two| {
             let (server, local) = two.open(CLIENT[two.v6]);
             match way {
-                Status::Down => two.set_status(server, way),
-                _ => two.remove(server),
+                Status::Removed => two.remove(server),
+                _ => two.set_status(server, way),
             }
+            // What both ends were told is a matter of `ends`.
+            two.d.exchange_on(0, 0, &[]);
             f(&mut two, server, &local);
         });
     }
@@ -161,13 +161,20 @@ fn held_packets_keep_no_session_alive() {
 }
 
 #[test]
-fn reset_tells_the_client_at_its_next_segment() {
+fn reset_tells_both_at_their_next_segments() {
     gone(
         Protocol::Tcp,
         OnRemoved::Reset,
         Unknown::Drop,
         |two, server, local| {
-            is_unheard(two, server, local);
+            // It had more data under way than it had acknowledged.
+            if let Some(reply) = two.reply(server, local) {
+                let answer = two.d.forward(&reply.ack(1234).frame());
+                let reset = tcp(local, SERVERS[two.v6][server]).flags(RST).seq(1234);
+                let to = mac_of(sock(SERVERS[two.v6][server]).ip());
+                let reset = reset.window(0).id(0).macs(to, port_mac(0));
+                assert_eq!(answer, reset.frame(), "{:?}", two.mode);
+            }
             assert_eq!(two.d.sessions(), 1);
             let client = CLIENT[two.v6];
             let out = two.d.forward(&two.request(client).frame());
@@ -185,23 +192,37 @@ fn reset_tells_the_client_at_its_next_segment() {
 }
 
 #[test]
-fn a_reset_is_not_answered_with_a_reset() {
-    gone(
-        Protocol::Tcp,
-        OnRemoved::Reset,
-        Unknown::Reset,
-        |two, _, _| {
-            let bye = tcp(CLIENT[two.v6], VIP[two.v6]).flags(RST).seq(101).frame();
-            assert_eq!(two.d.send(&bye), NOTHING, "{:?}", two.mode);
-            assert_eq!(two.d.sessions(), 0);
-        },
-    );
+fn a_reset_passes_to_the_other_end_and_is_not_answered() {
+    for by_server in [false, true] {
+        gone(
+            Protocol::Tcp,
+            OnRemoved::Reset,
+            Unknown::Reset,
+            |two, server, local| {
+                let client = CLIENT[two.v6];
+                if !by_server {
+                    let bye = tcp(client, VIP[two.v6]).flags(RST).seq(101).frame();
+                    let out = two.d.forward(&bye);
+                    assert_eq!(two.server_of(&out), server, "{:?}", two.mode);
+                } else if let Some(reply) = two.reply(server, local) {
+                    let bye = reply.payload(b"").flags(RST);
+                    let out = two.d.forward(&bye.frame());
+                    let router = addr(["172.16.1.200", "fd00:1::200"][two.v6]);
+                    assert_eq!(out[..6], mac_of(router), "{:?}", two.mode);
+                } else {
+                    return;
+                }
+                assert_eq!((two.d.sessions(), two.d.dropped_in_all()), (0, 0));
+                assert_eq!(two.d.load.sessions(two.slot(server)), 0);
+            },
+        );
+    }
 }
 
 #[test]
 fn a_server_that_was_away_for_a_moment_resets_nobody() {
     for protocol in [Protocol::Tcp, Protocol::Udp] {
-        for policy in [OnRemoved::Reset, OnRemoved::Hold, OnRemoved::Reschedule] {
+        for policy in [OnRemoved::Hold, OnRemoved::Reschedule] {
             gone(protocol, policy, Unknown::Reset, |two, server, local| {
                 if two.d.plan.retired.is_empty() {
                     two.set_status(server, Status::Up);
@@ -218,7 +239,7 @@ fn a_server_that_was_away_for_a_moment_resets_nobody() {
 
 #[test]
 fn a_server_that_returns_between_two_packets_is_gone_on_to_at_once() {
-    for policy in [OnRemoved::Reset, OnRemoved::Hold, OnRemoved::Reschedule] {
+    for policy in [OnRemoved::Hold, OnRemoved::Reschedule] {
         Two::each(
             Protocol::Tcp,
             |s| s.on_down = policy,
@@ -269,19 +290,54 @@ fn reschedule_resets_a_connection_that_nobody_else_knows() {
 }
 
 #[test]
-fn reschedule_moves_a_connection_that_begins() {
+fn a_connection_that_begins_gets_another_server() {
+    for policy in [OnRemoved::Reschedule, OnRemoved::Reset] {
+        gone(Protocol::Tcp, policy, Unknown::Reset, |two, server, _| {
+            let out = two.d.forward(&syn_again(two));
+            assert_eq!(two.server_of(&out), 1 - server, "{:?}", two.mode);
+            assert_eq!((two.d.sessions(), two.d.dropped_in_all()), (1, 0));
+            assert_eq!(two.d.load.sessions(two.slot(server)), 0);
+        });
+    }
+}
+
+#[test]
+fn a_connection_that_begins_ends_none_that_is_held() {
     gone(
         Protocol::Tcp,
-        OnRemoved::Reschedule,
+        OnRemoved::Hold,
         Unknown::Reset,
-        |two, server, _| {
-            let syn = tcp(CLIENT[two.v6], VIP[two.v6])
-                .flags(SYN)
-                .seq(9000)
-                .frame();
-            let out = two.d.forward(&syn);
+        |two, server, local| {
+            assert_eq!(two.d.send(&syn_again(two)), NOTHING, "{:?}", two.mode);
+            assert_eq!(two.d.drops(), [("server-gone", 1)]);
+            if two.d.plan.retired.is_empty() {
+                two.set_status(server, Status::Up);
+            } else {
+                two.add_again(server);
+            }
+            goes_on(two, server, local);
+        },
+    );
+}
+
+/// The SYN of another connection from the client's port.
+fn syn_again(two: &Two) -> Vec<u8> {
+    let syn = tcp(CLIENT[two.v6], VIP[two.v6]).flags(SYN);
+    syn.seq(9000).frame()
+}
+
+#[test]
+fn a_connection_that_begins_gets_another_server_once_the_held_one_has_ended() {
+    Two::each(
+        Protocol::Tcp,
+        |s| s.on_down = OnRemoved::Hold,
+        |mut two| {
+            let (server, _) = two.open(CLIENT[two.v6]);
+            let bye = tcp(CLIENT[two.v6], VIP[two.v6]).flags(RST).seq(101);
+            two.d.forward(&bye.frame());
+            two.set_status(server, Status::Down);
+            let out = two.d.forward(&syn_again(&two));
             assert_eq!(two.server_of(&out), 1 - server, "{:?}", two.mode);
-            assert_eq!(two.d.sessions(), 1);
         },
     );
 }

@@ -122,6 +122,9 @@ pub struct Settings {
     pub shard_map: [u16; SHARDS],
     /// ICMP errors and resets that one worker originates per second at most.
     pub answers_per_second: u32,
+    /// Sessions of servers that left which one worker ends per second at most, by a reset to either end.
+    /// 0: no limit.
+    pub resets_per_second: u32,
     /// Packets a second that one worker hands to the kernel at most; ARP, ND, BGP, OSPF, VRRP
     /// and BFD are not counted against it. 0: no limit.
     pub mirror_per_second: u32,
@@ -144,6 +147,7 @@ impl Settings {
             timeouts: Timeouts::default(),
             shard_map,
             answers_per_second: 10_000,
+            resets_per_second: 100_000,
             mirror_per_second: 200_000,
             toa_kind: 254,
         }

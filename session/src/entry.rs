@@ -17,7 +17,7 @@
 //! | 36 | 4 | generation (8 bits; 0 free) and server slot (24). The commit word: stored last, with Release, cleared first |
 //! | 40 | 4 | last seen, milliseconds |
 //! | 44 | 4 | FULLNAT: added to the client's sequence numbers. One-way: highest one seen |
-//! | 48 | 4 | last acknowledgement of this direction's sender. Of the client, before its first one: when its SYN came |
+//! | 48 | 4 | last acknowledgement of this direction's sender. Of the client, until its handshake is complete: when its SYN came |
 //! | 52 | 2 | its last window, unscaled |
 //! | 54 | 2 | generation of the forwarding table that the adjacency is of |
 //! | 56 | 8 | packets (24 bits) and bytes (40 bits) not folded into the cold part yet |
@@ -467,14 +467,14 @@ impl Entry {
         self.seq = seq;
     }
 
-    /// What a plain segment in ESTABLISHED leaves behind: its acknowledgement and window, or in a
-    /// one-way session the highest sequence number.
+    /// What a plain segment in ESTABLISHED leaves behind: its acknowledgement, and its window or, in a
+    /// one-way session, the highest sequence number.
     #[inline(always)]
     pub fn record(&mut self, seq: u32, ack: u32, window: u16) {
         if self.is_paired() {
             self.record_window(ack, window);
         } else {
-            self.record_seq(seq);
+            self.record_seq(seq, ack);
         }
     }
 
@@ -486,14 +486,23 @@ impl Entry {
 
     /// [`Entry::record`] for a one-way session.
     #[inline(always)]
-    pub fn record_seq(&mut self, seq: u32) {
+    pub fn record_seq(&mut self, seq: u32, ack: u32) {
+        self.record_highest(seq);
+        self.ack = ack;
+    }
+
+    pub(crate) fn record_highest(&mut self, seq: u32) {
         // No branch, which segments out of order would mislead: the line is dirtied anyway.
         let is_newer = (seq.wrapping_sub(self.seq) as i32) > 0;
         self.seq = if is_newer { seq } else { self.seq };
     }
 
+    pub(crate) fn set_ack(&mut self, ack: u32) {
+        self.ack = ack;
+    }
+
     /// When the SYN came that asked for the session, on the clock of [`Entry::set_began`]; only until this
-    /// direction's sender has acknowledged anything.
+    /// direction's sender has acknowledged anything, and in a one-way session until the handshake is over.
     pub(crate) const fn began(&self) -> u32 {
         self.ack
     }

@@ -35,7 +35,7 @@ pub use key::{Hash, Key, Key4, Key6};
 pub use ports::{LocalPort, LocalPorts};
 pub use shard::Shards;
 pub use table::{
-    AdoptConfig, Adopted, Census, Closed, Deltas, Direction, InsertError, JUDGED, NewSession,
-    NewSyn, SessionMut, SessionView, Table, TableConfig, TableError, adopt,
+    AdoptConfig, Adopted, Census, Closed, Deltas, Direction, Expected, InsertError, JUDGED,
+    NewSession, NewSyn, SessionMut, SessionView, Table, TableConfig, TableError, adopt,
 };
 pub use tcp::{Segment, Transition, on_segment};

@@ -1,9 +1,10 @@
 //! The session table of one worker: arena chunks, free lists, index. Packets find their session in
 //! `lookup`; `insert` makes and ends sessions, `sweep` finds those whose time is up, `evict` those that
-//! give way when the table is full; `view` lists them, and `adopt` makes tables of what an earlier
-//! process left.
+//! give way when the table is full; `ends` says what it takes to end a connection towards both sides;
+//! `view` lists sessions, and `adopt` makes tables of what an earlier process left.
 
 mod adopt;
+mod ends;
 mod evict;
 mod insert;
 mod lookup;
@@ -29,7 +30,8 @@ use crate::staged::Staged;
 use crate::tcp::{self, Segment, Transition};
 
 pub use self::adopt::{AdoptConfig, Adopted, Census, adopt};
-use self::evict::is_half_open;
+pub use self::ends::Expected;
+pub(crate) use self::evict::is_half_open;
 pub use self::sweep::JUDGED;
 pub use self::syn::{Deltas, NewSyn};
 pub use self::view::{Closed, SessionView};

@@ -10,7 +10,7 @@ use shunt_wire::packet::tcp_flags::{ACK, FIN, RST, SYN};
 
 use crate::arena::LineNo;
 use crate::entry::{Entry, Flags};
-use crate::table::Table;
+use crate::table::{Table, is_half_open};
 
 /// What the state machine looks at of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,11 +164,19 @@ pub(crate) fn judge(own: &mut Entry, peer: Option<&mut Entry>, s: &Segment) -> T
                 own.record_window(s.ack, s.window);
                 flags = flags.union(Flags::WINDOW_KNOWN);
             }
-        } else if !flags.contains(Flags::WINDOW_KNOWN) || opens {
-            own.set_highest_seq(s.seq);
-            flags = flags.union(Flags::WINDOW_KNOWN);
         } else {
-            own.record_seq(s.seq);
+            if !flags.contains(Flags::WINDOW_KNOWN) || opens {
+                own.set_highest_seq(s.seq);
+                flags = flags.union(Flags::WINDOW_KNOWN);
+            } else {
+                own.record_highest(s.seq);
+            }
+            // During a handshake the place is taken by when it began.
+            if opens && from != SR {
+                own.set_ack(0);
+            } else if s.flags & ACK != 0 && !is_half_open(to) {
+                own.set_ack(s.ack);
+            }
         }
     }
     let active = |flags: Flags| {

@@ -154,6 +154,12 @@ impl Host {
         self.served
     }
 
+    /// Connections that this server served and that were reset.
+    pub fn reset(&self) -> usize {
+        let reset = |s: &&Serving| s.tcp.phase() == Phase::Reset;
+        self.servings.values().filter(reset).count()
+    }
+
     /// Types and codes of the ICMP messages that came in.
     pub fn icmp(&self) -> &[(u8, u8)] {
         &self.icmp

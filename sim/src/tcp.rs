@@ -213,9 +213,7 @@ impl Tcp {
             ..
         } = *segment;
         if flags & RST != 0 {
-            self.phase = Phase::Reset;
-            self.timer = None;
-            return;
+            return self.is_reset(seq, flags, ack);
         }
         if flags & SYN != 0 {
             if self.phase == Phase::Opening && flags & ACK != 0 && ack == self.first.wrapping_add(1)
@@ -251,6 +249,21 @@ impl Tcp {
             }
         }
         self.owes_ack |= fin || !payload.is_empty();
+    }
+
+    /// Takes a RST by its exact number alone, and asks for it where it is nearly so (RFC 5961, section 3.2).
+    fn is_reset(&mut self, seq: u32, flags: u8, ack: u32) {
+        let right = match self.phase {
+            Phase::Opening => flags & ACK != 0 && ack == self.first.wrapping_add(1),
+            _ => seq == self.expected,
+        };
+        if right {
+            self.phase = Phase::Reset;
+            self.timer = None;
+        } else if self.phase == Phase::Open {
+            let ahead = seq.wrapping_sub(self.expected);
+            self.owes_ack |= ahead < u32::from(u16::MAX >> 1) << WINDOW_SCALE;
+        }
     }
 
     fn acknowledged(&mut self, ack: u32) {

@@ -278,6 +278,13 @@ fn a_dead_servers_connections_are_reset_and_others_go_on() {
             plan.services.len() * 2,
             "seed {seed}: a third of them"
         );
+        // The server is there, and was told of those whose numbers the director sees both ways.
+        let both = plan.services.iter().filter(|s| s.mode.sees_replies());
+        assert!(
+            world.server(1).reset() >= both.count() * 2,
+            "seed {seed}: {} of the server's connections",
+            world.server(1).reset()
+        );
         world.expire();
     }
 }

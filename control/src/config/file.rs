@@ -199,6 +199,7 @@ pub(super) fn limits(table: Option<Table<'_>>) -> Limits {
         servers: 1024,
         templates: 65_536,
         answers_per_second: 10_000,
+        resets_per_second: 100_000,
     };
     let Some(mut table) = table else {
         return limits;
@@ -214,6 +215,9 @@ pub(super) fn limits(table: Option<Table<'_>>) -> Limits {
     }
     if let Some(n) = table.get("answers_per_second", words::integer(0..=u32::MAX)) {
         limits.answers_per_second = n;
+    }
+    if let Some(n) = table.get("resets_per_second", words::integer(0..=u32::MAX)) {
+        limits.resets_per_second = n;
     }
     table.finish();
     limits

@@ -110,6 +110,8 @@ pub struct Limits {
     pub templates: u32,
     /// Resets and ICMP errors that one worker originates a second at most.
     pub answers_per_second: u32,
+    /// Sessions of servers that left which one worker ends by resets a second at most.
+    pub resets_per_second: u32,
 }
 
 /// Where sessions are.

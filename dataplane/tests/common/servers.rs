@@ -36,13 +36,17 @@ impl Two {
     pub fn new(protocol: Protocol, mode: Mode, v6: usize, set: impl FnOnce(&mut AService)) -> Self {
         let mut s = service(1, protocol, VIP[v6], mode, &SERVERS[v6], "rr");
         set(&mut s);
-        let d = Plan {
+        let plan = Plan {
             services: vec![s],
             ..Plan::default()
-        }
-        .start();
+        };
+        Self::of(plan, protocol, mode, v6)
+    }
+
+    /// Of a plan with such a service.
+    pub fn of(plan: Plan, protocol: Protocol, mode: Mode, v6: usize) -> Self {
         Self {
-            d,
+            d: plan.start(),
             protocol,
             mode,
             v6,
@@ -74,6 +78,16 @@ impl Two {
 
     /// Opens a session; returns the server it got, and who the client is to that server.
     pub fn open(&mut self, client: &str) -> (usize, String) {
+        let opened = self.open_half(client);
+        if self.protocol == Protocol::Tcp {
+            let ack = tcp(client, VIP[self.v6]).flags(ACK).seq(101).ack(501);
+            self.d.forward(&ack.frame());
+        }
+        opened
+    }
+
+    /// The same without the client's last segment.
+    pub fn open_half(&mut self, client: &str) -> (usize, String) {
         let first = self
             .packet(client, VIP[self.v6])
             .flags(SYN)
@@ -86,25 +100,21 @@ impl Two {
             Mode::FullNat => SocketAddr::new(p.addresses(&out).unwrap().0, p.src_port).to_string(),
             _ => client.to_owned(),
         };
-        if self.protocol == Protocol::Tcp {
-            if self.mode.sees_replies() {
-                let seq = &out[usize::from(p.l4) + 4..][..4];
-                let isn = u32::from_be_bytes(seq.try_into().unwrap());
-                self.deltas.insert(local.clone(), isn.wrapping_sub(100));
-                let synack = tcp(SERVERS[self.v6][server], &local)
-                    .flags(SYN | ACK)
-                    .seq(500);
-                self.d.forward(&synack.ack(isn.wrapping_add(1)).frame());
-            }
-            self.d.forward(
-                &tcp(client, VIP[self.v6])
-                    .flags(ACK)
-                    .seq(101)
-                    .ack(501)
-                    .frame(),
-            );
+        if self.protocol == Protocol::Tcp && self.mode.sees_replies() {
+            let seq = &out[usize::from(p.l4) + 4..][..4];
+            let isn = u32::from_be_bytes(seq.try_into().unwrap());
+            self.deltas.insert(local.clone(), isn.wrapping_sub(100));
+            let synack = tcp(SERVERS[self.v6][server], &local)
+                .flags(SYN | ACK)
+                .seq(500);
+            self.d.forward(&synack.ack(isn.wrapping_add(1)).frame());
         }
         (server, local)
+    }
+
+    /// How far the client's sequence numbers are moved for its server.
+    pub fn delta(&self, local: &str) -> u32 {
+        self.deltas.get(local).copied().unwrap_or(0)
     }
 
     /// A server's packet to the client, if the director sees such.
@@ -112,7 +122,7 @@ impl Two {
         let b = self
             .packet(SERVERS[self.v6][server], local)
             .payload(b"answer");
-        let delta = self.deltas.get(local).copied().unwrap_or(0);
+        let delta = self.delta(local);
         self.mode
             .sees_replies()
             .then(|| b.flags(ACK).seq(501).ack(101_u32.wrapping_add(delta)))
@@ -196,7 +206,32 @@ impl Two {
         ServerSlot(16 + server as u32)
     }
 
-    /// The reset that answers a segment of a client's which acknowledges `ack`.
+    /// The reset that ends the connection of a client, who is `local` to its server, there: the server
+    /// expects `seq` next, in the client's own numbers.
+    pub fn reset_at(&self, server: usize, local: &str, client: &str, seq: u32) -> Vec<u8> {
+        let to = SERVERS[self.v6][server];
+        let delta = self.delta(local);
+        let (src, dst) = match self.mode {
+            Mode::Nat | Mode::FullNat => (local, to),
+            Mode::Dr | Mode::Tun => (client, VIP[self.v6]),
+        };
+        let macs = (mac_of(sock(to).ip()), port_mac(0));
+        let segment = tcp(src, dst)
+            .flags(shunt_wire::packet::tcp_flags::RST)
+            .seq(seq.wrapping_add(delta))
+            .window(0)
+            .id(0)
+            .macs(macs.0, macs.1);
+        if self.mode != Mode::Tun {
+            return segment.frame();
+        }
+        let (own, protocol) = [("172.16.1.3", 4), ("fd00:1::3", 41)][self.v6];
+        let outer = PacketBuilder::raw(addr(own), sock(to).ip(), protocol);
+        let outer = outer.payload(&segment.packet()).macs(macs.0, macs.1);
+        outer.id(0).dont_fragment(true).frame()
+    }
+
+    /// The reset for a client that expects `seq` next, or acknowledged it.
     pub fn reset(&self, client: &str, ack: u32) -> Vec<u8> {
         let (v6, router) = (self.v6, ["172.16.1.200", "fd00:1::200"]);
         tcp(VIP[v6], client)

@@ -52,7 +52,7 @@ impl Table {
 }
 
 /// Whether a handshake is not complete in this state.
-pub(super) const fn is_half_open(state: TcpState) -> bool {
+pub(crate) const fn is_half_open(state: TcpState) -> bool {
     matches!(
         state,
         TcpState::None | TcpState::SynSent | TcpState::SynRecv | TcpState::SynAck

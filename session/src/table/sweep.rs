@@ -6,7 +6,6 @@ use core::ops::Range;
 use super::{Closed, SessionView, Table};
 use crate::arena::{Class, LineNo};
 use crate::due::Due;
-use crate::entry::Flags;
 
 /// Sessions that one call of [`Table::sweep`] judges, and so ends, at most: each may be a line from
 /// memory.
@@ -32,8 +31,9 @@ impl Table {
     }
 
     /// Looks at `budget` places, from where it left off: ends the sessions that were idle for
-    /// longer than `timeout` gives in milliseconds, up to 256 ms late, and in a round after
-    /// [`Table::judge_all`] notes whose server is `gone`. Stops early when many were judged.
+    /// longer than `timeout` gives in milliseconds, up to 256 ms late, and notes whose server is
+    /// `gone`: in a round after [`Table::judge_all`] of all, later of those that are due and whose
+    /// server was. Stops early when many were judged.
     ///
     /// Returns the number of places that it has looked at.
     pub fn sweep(
@@ -41,7 +41,7 @@ impl Table {
         now_ms: u32,
         budget: u32,
         mut timeout: impl FnMut(&SessionView) -> u32,
-        gone: impl Fn(&SessionView) -> bool,
+        mut gone: impl FnMut(&SessionView) -> bool,
         mut closed: impl FnMut(&Closed),
     ) -> u32 {
         let now = Due::now(now_ms);
@@ -68,7 +68,7 @@ impl Table {
                 let line = LineNo(first + at * class.lines());
                 if all || self.chunks.due(line)[at as usize].has_come(now) {
                     judged += 1;
-                    self.judge_one(line, now_ms, all, &mut timeout, &gone, &mut closed);
+                    self.judge_one(line, now_ms, all, &mut timeout, &mut gone, &mut closed);
                 }
                 at += 1;
             }
@@ -121,7 +121,7 @@ impl Table {
         now_ms: u32,
         all: bool,
         timeout: &mut impl FnMut(&SessionView) -> u32,
-        gone: &impl Fn(&SessionView) -> bool,
+        gone: &mut impl FnMut(&SessionView) -> bool,
         closed: &mut impl FnMut(&Closed),
     ) {
         if self.entry(line).generation() == 0 {
@@ -136,9 +136,9 @@ impl Table {
             return;
         }
         self.look_again(line, now_ms, most - view.idle_ms);
-        if all {
+        if all || view.gone {
             let gone = gone(&view);
-            if gone != self.entry(line).flags().contains(Flags::GONE) {
+            if gone != view.gone {
                 self.set_gone(line, gone);
             }
         }

@@ -14,6 +14,8 @@ use crate::templates::{TemplateKey, masked};
 /// A session as listings, the sweep and its end see it.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionView {
+    /// Its entry of the client's direction.
+    pub line: LineNo,
     /// Transport protocol.
     pub protocol: Protocol,
     /// Forwarding mode.
@@ -36,6 +38,8 @@ pub struct SessionView {
     pub state: TcpState,
     /// Counted as active.
     pub active: bool,
+    /// Its server left, and it may not just go on to it.
+    pub gone: bool,
     /// Milliseconds since the last packet of either direction.
     pub idle_ms: u32,
     /// Packets from the client.
@@ -97,6 +101,12 @@ impl Table {
         SocketAddr::new(addr, port)
     }
 
+    /// Client and VIP of a session, by either entry.
+    pub fn ends(&self, line: LineNo) -> [SocketAddr; 2] {
+        self.key_ends(self.forward(line))
+            .map(|(addr, port)| SocketAddr::new(addr, port))
+    }
+
     /// A session by its forward entry; idle since `now_ms` if that is given.
     pub(super) fn view(&self, line: LineNo, now_ms: Option<u32>) -> SessionView {
         let e = self.entry(line);
@@ -125,6 +135,7 @@ impl Table {
         }
         let (packets_in, bytes_in) = sum(e.counters(), cold.counters());
         SessionView {
+            line,
             protocol: e.protocol(),
             mode: e.mode(),
             client,
@@ -136,6 +147,7 @@ impl Table {
             slot: e.slot(),
             state: e.state(),
             active: e.flags().contains(Flags::ACTIVE),
+            gone: e.flags().contains(Flags::GONE),
             // A packet may carry a later stamp than the caller's clock by a moment.
             idle_ms: now_ms.map_or(0, |now| {
                 now.wrapping_sub(last_seen).cast_signed().max(0) as u32
