@@ -393,6 +393,7 @@ pub(crate) fn gone_policy(
         Status::Up => return None,
         Status::Removed => service.map_or(OnRemoved::Finish, |s| s.on_removed),
         Status::Down => service.map_or(OnRemoved::Finish, |s| s.on_down),
+        Status::Ended(policy) => policy,
     };
     // UDP has no end to wait for: it moves on unless its packets shall be held.
     Some(match (protocol, policy) {

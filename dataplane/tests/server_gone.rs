@@ -1,5 +1,5 @@
-//! What becomes of the sessions of a server that is down or was removed: each policy, both ways
-//! to go, TCP and UDP, every mode and family.
+//! What becomes of the sessions of a server that is down, was removed or is to end them: each policy, each
+//! way to go, TCP and UDP, every mode and family.
 
 mod common;
 
@@ -10,11 +10,8 @@ use shunt_wire::packet::tcp_flags::{ACK, FIN, RST, SYN};
 
 const NOTHING: [Vec<u8>; 0] = [];
 
-/// Both ways to go, with the policy for it and another for the other way.
-const WAYS: [Status; 2] = [Status::Down, Status::Removed];
-
-/// Directors of each mode and family whose client's server has just gone in each way; with that
-/// server's number and who the client is to it.
+/// Directors of each mode and family whose client's server has just gone in each way, with the policy for
+/// it and another for the others; with that server's number and who the client is to it.
 fn gone(
     protocol: Protocol,
     policy: OnRemoved,
@@ -26,19 +23,20 @@ fn gone(
     } else {
         OnRemoved::Hold
     };
-    for way in WAYS {
+    for way in [Status::Down, Status::Removed, Status::Ended(policy)] {
         let set = |s: &mut shunt_service::Service<_>| {
             s.unknown = unknown;
             (s.on_down, s.on_removed) = match way {
                 Status::Down => (policy, other),
-                _ => (other, policy),
+                Status::Removed => (other, policy),
+                _ => (other, other),
             };
         };
         Two::each(protocol, set, |mut two| {
             let (server, local) = two.open(CLIENT[two.v6]);
             match way {
-                Status::Down => two.set_status(server, way),
-                _ => two.remove(server),
+                Status::Removed => two.remove(server),
+                _ => two.set_status(server, way),
             }
             f(&mut two, server, &local);
         });

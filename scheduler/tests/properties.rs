@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use common::{WORKER, flow, hash_flags, make, server, servers};
 use proptest::prelude::*;
 use shunt_scheduler::{Scheduler, State, build, names};
-use shunt_service::{Load, RealServer, ServerSlot, Servers, Status};
+use shunt_service::{Load, OnRemoved, RealServer, ServerSlot, Servers, Status};
 
 /// Picks once; the identity of the server.
 fn pick(scheduler: &dyn Scheduler, servers: &Servers, load: &Load, n: u32) -> Option<u32> {
@@ -152,13 +152,14 @@ proptest! {
     /// but dh, ovf, and sh and mh without their fallback find one if there is one.
     #[test]
     fn only_available_servers_are_picked(
-        kinds in prop::collection::vec((0u16..3, 0u8..3), 0..10),
+        kinds in prop::collection::vec((0u16..3, 0u8..4), 0..10),
         full in prop::collection::btree_set(0u32..10, 0..10),
         exclude in prop::option::of(0u32..10),
         fallback in any::<bool>(),
         port in any::<bool>(),
     ) {
-        let status = |n| [Status::Up, Status::Down, Status::Removed][usize::from(n)];
+        let ended = Status::Ended(OnRemoved::Reset);
+        let status = |n| [Status::Up, Status::Down, Status::Removed, ended][usize::from(n)];
         let list = Servers::newest_first(
             (0..).zip(&kinds).map(|(id, (w, s))| server(id, *w, status(*s))).collect(),
         );

@@ -15,6 +15,9 @@ pub enum Status {
     Up,
     /// In the configuration but found dead; gets no new sessions.
     Down,
+    /// In the configuration, gets no new sessions, and those that it has go by this policy instead of
+    /// the service's.
+    Ended(OnRemoved),
     /// No longer in the configuration; kept while sessions refer to it.
     Removed,
 }

@@ -110,6 +110,7 @@ fn server(director: &Director, service: &ServiceKey, server: &RealServer) -> typ
         status: match server.status {
             Status::Up => "up",
             Status::Down => "down",
+            Status::Ended(_) => "ended",
             Status::Removed => "removed",
         }
         .to_owned(),
