@@ -82,7 +82,9 @@ pub(crate) fn drain(
             let mut text = Vec::new();
             for At { service, server } in &at {
                 client.delete(&format!("{}/drain", server_path(service, server)))?;
-                text.push(format!("server {server} of {service} is not drained any more"));
+                text.push(format!(
+                    "server {server} of {service} is not drained any more"
+                ));
             }
             let cancelled: Vec<_> = at.iter().map(|at| at.path()).collect();
             said(as_json, &json!({ "cancelled": cancelled }), text.join("\n"))

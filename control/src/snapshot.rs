@@ -294,6 +294,7 @@ pub fn build(
     let present: HashSet<ServerId> = ids(&list).collect();
     changes.servers_added = present.difference(&before).count() as u32;
     for service in now.services.list() {
+        let factor = now.state.factors.get(&service.id).copied().unwrap_or(1);
         for server in service.servers.iter().filter(|s| !present.contains(&s.id)) {
             changes.servers_removed += 1;
             state.down.remove(&server.id);
@@ -303,6 +304,7 @@ pub fn build(
             let retired = Retired {
                 server: RealServer {
                     status: Status::Removed,
+                    weight: Weight(server.weight.0.div_ceil(factor)),
                     ..server.clone()
                 },
                 key: key_of(server),

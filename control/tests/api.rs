@@ -750,12 +750,19 @@ fn drains_are_begun_followed_and_cancelled() {
     let drain: types::Drain = lab.get(&path);
     assert_eq!(lab.get::<Vec<types::Drain>>("/v1/drains"), [drain.clone()]);
     assert_eq!(
-        (drain.service.as_str(), drain.state.as_str(), drain.then.as_str()),
+        (
+            drain.service.as_str(),
+            drain.state.as_str(),
+            drain.then.as_str()
+        ),
         ("tcp:10.0.0.100:80", "draining", "reset")
     );
     let left = drain.deadline_seconds.expect("it has a deadline");
     assert!((3500..=3600).contains(&left), "{left}");
-    assert_eq!((drain.sessions_before, drain.sessions, drain.active), (2, 2, 1));
+    assert_eq!(
+        (drain.sessions_before, drain.sessions, drain.active),
+        (2, 2, 1)
+    );
     let shown: types::Server = lab.get(&server);
     assert_eq!(
         (shown.status.as_str(), shown.weight, shown.configured_weight),
@@ -763,7 +770,11 @@ fn drains_are_begun_followed_and_cancelled() {
     );
     assert!(shown.drain.is_some_and(|d| d.since == drain.since));
     let (_, _, text) = lab.raw("GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-    for (name, value) in [("shunt_drain_sessions", 2), ("shunt_drain_ended", 0), ("shunt_server_up", 0)] {
+    for (name, value) in [
+        ("shunt_drain_sessions", 2),
+        ("shunt_drain_ended", 0),
+        ("shunt_server_up", 0),
+    ] {
         let line = format!(
             "{name}{{service=\"tcp:10.0.0.100:80\",server=\"172.16.1.6:8080\",mode=\"nat\",id=\"2\"}} {value}"
         );
@@ -773,7 +784,10 @@ fn drains_are_begun_followed_and_cancelled() {
     // One ends: the rate shows it. A shorter deadline: it has ended, and the rest is to be reset.
     lab.load.close(WorkerId(0), ServerSlot(1), false, 0, 0);
     let drain: types::Drain = lab.get(&path);
-    assert!(drain.per_minute > 0 && drain.end_seconds.is_some(), "{drain:?}");
+    assert!(
+        drain.per_minute > 0 && drain.end_seconds.is_some(),
+        "{drain:?}"
+    );
     let (status, _) = lab.ask("PUT", &path, Some(&json!({ "deadline": "100ms" })));
     assert_eq!(status, 200);
     lab.until("the deadline has come", || {
@@ -781,7 +795,12 @@ fn drains_are_begun_followed_and_cancelled() {
     });
     let ended: types::Drain = lab.get(&path);
     assert_eq!(
-        (ended.sessions_before, ended.sessions, ended.end_seconds, ended.deadline_seconds),
+        (
+            ended.sessions_before,
+            ended.sessions,
+            ended.end_seconds,
+            ended.deadline_seconds
+        ),
         (2, 1, None, Some(0))
     );
     // The other server has no session.
@@ -794,7 +813,10 @@ fn drains_are_begun_followed_and_cancelled() {
     assert_eq!(lab.ask("DELETE", &other, None), (204, Value::Null));
     assert_eq!(lab.ask("DELETE", &path, None), (204, Value::Null));
     let shown: types::Server = lab.get(&server);
-    assert_eq!((shown.status.as_str(), shown.weight, shown.drain), ("up", 3, None));
+    assert_eq!(
+        (shown.status.as_str(), shown.weight, shown.drain),
+        ("up", 3, None)
+    );
 }
 
 #[test]
@@ -809,7 +831,10 @@ fn a_slow_start_is_shown() {
     let server = format!("{SERVICE}/servers/172.16.1.6:8080");
     for word in ["down", "up"] {
         let path = format!("{server}/status");
-        assert_eq!(lab.ask("PUT", &path, Some(&json!({ "status": word }))).0, 200);
+        assert_eq!(
+            lab.ask("PUT", &path, Some(&json!({ "status": word }))).0,
+            200
+        );
     }
     let shown: types::Server = lab.get(&server);
     assert_eq!((shown.weight, shown.configured_weight), (1, Some(3)));
@@ -827,7 +852,11 @@ fn a_slow_start_is_shown() {
     );
     let (status, changed) = lab.ask("PATCH", SERVICE, Some(&json!({ "slow_start": "none" })));
     assert_eq!(
-        (status, &changed["configuration"]["slow_start"], &changed["servers"][1]["weight"]),
+        (
+            status,
+            &changed["configuration"]["slow_start"],
+            &changed["servers"][1]["weight"]
+        ),
         (200, &Value::Null, &json!(3)),
         "{changed}"
     );

@@ -53,7 +53,10 @@ impl Bench {
     fn find(&self, last: u8) -> (ServerId, ServerSlot) {
         let list = &self.director.snapshot().services.list()[0].servers;
         let address: core::net::IpAddr = [10, 1, 0, last].into();
-        let server = list.iter().find(|s| s.addr == address).expect("it is there");
+        let server = list
+            .iter()
+            .find(|s| s.addr == address)
+            .expect("it is there");
         (server.id, server.slot)
     }
 
@@ -64,21 +67,31 @@ impl Bench {
             core::net::IpAddr::V4(a) => a.octets()[3],
             core::net::IpAddr::V6(_) => 0,
         };
-        list.iter().map(|s| (last(s), s.weight.0, s.status)).collect()
+        list.iter()
+            .map(|s| (last(s), s.weight.0, s.status))
+            .collect()
     }
 
     fn status(&self, last: u8) -> Status {
         let all = self.list();
-        all.iter().find(|(l, ..)| *l == last).expect("it is there").2
+        all.iter()
+            .find(|(l, ..)| *l == last)
+            .expect("it is there")
+            .2
     }
 
     fn drain(&mut self, last: u8, order: Order, now: Ticks) -> bool {
         let (id, _) = self.find(last);
-        self.director.drain(id, order, 1000, now).expect("it is there")
+        self.director
+            .drain(id, order, 1000, now)
+            .expect("it is there")
     }
 
     fn outcome(&self, last: u8) -> Option<Outcome> {
-        self.director.drain_of(self.find(last).0).expect("a drain").outcome
+        self.director
+            .drain_of(self.find(last).0)
+            .expect("a drain")
+            .outcome
     }
 
     fn reload(&mut self, config: Config) {
@@ -108,7 +121,11 @@ fn a_drained_server_has_no_weight_until_the_drain_is_cancelled() {
     assert!(bench.director.cancel_drain(id, at(1)));
     assert!(!bench.director.cancel_drain(id, at(1)));
     let back = [(3, 7, Status::Up), (2, 6, Status::Up), (1, 3, Status::Up)];
-    assert_eq!(bench.list()[1..], back, "with the weight that it has by now");
+    assert_eq!(
+        bench.list()[1..],
+        back,
+        "with the weight that it has by now"
+    );
 }
 
 #[test]
@@ -171,11 +188,21 @@ fn a_server_that_is_removed_takes_its_drain_along() {
     assert!(bench.director.take_drains_changed());
     bench.reload(file(&[(2, 1)], ""));
     assert!(bench.director.take_drains_changed(), "it is not to be kept");
-    let left = bench.director.snapshot().services.server(slot).expect("it has a session");
+    let left = bench
+        .director
+        .snapshot()
+        .services
+        .server(slot)
+        .expect("it has a session");
     assert_eq!((left.id, left.status), (id, Status::Removed));
     assert!(bench.director.drain_of(id).is_none());
     bench.director.advance(at(20_000));
-    assert_eq!(bench.director.drain(id, order(None, OnRemoved::Finish), 0, at(0)), None);
+    assert_eq!(
+        bench
+            .director
+            .drain(id, order(None, OnRemoved::Finish), 0, at(0)),
+        None
+    );
 
     // Added again it is the same server, and serves.
     bench.reload(file(&[(2, 1), (1, 1)], ""));

@@ -30,15 +30,15 @@ pub(super) fn services(director: &Director, health: &Book, now: Ticks) -> Vec<ty
             // In the order of addition: workers have the newest first.
             let present = service.servers.iter().rev();
             let sorry = configured.sorry_server.as_ref().map(|s| s.address);
-            let weights: HashMap<SocketAddr, u16> = configured
-                .pool()
-                .map(|s| (s.address, s.weight.0))
-                .collect();
+            let weights: HashMap<SocketAddr, u16> =
+                configured.pool().map(|s| (s.address, s.weight.0)).collect();
             let mut servers: Vec<types::Server> = present
                 .map(|s| {
                     let mut shown = server(director, &configured.key, s);
                     shown.configured_weight = weights.get(&shown.address).copied();
-                    shown.slow_start = director.slow_start_of(s.id).map(|slow| slow_start(slow, now));
+                    shown.slow_start = director
+                        .slow_start_of(s.id)
+                        .map(|slow| slow_start(slow, now));
                     shown.drain = director
                         .drain_of(s.id)
                         .map(|d| drain(director, &configured.key, s, d, now));
@@ -100,6 +100,7 @@ pub(super) fn retired(
 ) -> impl Iterator<Item = (ServiceKey, types::Server)> {
     director.retired().map(move |retired| {
         let mut shown = server(director, &retired.service, &retired.server);
+        shown.weight = retired.server.weight.0;
         shown.removed_seconds = Some(now.since(retired.since) / 1_000_000_000);
         (retired.service, shown)
     })

@@ -54,7 +54,8 @@ fn read_order(node: &Node, mistakes: &Mistakes) -> Option<Order> {
     let deadline = table.get("deadline", words::duration);
     let then = table.get("then", words::word(&THEN));
     if !table.has("deadline") && then.is_some_and(|then| then != OnRemoved::Finish) {
-        let what = "`then` is about the sessions that are left at a deadline, which the drain has not";
+        let what =
+            "`then` is about the sessions that are left at a deadline, which the drain has not";
         let help = "say when: \"deadline\": \"10m\"";
         mistakes.add(Mistake::new(table.place_of("then"), what).help(help));
     }
