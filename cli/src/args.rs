@@ -21,8 +21,8 @@ set, or by its id;
 a SERVER 172.16.1.5:80 or [2001:db8::5]:80, or by its id.";
 
 const ENDED: &str = "\
-Who waits gets exit code 0 when no session is left, 5 when the deadline came first, 6 when the drain was
-cancelled or the server removed. Ctrl-C ends the waiting and not the drain.";
+Exit codes of who waits: 0 no session is left, 5 the deadline came first,
+6 the drain was cancelled or the server removed. Ctrl-C ends the waiting, not the drain.";
 
 /// The operator's command of Shunt, a layer-4 load balancer.
 #[derive(Debug, Parser)]
