@@ -130,7 +130,8 @@ fn it_begins_slowly_for_whatever_reason_it_did_not_serve() {
         deadline: None,
         then: OnRemoved::Finish,
     };
-    let ways: [(&str, fn(&mut Director, ServerId, Order)); 4] = [
+    type Way = fn(&mut Director, ServerId, Order);
+    let ways: [(&str, Way); 4] = [
         ("marked", |d, id, _| {
             d.set_down(id, true, at(10));
             d.set_down(id, false, at(1000));
