@@ -10,7 +10,7 @@ use shunt_control::director::Director;
 use shunt_control::drain::Order;
 use shunt_control::slow_start::{SCHEDULERS, STEPS};
 use shunt_scheduler::State;
-use shunt_service::{FlowKey, OnRemoved, Protocol, ServerId, Status, Ticks};
+use shunt_service::{FlowKey, OnRemoved, Protocol, ServerId, ServiceKey, Status, Ticks};
 
 /// Length of the tests' ramps, milliseconds: a second a step.
 const RAMP: u64 = 15_000;
@@ -187,7 +187,7 @@ fn one_that_is_added_begins_slowly_and_a_whole_service_does_not() {
     let mut director = start(file(&[(1, 1)]));
     let mut config = file(&[(1, 1)]);
     let mut other = file(&[(1, 1), (2, 1)]).services.remove(0);
-    other.key.port = 81;
+    other.key = ServiceKey::new(Protocol::Tcp, [10, 0, 0, 1].into(), 81);
     config.services.insert(0, other);
     director.apply(config, at(5)).expect("it fits");
     assert_eq!(weights(&director), [(1, 1), (2, 1)]);

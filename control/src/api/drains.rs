@@ -33,7 +33,7 @@ fn one(core: &Core, of: &str, name: &str) -> Result<types::Drain, Problem> {
         let what = format!(
             "server {} of {} is not drained",
             server.address,
-            show::key_name(&service.key)
+            service.key.name()
         );
         Problem::missing("no-such-drain", what)
     })?;

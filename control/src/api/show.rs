@@ -152,7 +152,7 @@ pub(super) fn drain(
     let per_minute = drain.per_minute(sessions, now);
     let going_on = drain.outcome.is_none();
     types::Drain {
-        service: key_name(service),
+        service: service.name(),
         server: SocketAddr::new(server.addr, server.port),
         state: match drain.outcome {
             None => "draining",

@@ -267,7 +267,7 @@ pub(crate) fn write(file: &Path, text: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use shunt_service::OnRemoved;
+    use shunt_service::{OnRemoved, Protocol};
 
     use super::*;
 
