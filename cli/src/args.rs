@@ -13,6 +13,8 @@ Exit codes:
   2  wrong arguments
   3  the configuration has mistakes (check, reload)
   4  no director answers
+  5  the deadline came before the end of the drain (drain start --wait, drain wait)
+  6  the drain was cancelled, or the server removed (the same)
 
 A SERVICE is named tcp:10.0.0.100:80 or udp:[2001:db8::100]:53 by what it is for
 (a prefix and a range of ports: tcp:10.0.0.0/24:8000-8099), set:web by its match
@@ -21,6 +23,10 @@ a SERVER 172.16.1.5:80 or [2001:db8::5]:80, or by its id.";
 
 /// The socket of a director whose configuration names none.
 pub(crate) const SOCKET: &str = "/run/shunt/shunt.sock";
+
+const ENDED: &str = "\
+Exit codes of who waits: 0 no session is left, 5 the deadline came first,
+6 the drain was cancelled or the server removed. Ctrl-C ends the waiting, not the drain.";
 
 /// The operator's command of Shunt, a layer-4 load balancer.
 #[derive(Debug, Parser)]
@@ -99,6 +105,11 @@ pub(crate) enum Command {
     /// Add, change, mark or remove a real server.
     #[command(subcommand)]
     Server(ServerCommand),
+    /// Take a real server out of service: no new sessions, and those that it has come to their end.
+    #[command(subcommand)]
+    Drain(DrainCommand),
+    /// List drains with how far they have come.
+    Drains,
     /// Have the director read its configuration file again.
     Reload,
     /// Print or apply what a real server of a service needs.
@@ -197,6 +208,9 @@ pub(crate) struct ServiceSettings {
     /// Whether every UDP packet is scheduled by itself.
     #[arg(long, value_name = "BOOL")]
     pub(crate) one_packet: Option<bool>,
+    /// A server that comes or comes back gets its whole weight in this time, such as 60s; none.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) slow_start: Option<String>,
     /// An idle timeout, such as tcp_established=1h; may be repeated.
     #[arg(long, value_name = "NAME=TIME", value_parser = pair)]
     pub(crate) timeout: Vec<(String, String)>,
@@ -247,6 +261,42 @@ pub(crate) enum ServerCommand {
         /// The service.
         service: String,
         /// The server.
+        server: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DrainCommand {
+    /// Drain a server, or give its drain another deadline.
+    #[command(after_help = ENDED)]
+    Start {
+        /// The service; "all": every service that has the server.
+        service: String,
+        /// The server; with "all" its address, with or without port.
+        server: String,
+        /// Time that sessions have to end, such as 10m; without it as long as they take.
+        #[arg(long, value_name = "DURATION")]
+        deadline: Option<String>,
+        /// Sessions that are left then: finish (they go on), reset, reschedule.
+        #[arg(long, value_name = "WHAT", requires = "deadline")]
+        then: Option<String>,
+        /// Wait until it has ended.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Wait until a drain has ended.
+    #[command(after_help = ENDED)]
+    Wait {
+        /// The service; "all": every service that has the server.
+        service: String,
+        /// The server; with "all" its address, with or without port.
+        server: String,
+    },
+    /// Cancel a drain: the server takes new sessions again.
+    Cancel {
+        /// The service; "all": every service that has the server.
+        service: String,
+        /// The server; with "all" its address, with or without port.
         server: String,
     },
 }

@@ -33,6 +33,7 @@ fn service_spec(settings: &ServiceSettings) -> ServiceSpec {
         persistence_prefix: settings.persistence_prefix,
         template_weight0: settings.template_weight0.clone(),
         one_packet: settings.one_packet,
+        slow_start: settings.slow_start.clone(),
         timeouts: if timeouts.is_empty() {
             None
         } else {
@@ -57,11 +58,11 @@ fn given(list: &[String]) -> Option<Vec<String>> {
     (!list.is_empty()).then(|| list.to_vec())
 }
 
-fn service_path(service: &str) -> String {
+pub(crate) fn service_path(service: &str) -> String {
     format!("/v1/services/{}", escaped(service))
 }
 
-fn server_path(service: &str, server: &str) -> String {
+pub(crate) fn server_path(service: &str, server: &str) -> String {
     format!("{}/servers/{}", service_path(service), escaped(server))
 }
 
@@ -244,6 +245,6 @@ pub(crate) fn reload(client: &Client, as_json: bool) -> Result<String, Failure> 
     said(as_json, &json!(changes), text)
 }
 
-fn said(as_json: bool, value: &Value, text: String) -> Result<String, Failure> {
+pub(crate) fn said(as_json: bool, value: &Value, text: String) -> Result<String, Failure> {
     Ok(if as_json { pretty(value) } else { text + "\n" })
 }

@@ -28,6 +28,15 @@ pub(crate) enum Failure {
         /// For programs.
         json: Value,
     },
+    /// A drain that was waited for did not end with its sessions.
+    Drain {
+        /// For people.
+        text: String,
+        /// For programs.
+        json: Value,
+        /// Whether somebody cancelled it; else its deadline came first.
+        cancelled: bool,
+    },
     /// Anything else.
     Other(String),
 }
@@ -37,7 +46,7 @@ impl Failure {
     pub(crate) fn json(&self) -> Value {
         match self {
             Self::Refused(problem) => json!(problem),
-            Self::Mistakes { json, .. } => json.clone(),
+            Self::Mistakes { json, .. } | Self::Drain { json, .. } => json.clone(),
             Self::NoDirector { .. } => json!({ "code": "no-director", "detail": self.to_string() }),
             Self::Other(_) => json!({ "code": "failed", "detail": self.to_string() }),
         }
@@ -49,6 +58,7 @@ impl Failure {
             Self::Refused(_) | Self::Other(_) => 1,
             Self::Mistakes { .. } => 3,
             Self::NoDirector { .. } => 4,
+            Self::Drain { cancelled, .. } => 5 + u8::from(*cancelled),
         })
     }
 }
@@ -78,7 +88,7 @@ impl fmt::Display for Failure {
                 }
                 Ok(())
             }
-            Self::Mistakes { text, .. } => f.write_str(text),
+            Self::Mistakes { text, .. } | Self::Drain { text, .. } => f.write_str(text),
             Self::Other(what) => write!(f, "shunt: {what}"),
         }
     }

@@ -2,7 +2,7 @@
 //! files. It links no DPDK and keeps no state.
 //!
 //! `args` is the command line, `client` the way to the API, `show` prints what is asked, `change`
-//! sends what shall be, `rs_setup` tells what a real server needs.
+//! sends what shall be, `drain` waits for the end of sessions, `rs_setup` tells what a real server needs.
 //! `ipvsadm` speaks as that command does.
 
 #![forbid(unsafe_code)]
@@ -11,6 +11,7 @@ mod args;
 mod change;
 mod check;
 mod client;
+mod drain;
 mod failure;
 mod ipvsadm;
 mod rs_setup;
@@ -120,6 +121,8 @@ fn run(arguments: &Arguments) -> Result<String, Failure> {
                 change::mark_server(&client, service, server, "up", json)
             }
         },
+        Command::Drain(command) => drain::drain(&client, command, json),
+        Command::Drains => drain::drains(&client, json),
         Command::Reload => change::reload(&client, json),
         Command::RsSetup(setup) => rs_setup::rs_setup(&client, setup, json),
     }

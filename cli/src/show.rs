@@ -139,7 +139,7 @@ pub(crate) fn services(
                 format!("  {}", server.address),
                 if server.sorry { "sorry server" } else { "" }.to_owned(),
                 server.mode.clone(),
-                server.weight.to_string(),
+                weight(server),
                 state(server),
             ];
             row.extend(load(&server.counters));
@@ -163,10 +163,26 @@ fn load(counters: &Counters) -> [String; 3] {
     [counters.active, counters.inactive, counters.sessions].map(short)
 }
 
+/// `3`, or `1 of 3` where it is not what is configured.
+fn weight(server: &Server) -> String {
+    match server.configured_weight {
+        Some(configured) if configured != server.weight && !server.sorry => {
+            format!("{} of {configured}", server.weight)
+        }
+        _ => server.weight.to_string(),
+    }
+}
+
 fn state(server: &Server) -> String {
+    let drained = server.drain.as_ref().filter(|d| d.state != "draining");
     match (&*server.status, server.overloaded, server.removed_seconds) {
         ("removed", _, Some(seconds)) => format!("removed {} ago", time(seconds * 1000)),
+        ("draining", _, _) if drained.is_some() => "drained".to_owned(),
         ("up", true, _) => "full".to_owned(),
+        ("up", false, _) if server.slow_start.is_some() => {
+            let percent = server.slow_start.map_or(100, |slow| slow.percent);
+            format!("up {percent} %")
+        }
         (status, _, _) => status.to_owned(),
     }
 }

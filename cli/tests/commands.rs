@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use common::Lab;
 use shunt_control::api::types;
@@ -138,6 +138,138 @@ fn services_and_servers_are_changed() {
     ]
     .map(|command| format!("$ shunt {command}\n{}", lab.says(&command)));
     insta::assert_snapshot!(said.join("\n"));
+}
+
+/// Standard output, standard error and exit code of a command.
+fn ran(output: Output) -> (String, String, Option<i32>) {
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (
+        text(output.stdout),
+        text(output.stderr),
+        output.status.code(),
+    )
+}
+
+#[test]
+fn drains_are_begun_waited_for_and_cancelled() {
+    let lab = Lab::start(FILE);
+    let (one, other) = (
+        "tcp:10.0.0.100:80 172.16.1.5:8080",
+        "tcp:10.0.0.100:80 172.16.1.6:8080",
+    );
+    let said = lab.says(&format!("drain start {one} --deadline 1h --then reset"));
+    assert!(
+        said.contains("is drained: 1 sessions, deadline in ") && said.ends_with(", then reset\n"),
+        "{said}"
+    );
+    // Nobody has a session with the other.
+    let (said, told, code) = ran(lab.shunt(&format!("drain start {other} --wait")));
+    assert_eq!(
+        (told.lines().next(), code),
+        (
+            Some("0 of 0 sessions left (0 active), 0 ended/min"),
+            Some(0)
+        )
+    );
+    assert_eq!(
+        said,
+        "server 172.16.1.6:8080 of tcp:10.0.0.100:80: no session is left\n"
+    );
+    let listed = lab.says("services tcp:10.0.0.100:80");
+    for (server, state) in [
+        ("172.16.1.5:8080", "draining"),
+        ("172.16.1.6:8080", "drained"),
+    ] {
+        let line = listed
+            .lines()
+            .find(|l| l.contains(server))
+            .expect("it is listed");
+        assert!(line.contains(&format!(" {state} ")), "{listed}");
+    }
+    assert!(listed.contains("0 of 3"), "{listed}");
+    let drains = lab.says("drains");
+    let states: Vec<_> = drains
+        .lines()
+        .skip(1)
+        .map(|l| l.split_whitespace().nth(3))
+        .collect();
+    assert_eq!(states, [Some("draining"), Some("gone")], "{drains}");
+
+    // Who waits is told how it ended.
+    let waits = |command: &str| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_shunt"));
+        child
+            .arg("--socket")
+            .arg(lab.socket())
+            .args(command.split_whitespace());
+        child.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = child.spawn().expect("it can be run");
+        // It has begun to wait when it says what is left.
+        let mut first = [0];
+        let err = child.stderr.as_mut().expect("it is piped");
+        std::io::Read::read_exact(err, &mut first).expect("it tells its progress");
+        child
+    };
+    let child = waits(&format!("drain wait {one}"));
+    assert_eq!(
+        lab.says(&format!("drain cancel {one}")),
+        "server 172.16.1.5:8080 of tcp:10.0.0.100:80 is not drained any more\n"
+    );
+    let (_, told, code) = ran(child.wait_with_output().expect("it ends"));
+    assert!(
+        told.ends_with("shunt: 172.16.1.5:8080: cancelled\n"),
+        "{told}"
+    );
+    assert_eq!(code, Some(6));
+    let child = waits(&format!("drain start {one} --wait"));
+    lab.says(&format!("server remove {one}"));
+    let (_, told, code) = ran(child.wait_with_output().expect("it ends"));
+    assert!(
+        told.ends_with("shunt: 172.16.1.5:8080: the server was removed\n"),
+        "{told}"
+    );
+    assert_eq!(code, Some(6));
+    let (code, told) = lab.refuses(&format!("drain wait {one}"));
+    assert!(code == 1 && told.contains("has no server"), "{told}");
+
+    let late = "drain start tcp:10.0.0.100:80 172.16.1.5:8080 --deadline 100ms --wait --json";
+    lab.says(&format!("server add {one}"));
+    let (said, told, code) = ran(lab.shunt(late));
+    assert_eq!((told.as_str(), code), ("", Some(5)), "{said}");
+    let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(
+        (
+            said["code"].as_str(),
+            said["drains"][0]["sessions"].as_u64()
+        ),
+        (Some("deadline"), Some(1))
+    );
+}
+
+#[test]
+fn a_host_is_drained_in_all_services() {
+    let lab = Lab::start(FILE);
+    let said = lab.says("drain start all 172.16.1.5");
+    assert_eq!(
+        said.lines()
+            .filter(|l| l.starts_with("server 172.16.1.5:"))
+            .count(),
+        4,
+        "{said}"
+    );
+    // Three of them have no other server.
+    let notes = said.lines().filter(|l| l.starts_with("note: ")).count();
+    assert_eq!(notes, 3, "{said}");
+    assert_eq!(lab.says("drains").lines().count(), 5);
+    lab.says("drain cancel all 172.16.1.5:53");
+    assert_eq!(lab.says("drains").lines().count(), 4);
+    let (code, told) = lab.refuses("drain start all 172.16.1.99");
+    assert!(
+        code == 1 && told.contains("no service has a server 172.16.1.99"),
+        "{told}"
+    );
+    let (code, told) = lab.refuses("drain start tcp:10.0.0.100:80 172.16.1.5:8080 --then reset");
+    assert!(code == 2 && told.contains("--deadline"), "{told}");
 }
 
 #[test]

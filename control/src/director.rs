@@ -1,6 +1,9 @@
 //! The director: the configuration in force, the identities that outlive it, and the snapshot
 //! that workers read. Every change comes through here, from the file, from the API or from the
-//! kernel, and leaves as one publication. Nothing here waits, does I/O or reads a clock.
+//! kernel, and leaves as one publication. Nothing here waits, does I/O or reads a clock. What comes
+//! about by itself is in `in_time`.
+
+mod in_time;
 
 use core::net::IpAddr;
 use std::collections::{BTreeSet, HashMap};
@@ -40,6 +43,8 @@ pub struct Director {
     publisher: Publisher<Snapshot>,
     /// Where the identities are kept for the next process.
     kept: Option<IdTable>,
+    /// Drains are not any more what [`Director::take_drains_changed`] was told of.
+    drains_changed: bool,
 }
 
 impl Director {
@@ -99,6 +104,7 @@ impl Director {
             load: Arc::new(load),
             publisher,
             kept,
+            drains_changed: false,
         };
         director.keep();
         Ok((director, readers))
@@ -212,6 +218,8 @@ impl Director {
         let version = self.publisher.version() + 1;
         let (state, services, changes) = snapshot::build(before, next, &self.load, version, now)?;
         tell_quorums(&self.state, &state, &services);
+        // A server that left the configuration took its drain along.
+        self.drains_changed |= state.drains.len() != self.state.drains.len();
         self.state = state;
         self.keep();
         let fib = Arc::clone(&self.snapshot().fib);

@@ -1,4 +1,4 @@
-//! What marks and checks make of servers in the next snapshot: whether each is up, and whether a
+//! What marks, checks and drains make of servers in the next snapshot: whether each is up, and whether a
 //! service has enough of them. A part of [`crate::snapshot::build`].
 
 use core::net::SocketAddr;
@@ -29,22 +29,25 @@ pub(crate) struct Checked<'a> {
     pub(crate) new: bool,
 }
 
-/// What marks and checks make of a server.
+/// What marks, checks and drains make of a server.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     Up,
     Marked,
     Failed(OnFailure),
+    /// It is drained; workers are told by this status.
+    Drained(Status),
 }
 
 /// Decides, and takes down where a server begins.
 pub(crate) fn fate(checked: &Checked<'_>, state: &mut State) -> Fate {
     let id = checked.id;
+    let drained = state.drains.get(&id).map(|d| Fate::Drained(d.status()));
     let Some(check) = &checked.server.check else {
         state.failed.remove(&id);
         return match state.down.contains(&id) {
             true => Fate::Marked,
-            false => Fate::Up,
+            false => drained.unwrap_or(Fate::Up),
         };
     };
     if checked.new {
@@ -60,10 +63,13 @@ pub(crate) fn fate(checked: &Checked<'_>, state: &mut State) -> Fate {
     }
     if state.down.contains(&id) {
         Fate::Marked
-    } else if state.failed.contains(&id) {
-        Fate::Failed(check.on_failure)
+    } else if !state.failed.contains(&id) {
+        drained.unwrap_or(Fate::Up)
+    } else if check.on_failure == OnFailure::Inhibit {
+        // It gets no new sessions either way, and a drain says what becomes of the others.
+        drained.unwrap_or(Fate::Failed(OnFailure::Inhibit))
     } else {
-        Fate::Up
+        Fate::Failed(check.on_failure)
     }
 }
 

@@ -7,11 +7,13 @@
 pub mod api;
 pub mod config;
 pub mod director;
+pub mod drain;
 pub mod fate;
 pub mod health;
 pub mod identity;
 pub mod kernel;
 pub mod mirror;
 pub mod runtime;
+pub mod slow_start;
 pub mod snapshot;
 pub mod tap;

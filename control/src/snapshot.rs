@@ -16,10 +16,12 @@ use shunt_session::Identity;
 
 use crate::config;
 use crate::config::Announce;
+use crate::drain::Drain;
 use crate::fate::{Checked, Fate, Quorum, fate, judge_quorum};
 use crate::health::check::OnFailure;
 use crate::health::saved::Known;
 use crate::identity::{Given, Identities, NoSlot, ServerKey};
+use crate::slow_start::{self, Start};
 
 /// The scheduler of a service as workers use it.
 pub type Scheduler = Arc<dyn shunt_scheduler::Scheduler>;
@@ -55,6 +57,12 @@ pub struct State {
     pub down: HashSet<ServerId>,
     /// Servers whose checks say that they are dead.
     pub failed: HashSet<ServerId>,
+    /// Servers that are drained.
+    pub drains: HashMap<ServerId, Drain>,
+    /// Servers of services with slow start.
+    pub starts: HashMap<ServerId, Start>,
+    /// By how much the weights of services are multiplied, if they are: see [`slow_start`].
+    pub factors: HashMap<ServiceId, u16>,
     /// Whether services have servers enough.
     pub quorums: HashMap<ServiceId, Quorum>,
     /// What an earlier process knew of servers; for the first [`build`] alone.
@@ -75,6 +83,9 @@ impl State {
             retired: BTreeMap::new(),
             down: HashSet::new(),
             failed: HashSet::new(),
+            drains: HashMap::new(),
+            starts: HashMap::new(),
+            factors: HashMap::new(),
             quorums: HashMap::new(),
             known: Known::new(),
             former: HashMap::new(),
@@ -228,6 +239,7 @@ pub fn build(
         .collect();
     let before: HashSet<ServerId> = ids(now.services.list()).collect();
     let mut list = Vec::with_capacity(next.len());
+    state.factors.clear();
     for configured in next {
         let id = state.ids.service(configured.key);
         let old = now.services.by_id(id);
@@ -253,10 +265,17 @@ pub fn build(
                 id: given.id,
                 new: !before.contains(&given.id),
             };
+            let added = checked.new && old.is_some();
             let fate = fate(&checked, &mut state);
-            servers.insert(server.address, real_server(server, id, given, fate));
+            let real = real_server(server, id, given, fate);
+            slow_start::note(&real, configured.slow_start, added, &mut state, time);
+            servers.insert(server.address, real);
         }
         judge_quorum(configured, id, &mut servers, &mut state);
+        if configured.slow_start.is_some() {
+            let factor = slow_start::weigh(&mut servers, &state.starts);
+            state.factors.insert(id, factor);
+        }
         let order = newest_first(old, configured);
         let servers = order
             .iter()
@@ -275,13 +294,17 @@ pub fn build(
     let present: HashSet<ServerId> = ids(&list).collect();
     changes.servers_added = present.difference(&before).count() as u32;
     for service in now.services.list() {
+        let factor = now.state.factors.get(&service.id).copied().unwrap_or(1);
         for server in service.servers.iter().filter(|s| !present.contains(&s.id)) {
             changes.servers_removed += 1;
             state.down.remove(&server.id);
             state.failed.remove(&server.id);
+            state.drains.remove(&server.id);
+            state.starts.remove(&server.id);
             let retired = Retired {
                 server: RealServer {
                     status: Status::Removed,
+                    weight: Weight(server.weight.0.div_ceil(factor)),
                     ..server.clone()
                 },
                 key: key_of(server),
@@ -367,7 +390,7 @@ fn real_server(
         port: server.address.port(),
         mode: server.mode,
         weight: match fate {
-            Fate::Failed(OnFailure::Inhibit) => Weight::ZERO,
+            Fate::Failed(OnFailure::Inhibit) | Fate::Drained(_) => Weight::ZERO,
             _ => server.weight,
         },
         upper: server.upper,
@@ -377,6 +400,7 @@ fn real_server(
             Fate::Marked | Fate::Failed(OnFailure::Down) => Status::Down,
             // In the list all the same, so that it comes back to its place.
             Fate::Failed(OnFailure::Remove) => Status::Removed,
+            Fate::Drained(status) => status,
         },
     }
 }

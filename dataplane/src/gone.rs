@@ -40,6 +40,8 @@ pub(crate) fn policy(config: &Config, slot: ServerSlot, protocol: Protocol) -> O
         Status::Up => return None,
         Status::Removed => service.map_or(OnRemoved::Finish, |s| s.on_removed),
         Status::Down => service.map_or(OnRemoved::Finish, |s| s.on_down),
+        // Sessions that shall come to their own end do so, UDP's too.
+        Status::Ended(OnRemoved::Finish) => return Some(OnRemoved::Finish),
         Status::Ended(policy) => policy,
     };
     // UDP has no end to wait for: it moves on unless its packets shall be held.

@@ -24,6 +24,9 @@ fn gone(
         OnRemoved::Hold
     };
     for way in [Status::Down, Status::Removed, Status::Ended(policy)] {
+        if (protocol, way) == (Protocol::Udp, Status::Ended(OnRemoved::Finish)) {
+            continue; // It has a test of its own.
+        }
         let set = |s: &mut shunt_service::Service<_>| {
             s.unknown = unknown;
             (s.on_down, s.on_removed) = match way {
@@ -360,6 +363,26 @@ fn udp_moves_on_unless_it_is_held() {
             },
         );
     }
+}
+
+/// A drain that has not come to its deadline.
+#[test]
+fn udp_goes_on_to_a_server_whose_sessions_shall_finish() {
+    Two::each(
+        Protocol::Udp,
+        |s| (s.on_down, s.on_removed) = (OnRemoved::Reset, OnRemoved::Reset),
+        |mut two| {
+            let (server, local) = two.open(CLIENT[two.v6]);
+            two.set_status(server, Status::Ended(OnRemoved::Finish));
+            for _ in 0..3 {
+                goes_on(&mut two, server, &local);
+            }
+            others_get_the_other(&mut two, server);
+            others_get_the_other_still(&mut two, server);
+            goes_on(&mut two, server, &local);
+            assert_eq!(two.d.dropped_in_all(), 0, "{:?}", two.mode);
+        },
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use core::net::IpAddr;
 
 use shunt_service::{Load, RealServer, Servers};
 
-use crate::{State, available};
+use crate::{State, available, is_dealt};
 
 /// The kernel's default, `CONFIG_IP_VS_SH_TAB_BITS` and `CONFIG_IP_VS_DH_TAB_BITS`.
 const BITS: u32 = 8;
@@ -27,10 +27,11 @@ impl Buckets {
     /// Deals the buckets out, to each server as many in a row as `turn` says (at least one).
     ///
     /// A server that is down keeps its buckets, so that a check that flaps does not move
-    /// everybody's clients.
+    /// everybody's clients; one that is being drained has none.
     pub(crate) fn deal(servers: &Servers, turn: impl Fn(&RealServer) -> usize) -> Self {
         let deal = (0..NONE)
             .zip(servers.iter())
+            .filter(|(_, server)| is_dealt(server))
             .cycle()
             .flat_map(|(place, server)| core::iter::repeat_n(place, turn(server)));
         let mut buckets: Vec<u32> = deal.take(BUCKETS as usize).collect();

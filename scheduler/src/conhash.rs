@@ -8,7 +8,8 @@
 //!
 //! A server has 160 points times its weight by the greatest common divisor of all weights; where
 //! those were more than a million in all (or than 160 for each server), all have fewer alike, down
-//! to one. A server that is down keeps its points: its clients return to it.
+//! to one. A server that is down keeps its points: its clients return to it. One that is being drained has
+//! none.
 //!
 //! Source: Mirrokni, Thorup, Zadimoghaddam, "Consistent Hashing with Bounded Loads", 2016, with
 //! c = 1.25; the 160 points are DPVS's (SEMANTICS 2.3). Not in the kernel.
@@ -24,7 +25,7 @@ use crate::ring::{Member, Ring, position};
 use crate::shape::Shape;
 use crate::tournament::Sums;
 use crate::weights::gcd;
-use crate::{Scheduler, State, available, effective_weight};
+use crate::{Scheduler, State, available, effective_weight, is_dealt};
 
 pub(crate) const NAME: &str = "conhash";
 
@@ -54,8 +55,9 @@ fn sessions(load: &Load, slot: ServerSlot, weight: u16) -> Key {
 
 /// The servers with their points.
 fn members(servers: &Servers) -> Vec<Member> {
-    let divisor = servers.iter().map(|s| s.weight.0).fold(0, gcd).max(1);
-    let points = |s: &RealServer| POINTS * u64::from(s.weight.0 / divisor);
+    let weight = |s: &RealServer| if is_dealt(s) { s.weight.0 } else { 0 };
+    let divisor = servers.iter().map(weight).fold(0, gcd).max(1);
+    let points = |s: &RealServer| POINTS * u64::from(weight(s) / divisor);
     let total: u64 = servers.iter().map(points).sum();
     let most = MOST.max(POINTS * servers.len() as u64);
     let shift = total.div_ceil(most).next_power_of_two().ilog2();

@@ -96,6 +96,12 @@ fn available_but(server: &RealServer, load: &Load, exclude: Option<ServerSlot>) 
         && !load.overloaded(server.slot)
 }
 
+/// Whether a server has a part of a table that is dealt out to servers. One that is down or of weight 0
+/// keeps its own, as in the kernel; one that shall end its sessions is to clients as if it had been removed.
+fn is_dealt(server: &RealServer) -> bool {
+    !matches!(server.status, Status::Ended(_))
+}
+
 /// The weight that counts for picks: a server that is not up has none, as if an operator of IPVS
 /// had set it to 0.
 #[inline]

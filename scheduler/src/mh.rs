@@ -7,7 +7,7 @@
 //! divisor of all and halved until the heaviest takes fewer than 64 (with the default size). What
 //! counts is the last weight that was not 0: a server of weight 0, like one that is down, keeps its
 //! places and leaves its clients without a server, so that none is sent elsewhere; with
-//! `mh-fallback` further places are tried.
+//! `mh-fallback` further places are tried. A server that is being drained has no places.
 //!
 //! `mh-size` is the size of the table, 4093 as the kernel's default. `mh-seed` changes the keys of
 //! the hash, so that nobody can choose addresses that all fall on one server; 0 stands for the
@@ -27,7 +27,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::buckets::fold;
 use crate::weights::gcd;
-use crate::{Flags, Scheduler, State, available};
+use crate::{Flags, Scheduler, State, available, is_dealt};
 
 pub(crate) const NAME: &str = "mh";
 
@@ -118,6 +118,7 @@ fn shares(servers: &Servers, previous: Option<&Mh>) -> Box<[Share]> {
         addr: s.addr,
         port: s.port,
         weight: match s.weight.0 {
+            _ if !is_dealt(s) => 0,
             0 => last.get(&s.id).copied().unwrap_or(0),
             weight => weight,
         },

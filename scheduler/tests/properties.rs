@@ -189,6 +189,36 @@ proptest! {
         }
     }
 
+    /// Where clients have a server of their own, one that is being drained is as one that was removed: nobody
+    /// else's clients move when it is, and its own find somebody.
+    #[test]
+    fn a_drained_server_is_as_one_that_is_not_there(
+        weights in prop::collection::vec(1u16..5, 1..12),
+        drained in any::<prop::sample::Index>(),
+        before in any::<bool>(),
+    ) {
+        let all = servers(&weights);
+        let drained = drained.index(weights.len());
+        let mut list = all.as_slice().to_vec();
+        list[drained].status = Status::Ended(OnRemoved::Finish);
+        let with = Servers::newest_first(list.clone());
+        list.remove(drained);
+        let without = Servers::newest_first(list);
+        let load = Load::new(1, weights.len() as u32);
+        for name in ["sh", "dh", "mh", "conhash"] {
+            let built = |servers: &Servers| {
+                let previous = before.then(|| make(name, &all, None));
+                make(name, servers, previous.as_deref())
+            };
+            let (one, other) = (built(&with), built(&without));
+            for n in 0..200 {
+                let (a, b) = (pick(&*one, &with, &load, n * 7919), pick(&*other, &without, &load, n * 7919));
+                prop_assert_eq!(a, b, "{}", name);
+                prop_assert_eq!(a.is_none(), weights.len() == 1, "{}", name);
+            }
+        }
+    }
+
     /// Asked with a list that it was not built for, a scheduler neither panics nor picks a server
     /// that is not available.
     #[test]

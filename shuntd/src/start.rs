@@ -13,7 +13,7 @@ use std::thread::{Builder, JoinHandle};
 use shunt_control::api::{Socket, SocketError};
 use shunt_control::config::{Config, Hugepages, Idle, Machine, Mirror, Port};
 use shunt_control::director::Director;
-use shunt_control::health::saved::{self, Known};
+use shunt_control::health::saved::{self, Known, Saved};
 use shunt_control::kernel;
 use shunt_control::mirror::{MirrorCounters, MirrorInterface};
 use shunt_control::runtime::{self, Control, WorkerHandle, mirror_specs, statics};
@@ -296,8 +296,9 @@ struct Restored {
 impl Restored {
     fn new(config: Config, mut sessions: Sessions) -> Result<Self, StartError> {
         let ids = IdTable::open(sessions.arena());
-        let known = saved::load(&config.health);
-        let (director, readers) = Director::resume(config, ids, known.clone(), Ticks(0))?;
+        let Saved { known, drains } = saved::load(&config.health);
+        let (mut director, readers) = Director::resume(config, ids, known.clone(), Ticks(0))?;
+        director.resume_drains(&drains, saved::unix_now(), Ticks(0));
         let shards = Shards::new(&sessions.keys.shard);
         let tables = sessions.adopt(&director, &shards)?;
         Ok(Self {

@@ -72,9 +72,7 @@ fn families(core: &Core) -> Vec<MetricFamily> {
             );
         }
     }
-    for service in show::services(&core.director, &core.health, &|ticks| {
-        core.seconds_since(ticks)
-    }) {
+    for service in show::services(&core.director, &core.health, core.now()) {
         let labels = [("service", service.key.as_str())];
         for (name, help, value) in [
             (
@@ -117,10 +115,21 @@ fn server(list: &mut Families, server: &types::Server) {
     let weight = u64::from(server.weight);
     list.gauge(
         "shunt_server_weight",
-        "Weight of the server.",
+        "Weight of the server as it is in force.",
         &labels,
         weight,
     );
+    if let Some(slow) = &server.slow_start {
+        list.seconds(
+            "shunt_server_slow_start_ratio",
+            "Part of its weight that a server has that comes or comes back.",
+            &labels,
+            f64::from(slow.percent) / 100.0,
+        );
+    }
+    if let Some(drain) = &server.drain {
+        self::drain(list, drain, &labels);
+    }
     if let Some(health) = &server.health {
         self::health(list, health, &labels);
     }
@@ -151,6 +160,34 @@ fn server(list: &mut Families, server: &types::Server) {
         ("bytes_out", "Bytes from the server.", c.bytes_out),
     ] {
         list.counter(&format!("shunt_server_{name}_total"), help, &labels, value);
+    }
+}
+
+/// A drain; servers without one have no samples.
+fn drain(list: &mut Families, drain: &types::Drain, labels: &[(&str, &str)]) {
+    let ended = drain.state != "draining";
+    for (name, help, value) in [
+        (
+            "ended",
+            "Whether the server's drain has ended: no session was left, or its deadline came.",
+            u64::from(ended),
+        ),
+        (
+            "sessions_before",
+            "Sessions of the server when its drain began.",
+            drain.sessions_before.into(),
+        ),
+        (
+            "sessions",
+            "Sessions that a server that is drained still has.",
+            drain.sessions.into(),
+        ),
+    ] {
+        list.gauge(&format!("shunt_drain_{name}"), help, labels, value);
+    }
+    if let Some(left) = drain.deadline_seconds {
+        let help = "Seconds until the deadline of the server's drain.";
+        list.gauge("shunt_drain_deadline_seconds", help, labels, left);
     }
 }
 

@@ -5,6 +5,7 @@
 //! body, in the number served at once. Handlers hold the core's lock for moments and answer from
 //! memory; only a page of sessions is asked of a worker.
 
+mod drains;
 mod metrics;
 mod openapi;
 mod problem;
@@ -96,6 +97,11 @@ fn router(api: Api) -> Router {
             "/v1/services/{service}/servers/{server}/status",
             put(servers::set_status),
         )
+        .route(
+            "/v1/services/{service}/servers/{server}/drain",
+            get(drains::show).put(drains::put).delete(drains::cancel),
+        )
+        .route("/v1/drains", get(drains::list))
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(openapi::openapi))
         .layer(DefaultBodyLimit::max(BODY))

@@ -3,7 +3,7 @@
 use axum::Json;
 use utoipa::OpenApi;
 
-use super::{servers, services, sessions, status};
+use super::{drains, servers, services, sessions, status};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -32,6 +32,10 @@ use super::{servers, services, sessions, status};
         servers::change,
         servers::remove,
         servers::set_status,
+        drains::list,
+        drains::show,
+        drains::put,
+        drains::cancel,
     )
 )]
 struct Description;

@@ -14,9 +14,7 @@ use super::request::{self, Body, agree};
 use super::{Api, show, types};
 
 fn all(core: &Core) -> Vec<types::Service> {
-    show::services(&core.director, &core.health, &|ticks| {
-        core.seconds_since(ticks)
-    })
+    show::services(&core.director, &core.health, core.now())
 }
 
 /// The service of a key as listed.

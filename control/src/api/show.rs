@@ -7,23 +7,21 @@ use shunt_dataplane::command::SessionRecord;
 use shunt_dataplane::counters::{DropReason, WorkerCounters};
 use shunt_service::load::Totals;
 use shunt_service::{
-    AdjacencyId, Fib, PortId, RealServer, ServerId, ServiceKey, Status, TcpState, WorkerId,
+    AdjacencyId, Fib, PortId, RealServer, ServerId, ServiceKey, Status, TcpState, Ticks, WorkerId,
 };
 
-use crate::config::{Config, service_to_json};
+use crate::config::{Config, policy_word, service_to_json};
 use crate::director::Director;
+use crate::drain::{Drain, Outcome};
 use crate::health::{Book, Record};
+use crate::slow_start::Slow;
 
 use super::types;
 
-/// All services; `seconds_since` tells how long ago a point of the director's time was.
-pub(super) fn services(
-    director: &Director,
-    health: &Book,
-    seconds_since: &dyn Fn(u64) -> u64,
-) -> Vec<types::Service> {
+/// All services.
+pub(super) fn services(director: &Director, health: &Book, now: Ticks) -> Vec<types::Service> {
     let mut removed: HashMap<ServiceKey, Vec<types::Server>> = HashMap::new();
-    for (key, server) in retired(director, seconds_since) {
+    for (key, server) in retired(director, now) {
         removed.entry(key).or_default().push(server);
     }
     director
@@ -32,9 +30,18 @@ pub(super) fn services(
             // In the order of addition: workers have the newest first.
             let present = service.servers.iter().rev();
             let sorry = configured.sorry_server.as_ref().map(|s| s.address);
+            let weights: HashMap<SocketAddr, u16> =
+                configured.pool().map(|s| (s.address, s.weight.0)).collect();
             let mut servers: Vec<types::Server> = present
                 .map(|s| {
                     let mut shown = server(director, &configured.key, s);
+                    shown.configured_weight = weights.get(&shown.address).copied();
+                    shown.slow_start = director
+                        .slow_start_of(s.id)
+                        .map(|slow| slow_start(slow, now));
+                    shown.drain = director
+                        .drain_of(s.id)
+                        .map(|d| drain(director, &configured.key, s, d, now));
                     shown.health = health.of(s.id).map(self::health);
                     shown.sorry = Some(shown.address) == sorry;
                     // Also one that its checks put aside: `on_failure` says how.
@@ -87,13 +94,14 @@ fn health(record: &Record) -> types::Health {
 }
 
 /// Removed servers, each with its service.
-pub(super) fn retired<'a>(
-    director: &'a Director,
-    seconds_since: &'a dyn Fn(u64) -> u64,
-) -> impl Iterator<Item = (ServiceKey, types::Server)> + 'a {
-    director.retired().map(|retired| {
+pub(super) fn retired(
+    director: &Director,
+    now: Ticks,
+) -> impl Iterator<Item = (ServiceKey, types::Server)> {
+    director.retired().map(move |retired| {
         let mut shown = server(director, &retired.service, &retired.server);
-        shown.removed_seconds = Some(seconds_since(retired.since.0));
+        shown.weight = retired.server.weight.0;
+        shown.removed_seconds = Some(now.since(retired.since) / 1_000_000_000);
         (retired.service, shown)
     })
 }
@@ -104,13 +112,16 @@ fn server(director: &Director, service: &ServiceKey, server: &RealServer) -> typ
         service: service.name(),
         address: SocketAddr::new(server.addr, server.port),
         mode: server.mode.name().to_owned(),
-        weight: server.weight.0,
+        weight: director.weight(server).0,
+        configured_weight: None,
+        slow_start: None,
+        drain: None,
         upper_threshold: server.upper,
         lower_threshold: server.lower,
         status: match server.status {
             Status::Up => "up",
             Status::Down => "down",
-            Status::Ended(_) => "ended",
+            Status::Ended(_) => "draining",
             Status::Removed => "removed",
         }
         .to_owned(),
@@ -119,6 +130,46 @@ fn server(director: &Director, service: &ServiceKey, server: &RealServer) -> typ
         overloaded: director.load().overloaded(server.slot),
         removed_seconds: None,
         counters: counters(&director.totals(server)),
+    }
+}
+
+fn slow_start(slow: &Slow, now: Ticks) -> types::SlowStart {
+    types::SlowStart {
+        percent: slow.percent(),
+        seconds_left: slow.left(now).as_secs(),
+    }
+}
+
+/// A drain of a server.
+pub(super) fn drain(
+    director: &Director,
+    service: &ServiceKey,
+    server: &RealServer,
+    drain: &Drain,
+    now: Ticks,
+) -> types::Drain {
+    let sessions = director.load().sessions(server.slot);
+    let per_minute = drain.per_minute(sessions, now);
+    let going_on = drain.outcome.is_none();
+    types::Drain {
+        service: service.name(),
+        server: SocketAddr::new(server.addr, server.port),
+        state: match drain.outcome {
+            None => "draining",
+            Some(Outcome::Gone) => "gone",
+            Some(Outcome::Deadline) => "deadline",
+        }
+        .to_owned(),
+        since: drain.since,
+        deadline_seconds: drain.left(now).map(|left| left.as_secs()),
+        then: policy_word(drain.then).to_owned(),
+        sessions_before: drain.before,
+        sessions,
+        active: counters(&director.totals(server)).active,
+        per_minute,
+        end_seconds: (u64::from(sessions) * 60)
+            .checked_div(per_minute)
+            .filter(|_| going_on),
     }
 }
 

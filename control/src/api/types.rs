@@ -2,11 +2,15 @@
 //! added, none changes its meaning. Durations that are measured come in milliseconds or seconds as
 //! the name says; durations that are set are strings as in the configuration file.
 
+mod drain;
+
 use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+pub use drain::{Drain, DrainSpec, SlowStart};
 
 /// `GET /v1/status`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -141,6 +145,9 @@ pub struct ServiceSpec {
     /// Whether every UDP packet is a session of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub one_packet: Option<bool>,
+    /// Time in which a server that comes or comes back gets its whole weight, such as `60s`; `none`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<String>,
     /// Idle timeouts by the names of `[timeouts]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<BTreeMap<String, String>>,
@@ -239,13 +246,20 @@ pub struct Server {
     pub address: SocketAddr,
     /// How packets reach it.
     pub mode: String,
-    /// Weight.
+    /// Weight as it is in force, rounded up where slow start makes it a part of the configured one.
     pub weight: u16,
+    /// Weight as configured; absent of removed servers.
+    pub configured_weight: Option<u16>,
+    /// Its way to its whole weight; absent if it has that, or none at all.
+    pub slow_start: Option<SlowStart>,
+    /// Its drain.
+    pub drain: Option<Drain>,
     /// Most sessions at a time; 0: no limit.
     pub upper_threshold: u32,
     /// Below this many sessions a full server is used again.
     pub lower_threshold: u32,
-    /// `up`, `down` (marked, or by its checks), or `removed` while sessions are left.
+    /// `up`, `down` (marked, or by its checks), `draining` (also when its drain has ended), or `removed`
+    /// while sessions are left.
     pub status: String,
     /// Whether it is the sorry server.
     pub sorry: bool,

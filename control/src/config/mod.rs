@@ -9,6 +9,7 @@
 
 mod check;
 mod destination;
+mod drain;
 pub mod edit;
 mod file;
 mod health;
@@ -31,6 +32,7 @@ use toml::de::DeTable;
 use self::mistake::Lines;
 use self::read::{Mistakes, Table};
 
+pub use drain::{order as drain_order, policy_of, policy_word};
 pub use mistake::{Invalid, Mistake};
 pub use model::{
     Announce, Config, Daemon, Dpdk, FullNat, Health, Hugepages, Idle, Interface, Limits, Mirror,

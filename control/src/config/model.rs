@@ -276,6 +276,8 @@ pub struct Service {
     pub persistence: Option<Persistence>,
     /// Whether every packet is a session of its own; UDP alone.
     pub one_packet: bool,
+    /// Time in which a server that comes or comes back gets its whole weight; `None`: it has it at once.
+    pub slow_start: Option<Duration>,
     /// Idle timeouts: the global ones with the service's own in place.
     pub timeouts: Timeouts,
     /// Weight of servers that must be up.

@@ -14,6 +14,7 @@ use shunt_service::{
 use crate::health::Check;
 
 use super::destination::{self, Aim};
+use super::drain;
 use super::file::timeouts;
 use super::health::{self, About};
 use super::mistake::Mistake;
@@ -172,6 +173,7 @@ pub(super) fn service(
     let toa = table.get("toa", words::boolean).unwrap_or(true);
     let persistence = persistence(&mut table, aim.ipv6());
     let one_packet = table.placed("one_packet", words::boolean);
+    let slow_start = drain::slow_start(&mut table, scheduler);
     let own = table.node("timeouts");
     let own = own.and_then(|node| Table::new("[service.timeouts]", node, mistakes));
     let timeouts = timeouts(own, context.timeouts);
@@ -289,6 +291,7 @@ pub(super) fn service(
         toa,
         persistence,
         one_packet: one_packet.is_some(),
+        slow_start,
         timeouts,
         quorum,
         hysteresis,

@@ -48,6 +48,10 @@ pub fn service_to_json(service: &Service) -> Value {
     if service.one_packet {
         put("one_packet", json!(true));
     }
+    if let Some(time) = service.slow_start {
+        let ms = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+        put("slow_start", json!(show_duration(ms)));
+    }
     put("timeouts", timeouts(&service.timeouts));
     put("quorum", json!(service.quorum));
     put("hysteresis", json!(service.hysteresis));

@@ -305,20 +305,20 @@ impl Book {
         self.records.is_empty()
     }
 
-    /// What is to be saved, if it changed since the last call.
-    pub(crate) fn unsaved(&mut self) -> Option<Vec<u8>> {
-        core::mem::take(&mut self.unsaved).then(|| self.text())
+    /// Whether what is to be saved changed since the last call.
+    pub(crate) fn take_unsaved(&mut self) -> bool {
+        core::mem::take(&mut self.unsaved)
     }
 
     /// What is to be saved.
-    pub(crate) fn text(&self) -> Vec<u8> {
+    pub(crate) fn facts(&self) -> impl Iterator<Item = (Key, Fact)> {
         let judged = self.records.values().filter(|record| record.judged);
-        saved::text(judged.map(|record| {
+        judged.map(|record| {
             let fact = Fact {
                 down: record.is_down(),
                 since: record.since,
             };
             (record.key, fact)
-        }))
+        })
     }
 }

@@ -1,4 +1,4 @@
-//! Keeps what is known of the servers' health in its file: soon after a change, now and then
+//! Keeps what is known of the servers' health, and their drains, in a file: soon after a change, now and then
 //! without one so that the file does not look old, and at the end. The file is written by a thread
 //! of its own, as a disk may take its time.
 
@@ -39,11 +39,10 @@ impl Keeper {
             return;
         }
         let mut core = core.lock();
-        let text = match core.health.unsaved() {
-            Some(text) => text,
-            None if age >= SELDOM && !core.health.is_empty() => core.health.text(),
-            None => return,
-        };
+        if !core.take_unsaved() && (age < SELDOM || !core.has_to_save()) {
+            return;
+        }
+        let text = core.to_save();
         drop(core);
         self.write(text);
     }
@@ -55,8 +54,8 @@ impl Keeper {
             let _ = writing.await;
         }
         let text = {
-            let health = &core.lock().health;
-            (!health.is_empty()).then(|| health.text())
+            let core = core.lock();
+            core.has_to_save().then(|| core.to_save())
         };
         if let Some(text) = text {
             self.write(text);

@@ -15,7 +15,7 @@ use tracing::info;
 use crate::api::types;
 use crate::config::{self, Config, LoadError, Machine, Service};
 use crate::director::{CannotApply, Director};
-use crate::health::Book;
+use crate::health::{Book, saved};
 use crate::kernel;
 use crate::snapshot::{CannotBuild, Changes};
 
@@ -138,9 +138,28 @@ impl Core {
     }
 
     pub(super) fn tick(&mut self) {
+        self.director.advance(self.now());
         if self.director.tick() > 0 {
             self.tell();
         }
+    }
+
+    /// Whether there is something new to save since the last call.
+    pub(super) fn take_unsaved(&mut self) -> bool {
+        // Both are to be asked.
+        self.health.take_unsaved() | self.director.take_drains_changed()
+    }
+
+    /// Whether there is anything to save.
+    pub(super) fn has_to_save(&self) -> bool {
+        !self.health.is_empty() || self.director.drains().next().is_some()
+    }
+
+    /// What the next process is to know of the servers.
+    pub(super) fn to_save(&self) -> Vec<u8> {
+        let unix_now = saved::unix_now();
+        let drains = self.director.kept_drains(unix_now, self.now());
+        saved::text(self.health.facts(), drains, unix_now)
     }
 
     /// Takes down a fault; returns whether it is the first of its kind.
