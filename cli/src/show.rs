@@ -183,6 +183,10 @@ fn state(server: &Server) -> String {
             let percent = server.slow_start.map_or(100, |slow| slow.percent);
             format!("up {percent} %")
         }
+        ("ejected", _, _) => match server.passive.as_ref().and_then(|p| p.ejected_seconds) {
+            Some(left) => format!("ejected {}", time(left * 1000)),
+            None => "ejected".to_owned(),
+        },
         (status, _, _) => status.to_owned(),
     }
 }

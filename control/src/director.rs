@@ -6,7 +6,7 @@
 mod in_time;
 
 use core::net::IpAddr;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use shunt_service::load::Totals;
@@ -107,6 +107,7 @@ impl Director {
             drains_changed: false,
         };
         director.keep();
+        director.watch(&director.config.services, &director.snapshot().services);
         Ok((director, readers))
     }
 
@@ -234,7 +235,18 @@ impl Director {
                 self.load.judge(server.slot, server.upper);
             }
         }
+        self.watch(next, &services);
         Ok(changes)
+    }
+
+    /// Has workers count handshakes where passive checks want it.
+    fn watch(&self, configured: &[config::Service], services: &Services) {
+        for (configured, service) in configured.iter().zip(services.list()) {
+            let watched = configured.passive.is_some();
+            for server in service.servers.iter() {
+                self.load.watch(server.slot, watched);
+            }
+        }
     }
 
     /// Takes new routes and neighbours.
@@ -282,6 +294,21 @@ impl Director {
             };
         }
         news && self.rebuild(now)
+    }
+
+    /// Takes who is ejected because clients' handshakes fail; nobody else is any more. Returns whether that
+    /// was news.
+    pub fn set_ejected(&mut self, ejected: HashSet<ServerId>, now: Ticks) -> bool {
+        if self.state.ejected == ejected {
+            return false;
+        }
+        self.state.ejected = ejected;
+        self.rebuild(now)
+    }
+
+    /// Whether a server is ejected.
+    pub fn is_ejected(&self, server: ServerId) -> bool {
+        self.state.ejected.contains(&server)
     }
 
     /// Builds the same services again, with what is known now of the servers.

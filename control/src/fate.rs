@@ -33,6 +33,8 @@ pub(crate) struct Checked<'a> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     Up,
+    /// It fails its clients' handshakes.
+    Ejected,
     Marked,
     Failed(OnFailure),
     /// It is drained; workers are told by this status.
@@ -43,11 +45,15 @@ pub(crate) enum Fate {
 pub(crate) fn fate(checked: &Checked<'_>, state: &mut State) -> Fate {
     let id = checked.id;
     let drained = state.drains.get(&id).map(|d| Fate::Drained(d.status()));
+    let up = match state.ejected.contains(&id) {
+        true => Fate::Ejected,
+        false => Fate::Up,
+    };
     let Some(check) = &checked.server.check else {
         state.failed.remove(&id);
         return match state.down.contains(&id) {
             true => Fate::Marked,
-            false => drained.unwrap_or(Fate::Up),
+            false => drained.unwrap_or(up),
         };
     };
     if checked.new {
@@ -64,13 +70,28 @@ pub(crate) fn fate(checked: &Checked<'_>, state: &mut State) -> Fate {
     if state.down.contains(&id) {
         Fate::Marked
     } else if !state.failed.contains(&id) {
-        drained.unwrap_or(Fate::Up)
+        drained.unwrap_or(up)
     } else if check.on_failure == OnFailure::Inhibit {
         // It gets no new sessions either way, and a drain says what becomes of the others.
         drained.unwrap_or(Fate::Failed(OnFailure::Inhibit))
     } else {
         Fate::Failed(check.on_failure)
     }
+}
+
+/// An ejection holds only as long as another server serves.
+pub(crate) fn recall_the_last<'a>(
+    fates: impl Iterator<Item = (&'a config::Server, &'a mut Fate)>,
+) {
+    let mut ejected = Vec::new();
+    for (server, fate) in fates {
+        match fate {
+            Fate::Up if server.weight != Weight::ZERO => return,
+            Fate::Ejected => ejected.push(fate),
+            _ => {}
+        }
+    }
+    ejected.into_iter().for_each(|fate| *fate = Fate::Up);
 }
 
 /// Finds out whether enough weight is up, as keepalived does: a quorum is lost below `quorum` less

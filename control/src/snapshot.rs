@@ -10,14 +10,14 @@ use std::sync::Arc;
 use shunt_scheduler::{BuildError, Flags};
 use shunt_service::{
     Destination, Load, Mode, RealServer, ServerId, Servers, Service, ServiceId, ServiceKey, Status,
-    Ticks, Weight,
+    Ticks, Timeouts, Weight,
 };
 use shunt_session::Identity;
 
 use crate::config;
 use crate::config::Announce;
 use crate::drain::Drain;
-use crate::fate::{Checked, Fate, Quorum, fate, judge_quorum};
+use crate::fate::{Checked, Fate, Quorum, fate, judge_quorum, recall_the_last};
 use crate::health::check::OnFailure;
 use crate::health::saved::Known;
 use crate::identity::{Given, Identities, NoSlot, ServerKey};
@@ -63,6 +63,8 @@ pub struct State {
     pub starts: HashMap<ServerId, Start>,
     /// By how much the weights of services are multiplied, if they are: see [`slow_start`].
     pub factors: HashMap<ServiceId, u16>,
+    /// Servers that fail their clients' handshakes.
+    pub ejected: HashSet<ServerId>,
     /// Whether services have servers enough.
     pub quorums: HashMap<ServiceId, Quorum>,
     /// What an earlier process knew of servers; for the first [`build`] alone.
@@ -86,6 +88,7 @@ impl State {
             drains: HashMap::new(),
             starts: HashMap::new(),
             factors: HashMap::new(),
+            ejected: HashSet::new(),
             quorums: HashMap::new(),
             known: Known::new(),
             former: HashMap::new(),
@@ -244,7 +247,7 @@ pub fn build(
         let id = state.ids.service(configured.key);
         let old = now.services.by_id(id);
         changes.services_added += u32::from(old.is_none());
-        let mut servers = HashMap::with_capacity(configured.servers.len() + 1);
+        let mut fates = Vec::with_capacity(configured.servers.len() + 1);
         for server in configured.pool() {
             let key = ServerKey {
                 service: id,
@@ -266,7 +269,11 @@ pub fn build(
                 new: !before.contains(&given.id),
             };
             let added = checked.new && old.is_some();
-            let fate = fate(&checked, &mut state);
+            fates.push((server, given, added, fate(&checked, &mut state)));
+        }
+        recall_the_last(fates.iter_mut().map(|(server, .., fate)| (*server, fate)));
+        let mut servers = HashMap::with_capacity(fates.len());
+        for (server, given, added, fate) in fates {
             let real = real_server(server, id, given, fate);
             slow_start::note(&real, configured.slow_start, added, &mut state, time);
             servers.insert(server.address, real);
@@ -301,6 +308,7 @@ pub fn build(
             state.failed.remove(&server.id);
             state.drains.remove(&server.id);
             state.starts.remove(&server.id);
+            state.ejected.remove(&server.id);
             let retired = Retired {
                 server: RealServer {
                     status: Status::Removed,
@@ -390,13 +398,13 @@ fn real_server(
         port: server.address.port(),
         mode: server.mode,
         weight: match fate {
-            Fate::Failed(OnFailure::Inhibit) | Fate::Drained(_) => Weight::ZERO,
+            Fate::Ejected | Fate::Failed(OnFailure::Inhibit) | Fate::Drained(_) => Weight::ZERO,
             _ => server.weight,
         },
         upper: server.upper,
         lower: server.lower,
         status: match fate {
-            Fate::Up | Fate::Failed(OnFailure::Inhibit) => Status::Up,
+            Fate::Up | Fate::Ejected | Fate::Failed(OnFailure::Inhibit) => Status::Up,
             Fate::Marked | Fate::Failed(OnFailure::Down) => Status::Down,
             // In the list all the same, so that it comes back to its place.
             Fate::Failed(OnFailure::Remove) => Status::Removed,
@@ -447,6 +455,13 @@ fn scheduler(
     )
 }
 
+/// For how long a server may leave a SYN unanswered, milliseconds.
+fn silence(configured: &config::Service) -> u32 {
+    configured.passive.map_or(u32::MAX, |passive| {
+        u32::try_from(passive.answer.as_millis()).unwrap_or(u32::MAX)
+    })
+}
+
 fn service(
     configured: &config::Service,
     id: ServiceId,
@@ -462,7 +477,10 @@ fn service(
         local_addresses: configured.local_addresses.as_slice().into(),
         persistence: configured.persistence,
         one_packet: configured.one_packet,
-        timeouts: configured.timeouts,
+        timeouts: Timeouts {
+            silence: silence(configured),
+            ..configured.timeouts
+        },
         unknown: configured.unknown,
         no_server: configured.no_server,
         on_removed: configured.on_removed,

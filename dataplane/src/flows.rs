@@ -6,8 +6,8 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use shunt_scheduler::{Scheduler, State};
 use shunt_service::{
-    AdjacencyId, FlowKey, Load, Protocol, RealServer, Service, ServiceId, TcpState, Timeouts,
-    WorkerId,
+    AdjacencyId, FlowKey, Load, Outcome, Protocol, RealServer, ServerSlot, Service, ServiceId,
+    TcpState, Timeouts, WorkerId,
 };
 use shunt_session::ports::{Whereabouts, shard_of};
 use shunt_session::templates::Templates;
@@ -17,6 +17,7 @@ use siphasher::sip::SipHasher13;
 use crate::command::{SessionPage, SessionRecord};
 use crate::egress::Egress;
 use crate::gone::{self, Fate};
+use crate::hit::handshake_clock;
 use crate::io::Port;
 use crate::worker::{Config, Context};
 
@@ -132,11 +133,17 @@ impl Flows {
         let before = table.len();
         let mut ended: ArrayVec<Closed, { shunt_session::JUDGED as usize }> = ArrayVec::new();
         let mut doomed: ArrayVec<LineNo, { shunt_session::JUDGED as usize }> = ArrayVec::new();
+        let mut silent: ArrayVec<(LineNo, ServerSlot), { shunt_session::JUDGED as usize }> =
+            ArrayVec::new();
+        let clock = handshake_clock(cx);
         let looked = table.sweep(
             cx.now_ms,
             due,
             |view| {
                 let timeouts = memo.timeouts(cx.config, view.service);
+                if is_silent(timeouts, view, clock) {
+                    silent.push((view.line, view.slot));
+                }
                 match view.protocol {
                     // Both ends have been told.
                     Protocol::Tcp if view.gone && view.state == TcpState::Close => {
@@ -174,6 +181,15 @@ impl Flows {
         self.owed -= u64::from(looked) * u64::from(SWEEP_PERIOD);
         if table.len() != before {
             egress.counters.sessions.set(table.len() as u64);
+        }
+        for (line, slot) in silent {
+            if self.load.watches(self.id, slot) {
+                self.load.count_outcome(self.id, slot, Outcome::Silent);
+            }
+            // Unless it has ended, too.
+            if self.table.entry(line).generation() != 0 {
+                self.table.set_counted(line);
+            }
         }
         for line in doomed {
             gone::end(egress, self, cx, line);
@@ -392,6 +408,17 @@ fn timeout_of(config: &Config, service: ServiceId, protocol: Protocol, state: Tc
         Protocol::Tcp => timeouts.of(state),
         Protocol::Udp => timeouts.udp,
     }
+}
+
+/// Whether a session's server has been silent for so long that it is held against it.
+fn is_silent(timeouts: &Timeouts, v: &SessionView, clock: u32) -> bool {
+    let Some(began) = v.unanswered.filter(|_| !v.gone) else {
+        return false;
+    };
+    // A silence is as long as the session lasts, at most.
+    let most = timeouts.first_look(TcpState::SynRecv);
+    let waited_ms = u64::from(clock.wrapping_sub(began)) * 1024 / 1_000_000;
+    timeouts.silence != u32::MAX && waited_ms >= u64::from(most)
 }
 
 /// Gives back what a session held.

@@ -4,7 +4,7 @@
 //! alone. What is rare (SYN, FIN, RST, a client address still to be told, a server that left)
 //! goes through [`control_segment`] and [`crate::gone`] first.
 
-use shunt_service::{Adjacency, Load, Mode, TcpState, WorkerId};
+use shunt_service::{Adjacency, Load, Mode, Outcome, TcpState, WorkerId};
 use shunt_session::{Entry, Flags, LineNo, Segment, SessionMut, Transition};
 use shunt_wire::Kind;
 use shunt_wire::packet::tcp_flags::{ACK, FIN, RST, SYN};
@@ -261,6 +261,9 @@ pub(crate) fn note<P: Port>(
         let took = handshake_clock(cx).wrapping_sub(began);
         let slot = session.entry().slot();
         of.load.record_handshake(slot, took, cx.now);
+        count_outcome(&of, session, Outcome::Answered);
+    } else if segment.flags & RST != 0 && in_window {
+        count_reset(&of, session, from);
     }
     if !in_window {
         egress.counters.out_of_window.add(1);
@@ -272,11 +275,35 @@ pub(crate) fn note<P: Port>(
         session.entry_mut().set_began(handshake_clock(cx));
     }
     let timeouts = of.memo.timeouts(cx.config, session.service());
-    session.look_again(cx.now_ms, timeouts.of(to));
+    session.look_again(cx.now_ms, timeouts.first_look(to));
     if to.is_active() != from.is_active() {
         let slot = session.entry().slot();
         of.load.set_active(of.id, slot, to.is_active());
     }
+}
+
+/// How a handshake ended counts for or against its server, if that is watched, once; a reset of the
+/// connection later on, too.
+#[inline]
+fn count_outcome(of: &Of<'_>, session: &mut SessionMut<'_>, outcome: Outcome) {
+    let slot = session.entry().slot();
+    if of.load.watches(of.id, slot) && (outcome == Outcome::Reset || session.count_once()) {
+        of.load.count_outcome(of.id, slot, outcome);
+    }
+}
+
+/// What a RST says of the server, by the state that it came in.
+#[cold]
+fn count_reset(of: &Of<'_>, session: &mut SessionMut<'_>, from: TcpState) {
+    let entry = session.entry();
+    let outcome = match (from, entry.is_reply()) {
+        (TcpState::SynRecv, true) => Outcome::Refused,
+        (TcpState::Established, true) => Outcome::Reset,
+        // Whoever sent a SYN and resets what comes of it has got an answer that we have not seen.
+        (TcpState::SynRecv, false) if !entry.is_paired() => Outcome::Answered,
+        _ => return,
+    };
+    count_outcome(of, session, outcome);
 }
 
 /// What the state machine looks at.

@@ -219,7 +219,7 @@ pub(crate) fn serve<P: Port>(
         wscale: found.window_scale.unwrap_or(0),
         bytes: sight.length.into(),
         began: hit::handshake_clock(cx),
-        timeout_ms: syn.service.timeouts.of(TcpState::SynRecv),
+        timeout_ms: syn.service.timeouts.first_look(TcpState::SynRecv),
     };
     let mut made = flows.table.insert_syn(&new, cx.now_ms);
     if made == Err(InsertError::Full) && flows.evict(egress, cx) {

@@ -11,6 +11,7 @@ pub mod fib;
 mod handshake;
 pub mod id;
 pub mod load;
+pub mod outcomes;
 mod places;
 pub mod protocol;
 pub mod publish;
@@ -22,6 +23,7 @@ pub use destination::{Destination, Ports, ServiceKey, SetName, Vip, VipError};
 pub use fib::{Adjacency, AdjacencyId, Fib, Interface, InterfaceId, NextHop, PortId, Route};
 pub use id::{ServerId, ServerSlot, ServiceId, Ticks, Weight, WorkerId};
 pub use load::{Load, ServerCounters};
+pub use outcomes::{Outcome, Outcomes};
 pub use protocol::{FlowKey, Mode, Protocol};
 pub use service::{
     NoServer, OnDown, OnRemoved, Persistence, RealServer, Servers, Service, Status,

@@ -18,6 +18,7 @@ use crossbeam::utils::CachePadded;
 use crate::changes::{Changes, Reader};
 use crate::handshake::Handshake;
 use crate::id::{ServerSlot, Ticks, WorkerId};
+use crate::outcomes::{Counted, Outcome, Outcomes};
 
 /// What one worker counts for one server: written by that worker only, read by all.
 ///
@@ -35,7 +36,9 @@ pub struct ServerCounters {
     inactive: AtomicU32,
     /// Changes of `active`, `inactive` and overload are noted. Written by who follows the server.
     followed: AtomicBool,
-    reserved: [u8; 7],
+    /// How its handshakes end is counted. Written by control.
+    watched: AtomicBool,
+    reserved: [u8; 6],
 }
 
 const _: () = assert!(size_of::<ServerCounters>() == 64);
@@ -112,6 +115,8 @@ mod shared {
 pub struct Load {
     workers: Box<[Arc<[ServerCounters]>]>,
     shared: Box<[CachePadded<Shared>]>,
+    /// By worker, then by server.
+    outcomes: Box<[Box<[Counted]>]>,
     /// A log of each worker, and one of control.
     changes: Changes,
 }
@@ -123,6 +128,9 @@ impl Load {
         Self {
             workers: (0..workers).map(line).collect(),
             shared: (0..servers).map(|_| CachePadded::default()).collect(),
+            outcomes: (0..workers)
+                .map(|_| (0..servers).map(|_| Counted::default()).collect())
+                .collect(),
             changes: Changes::new(usize::from(workers) + 1),
         }
     }
@@ -132,6 +140,34 @@ impl Load {
         for line in self.workers.iter().filter_map(|w| w.get(slot.index())) {
             line.followed.store(true, Relaxed);
         }
+    }
+
+    /// Whether it is counted how this server's handshakes end, from now on.
+    pub fn watch(&self, slot: ServerSlot, watched: bool) {
+        for line in self.workers.iter().filter_map(|w| w.get(slot.index())) {
+            line.watched.store(watched, Relaxed);
+        }
+    }
+
+    /// Whether a worker is to count how a server's handshakes end.
+    #[inline]
+    pub fn watches(&self, worker: WorkerId, slot: ServerSlot) -> bool {
+        self.counters(worker, slot)
+            .is_some_and(|c| c.watched.load(Relaxed))
+    }
+
+    /// Counts how a handshake with a server ended.
+    pub fn count_outcome(&self, worker: WorkerId, slot: ServerSlot, outcome: Outcome) {
+        let counted = self.outcomes.get(worker.index());
+        if let Some(counted) = counted.and_then(|w| w.get(slot.index())) {
+            counted.add(outcome);
+        }
+    }
+
+    /// How a server's handshakes ended so far, over all workers.
+    pub fn outcomes(&self, slot: ServerSlot) -> Outcomes {
+        let of_slot = self.outcomes.iter().filter_map(|w| w.get(slot.index()));
+        of_slot.fold(Outcomes::default(), |sum, c| c.add_to(sum))
     }
 
     /// A reader of the changes that are noted from now on.

@@ -77,6 +77,9 @@ pub struct Timeouts {
     pub tcp: [u32; TcpState::COUNT],
     /// UDP.
     pub udp: u32,
+    /// A server that has not answered a SYN for so long is held against it (passive checks); `u32::MAX`:
+    /// nobody looks.
+    pub silence: u32,
 }
 
 impl Timeouts {
@@ -84,6 +87,17 @@ impl Timeouts {
     #[inline]
     pub const fn of(&self, state: TcpState) -> u32 {
         self.tcp[state as usize]
+    }
+
+    /// When a session is to be looked at that has just come to this state, in milliseconds.
+    #[inline]
+    pub const fn first_look(&self, state: TcpState) -> u32 {
+        let most = self.of(state);
+        if matches!(state, TcpState::SynRecv) && self.silence < most {
+            self.silence
+        } else {
+            most
+        }
     }
 }
 
@@ -106,6 +120,7 @@ impl Default for Timeouts {
                 120 * S,
             ],
             udp: 300 * S,
+            silence: u32::MAX,
         }
     }
 }

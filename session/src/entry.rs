@@ -50,6 +50,8 @@ impl Flags {
     pub const KEEP_TTL: Self = Self(8);
     /// This direction's sender has told a window (or, one-way, a sequence number).
     pub const WINDOW_KNOWN: Self = Self(16);
+    /// How the session's handshake ended has been counted (in the client's direction).
+    pub const COUNTED: Self = Self(32);
     /// Follows from the others and the state, see [`Entry::is_plain`].
     const PLAIN: Self = Self(1 << 7);
 

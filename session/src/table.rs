@@ -195,6 +195,18 @@ impl SessionMut<'_> {
         began.filter(|began| *began != 0)
     }
 
+    /// How the session's handshake ended is counted now; `false` if it was before.
+    pub fn count_once(&mut self) -> bool {
+        let Parts { own, peer, .. } = &mut self.parts;
+        let forward = match peer {
+            Some(peer) if own.is_reply() => &mut **peer,
+            _ => &mut **own,
+        };
+        let news = !forward.flags().contains(Flags::COUNTED);
+        forward.set_flag(Flags::COUNTED, true);
+        news
+    }
+
     /// The server knows its client.
     pub fn clear_toa(&mut self) {
         self.parts.own.set_flag(Flags::TOA_PENDING, false);
@@ -390,6 +402,11 @@ impl Table {
     /// Notes whether a session's server has left.
     pub fn set_gone(&mut self, line: LineNo, gone: bool) {
         self.on_both(line, |e| e.set_flag(Flags::GONE, gone));
+    }
+
+    /// How a session's handshake ended has been counted; by its forward entry.
+    pub fn set_counted(&mut self, line: LineNo) {
+        self.entry_mut(line).set_flag(Flags::COUNTED, true);
     }
 
     /// Adds an entry's counters to the cold part.

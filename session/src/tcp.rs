@@ -154,6 +154,9 @@ pub(crate) fn judge(own: &mut Entry, peer: Option<&mut Entry>, s: &Segment) -> T
     if begins {
         flags = flags.without(Flags::WINDOW_KNOWN);
     }
+    if opens && from != SR {
+        flags = flags.without(Flags::COUNTED);
+    }
     if opens {
         // A SYN without the option says that its sender does not scale (RFC 7323, section 2.2).
         wscale = s.wscale.unwrap_or(0).min(14);

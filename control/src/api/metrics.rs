@@ -133,6 +133,14 @@ fn server(list: &mut Families, server: &types::Server) {
     if let Some(health) = &server.health {
         self::health(list, health, &labels);
     }
+    if server.passive.is_some() {
+        list.gauge(
+            "shunt_server_ejected",
+            "Whether the server is ejected because its clients' handshakes fail.",
+            &labels,
+            u64::from(server.status == "ejected"),
+        );
+    }
     let c = &server.counters;
     let live = "Live sessions of the server that count as";
     list.gauge(

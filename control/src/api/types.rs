@@ -164,6 +164,10 @@ pub struct ServiceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub check: Option<serde_json::Value>,
+    /// How servers are judged by their clients' handshakes, in the words of `[service.passive]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub passive: Option<serde_json::Value>,
     /// Servers in order of addition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub servers: Option<Vec<ServerSpec>>,
@@ -258,13 +262,15 @@ pub struct Server {
     pub upper_threshold: u32,
     /// Below this many sessions a full server is used again.
     pub lower_threshold: u32,
-    /// `up`, `down` (marked, or by its checks), `draining` (also when its drain has ended), or `removed`
-    /// while sessions are left.
+    /// `up`, `down` (marked, or by its checks), `ejected` (by its clients' handshakes), `draining` (also when
+    /// its drain has ended), or `removed` while sessions are left.
     pub status: String,
     /// Whether it is the sorry server.
     pub sorry: bool,
     /// What its checks found; absent where it is not checked.
     pub health: Option<Health>,
+    /// What its clients' handshakes say; absent where nobody looks.
+    pub passive: Option<Passive>,
     /// Whether it is full: it has reached its upper threshold and not yet fallen below the lower.
     pub overloaded: bool,
     /// Seconds since it was removed.
@@ -293,6 +299,23 @@ pub struct Health {
     pub error: Option<String>,
     /// How long the last attempt took, microseconds; absent before the first.
     pub latency_us: Option<u64>,
+}
+
+/// What its clients' handshakes say of a server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Passive {
+    /// Handshakes of the last `window` that the server answered.
+    pub answered: u32,
+    /// Those that it answered by a reset.
+    pub refused: u32,
+    /// Those that it did not answer.
+    pub unanswered: u32,
+    /// Established connections that it reset.
+    pub reset: u32,
+    /// Seconds for which it is ejected still; absent where it is not.
+    pub ejected_seconds: Option<u64>,
+    /// Why it is ejected.
+    pub reason: Option<String>,
 }
 
 /// `PUT …/servers/{server}/status`

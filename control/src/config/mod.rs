@@ -17,6 +17,7 @@ mod health_values;
 mod mistake;
 pub mod model;
 mod node;
+mod passive;
 mod port;
 mod read;
 mod service;

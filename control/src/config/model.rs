@@ -15,7 +15,7 @@ use shunt_service::{
     ServiceKey, Timeouts, TtlPolicy, Unknown, Weight,
 };
 
-use crate::health::Check;
+use crate::health::{Check, Passive};
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -289,6 +289,8 @@ pub struct Service {
     pub sorry_server: Option<Server>,
     /// `[service.check]` as it was given, for those of servers that go over it.
     pub check: Option<Value>,
+    /// How servers are judged by their clients' handshakes, if they are.
+    pub passive: Option<Passive>,
     /// Real servers in file order, which is the order of addition.
     pub servers: Vec<Server>,
 }

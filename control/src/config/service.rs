@@ -20,6 +20,7 @@ use super::health::{self, About};
 use super::mistake::Mistake;
 use super::model::{Announce, Server, Service, only_port};
 use super::node::{self, Node, Place};
+use super::passive;
 use super::read::{Mistakes, Table, Wrong};
 use super::words;
 
@@ -190,6 +191,7 @@ pub(super) fn service(
     }
     let sorry = table.placed("sorry_server", words::endpoint);
     let check = table.node("check");
+    let passive = table.node("passive");
     let server_nodes = table.tables(context.servers_key, "[[service.server]]");
     let announce_place = table.place_of("announce").clone();
     let mode_place = table.place_of("mode").clone();
@@ -204,6 +206,7 @@ pub(super) fn service(
     let port = aim.key.and_then(|(key, _)| only_port(key));
     let checked = check.and_then(|node| health::check(node, CHECK, about, mistakes));
     let checked = checked.map(Arc::new);
+    let passive = passive.and_then(|node| passive::passive(node, about.tcp, mistakes));
     let of = Of {
         about,
         mode,
@@ -297,6 +300,7 @@ pub(super) fn service(
         hysteresis,
         sorry_server: sorry.map(|(server, _)| server),
         check: check.map(node::to_json),
+        passive,
         servers: servers.into_iter().map(|(server, _)| server).collect(),
     };
     Some((service, places))

@@ -6,6 +6,7 @@ use shunt_service::{Destination, Protocol, ServiceKey, Timeouts};
 
 use super::file::TCP_KEYS;
 use super::model::{Server, Service};
+use super::passive;
 use super::service::{ANNOUNCE, GONE, NO_SERVER, TTL, UNKNOWN, WEIGHT0, word_of};
 use super::words::show_duration;
 
@@ -60,6 +61,9 @@ pub fn service_to_json(service: &Service) -> Value {
     }
     if let Some(check) = &service.check {
         put("check", check.clone());
+    }
+    if let Some(passive) = &service.passive {
+        put("passive", passive::to_json(passive));
     }
     put(
         "servers",

@@ -8,6 +8,8 @@
 //! thousand servers that fail at once make a few snapshots and not ten thousand. What was known is
 //! kept over a restart in a file ([`saved`]).
 //!
+//! Passive checks ([`passive`]) ask nobody: they go by what workers count of the clients' handshakes.
+//!
 //! What becomes of a server that is down, of its sessions, of the quorum and the sorry server is
 //! the director's business ([`crate::snapshot`]).
 
@@ -18,6 +20,7 @@ pub mod failure;
 mod grpc;
 mod http;
 mod icmp;
+pub mod passive;
 pub mod probe;
 pub mod saved;
 pub mod standing;
@@ -30,7 +33,7 @@ use core::time::Duration;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use shunt_service::ServerId;
+use shunt_service::{RealServer, ServerId, ServiceKey, Status, Ticks};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tracing::{info, warn};
@@ -39,10 +42,12 @@ use crate::director::Director;
 
 pub use self::check::Check;
 pub use self::failure::{Failure, Reason};
+pub use self::passive::Passive;
 pub use self::probe::{Outcome, Probe, Prober, Target};
 pub use self::standing::Standing;
 pub use self::task::Report;
 
+use self::passive::{Judge, Seen};
 use self::saved::{Fact, Key, Known, unix_now};
 use self::task::Task;
 
@@ -126,6 +131,8 @@ pub struct Book {
     changed: HashSet<ServerId>,
     /// What is to be saved differs from what was.
     unsaved: bool,
+    /// What the clients' handshakes say.
+    passive: Judge,
 }
 
 impl Book {
@@ -142,8 +149,70 @@ impl Book {
             epoch: 0,
             changed: HashSet::new(),
             unsaved: false,
+            passive: Judge::default(),
         };
         (book, receiver)
+    }
+
+    /// What the clients' handshakes say of the servers.
+    pub fn passive(&self) -> &Judge {
+        &self.passive
+    }
+
+    /// Judges the servers by their clients' handshakes, where the configuration asks for it. Returns who is
+    /// ejected from now on, if that is news.
+    pub fn judge(&mut self, director: &Director, now: Ticks) -> Option<HashSet<ServerId>> {
+        let mut watched = HashSet::new();
+        let mut news = false;
+        let mut all = Vec::new();
+        for (configured, service) in director.services() {
+            let Some(passive) = &configured.passive else {
+                continue;
+            };
+            let weights: HashMap<SocketAddr, u16> = configured
+                .servers
+                .iter()
+                .map(|s| (s.address, s.weight.0))
+                .collect();
+            let seen = |s: &RealServer| {
+                let weight = weights.get(&SocketAddr::new(s.addr, s.port))?;
+                Some(Seen {
+                    id: s.id,
+                    outcomes: director.load().outcomes(s.slot),
+                    one_way: !s.mode.sees_replies(),
+                    serves: *weight > 0
+                        && s.status == Status::Up
+                        && !director.is_failed(s.id)
+                        && director.drain_of(s.id).is_none(),
+                })
+            };
+            let servers: Vec<Seen> = service.servers.iter().rev().filter_map(seen).collect();
+            watched.extend(servers.iter().map(|s| s.id));
+            news |= self.passive.look(passive, &servers, now);
+            all.extend(service.servers.iter().map(|s| (configured.key, s)));
+        }
+        news |= self.passive.retain(&watched);
+        news.then(|| {
+            let ejected: HashSet<ServerId> = self.passive.ejected().collect();
+            for (service, server) in all {
+                self.tell(director, service, server, now);
+            }
+            ejected
+        })
+    }
+
+    /// Logs that a server is ejected, or is back.
+    fn tell(&self, director: &Director, service: ServiceKey, server: &RealServer, now: Ticks) {
+        let address = SocketAddr::new(server.addr, server.port);
+        match (self.passive.of(server.id), director.is_ejected(server.id)) {
+            (Some(ejection), false) => {
+                let seconds = ejection.until.since(now) / 1_000_000_000;
+                let why = ejection.why;
+                warn!(%service, server = %address, seconds, "{why}: it is ejected, and gets no new sessions");
+            }
+            (None, true) => info!(%service, server = %address, "back from its ejection"),
+            _ => {}
+        }
     }
 
     /// Checks the servers that the director's configuration has, as it says. One whose check

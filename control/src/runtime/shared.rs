@@ -142,6 +142,10 @@ impl Core {
         if self.director.tick() > 0 {
             self.tell();
         }
+        let now = self.now();
+        if let Some(ejected) = self.health.judge(&self.director, now) {
+            self.director.set_ejected(ejected, now);
+        }
     }
 
     /// Whether there is something new to save since the last call.

@@ -40,6 +40,9 @@ pub struct SessionView {
     pub active: bool,
     /// Its server left, and it may not just go on to it.
     pub gone: bool,
+    /// When its SYN came, on the clock of [`crate::Entry::set_began`], if the server has not answered it and
+    /// that was not counted.
+    pub unanswered: Option<u32>,
     /// Milliseconds since the last packet of either direction.
     pub idle_ms: u32,
     /// Packets from the client.
@@ -115,8 +118,11 @@ impl Table {
         let [client, vip] = self.key_ends(line);
         let (mut local, mut remote, mut out, mut last_client_seq) = (None, vip, (0, 0), None);
         let mut last_seen = e.last_seen();
+        let mut answered = e.state() != TcpState::SynRecv || e.flags().contains(Flags::COUNTED);
         if peer != line {
             let p = self.entry(peer);
+            let known = [e, p].map(|e| e.flags().contains(Flags::WINDOW_KNOWN));
+            answered |= known.contains(&true);
             let [from, to] = self.key_ends(peer);
             remote = from;
             if e.mode() == Mode::FullNat {
@@ -148,6 +154,7 @@ impl Table {
             state: e.state(),
             active: e.flags().contains(Flags::ACTIVE),
             gone: e.flags().contains(Flags::GONE),
+            unanswered: (!answered).then(|| e.began()),
             // A packet may carry a later stamp than the caller's clock by a moment.
             idle_ms: now_ms.map_or(0, |now| {
                 now.wrapping_sub(last_seen).cast_signed().max(0) as u32
