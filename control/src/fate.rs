@@ -80,9 +80,7 @@ pub(crate) fn fate(checked: &Checked<'_>, state: &mut State) -> Fate {
 }
 
 /// An ejection holds only as long as another server serves.
-pub(crate) fn recall_the_last<'a>(
-    fates: impl Iterator<Item = (&'a config::Server, &'a mut Fate)>,
-) {
+pub(crate) fn recall_the_last<'a>(fates: impl Iterator<Item = (&'a config::Server, &'a mut Fate)>) {
     let mut ejected = Vec::new();
     for (server, fate) in fates {
         match fate {

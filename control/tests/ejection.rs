@@ -83,7 +83,10 @@ fn what_workers_count_is_judged_where_it_is_asked_for() {
     director.set_ejected(ejected, second(3));
     assert_eq!(standing(&director), [RESTS, SERVES]);
     let why = book.passive().of(bad).expect("ejected").why.to_string();
-    assert_eq!(why, "10 of 10 handshakes failed, 0 refused and 10 unanswered");
+    assert_eq!(
+        why,
+        "10 of 10 handshakes failed, 0 refused and 10 unanswered"
+    );
     assert_eq!(book.judge(&director, second(12)), None);
     let back = book.judge(&director, second(13)).expect("news");
     director.set_ejected(back, second(13));

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::net::SocketAddr;
+
 use common::servers::*;
 use common::*;
 use shunt_service::{Mode, Outcomes, Protocol, Status, TcpState};
@@ -118,7 +120,10 @@ fn silence_is_as_long_as_the_session_at_most() {
 fn a_refusal_counts_and_a_reset_later_on_is_another_thing() {
     watched(true, &[Mode::Nat, Mode::FullNat], |mut two| {
         let out = two.d.forward(&syn(&two));
-        let (server, parsed) = (two.server_of(&out), shunt_wire::parse(&out, out.len(), false));
+        let (server, parsed) = (
+            two.server_of(&out),
+            shunt_wire::parse(&out, out.len(), false),
+        );
         let parsed = parsed.unwrap();
         let (from, _) = parsed.addresses(&out).unwrap();
         let local = SocketAddr::new(from, parsed.src_port).to_string();
@@ -186,7 +191,8 @@ fn the_next_handshake_of_a_port_counts_too() {
 fn nobody_counts_for_servers_that_are_not_watched_or_down() {
     watched(false, &Mode::ALL, |mut two| {
         two.open(CLIENT[two.v6]);
-        two.d.forward(&tcp(OTHER[two.v6], VIP[two.v6]).flags(SYN).frame());
+        two.d
+            .forward(&tcp(OTHER[two.v6], VIP[two.v6]).flags(SYN).frame());
         two.d.advance(80_000);
         assert_eq!(outcomes(&two), NONE);
     });

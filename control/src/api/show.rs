@@ -79,7 +79,11 @@ pub(super) fn services(director: &Director, health: &Book, now: Ticks) -> Vec<ty
 }
 
 /// What its clients' handshakes say of a server.
-fn passive(judge: &Judge, id: ServerId, seconds_since: &dyn Fn(u64) -> u64) -> Option<types::Passive> {
+fn passive(
+    judge: &Judge,
+    id: ServerId,
+    seconds_since: &dyn Fn(u64) -> u64,
+) -> Option<types::Passive> {
     let recent = judge.recent(id)?;
     let ejection = judge.of(id);
     let left = |e: &Ejection| {

@@ -21,7 +21,9 @@ pub(super) fn passive(node: &Node, tcp: bool, mistakes: &Mistakes) -> Option<Pas
     let share = words::integer(1..=100_u32);
     let failures = table.get("failures", &share).unwrap_or(50);
     let resets = table.get("resets", &share);
-    let sample = table.get("sample", words::integer(1..=1_000_000)).unwrap_or(20);
+    let sample = table
+        .get("sample", words::integer(1..=1_000_000))
+        .unwrap_or(20);
     let mut ms = |key, or| {
         let ms = table.get(key, words::duration).unwrap_or(or);
         Duration::from_millis(ms.into())

@@ -131,7 +131,8 @@ impl Passive {
     /// What speaks against a server with these outcomes in the window, if it is enough.
     fn against(&self, o: Outcomes) -> Option<Why> {
         let sample = u64::from(self.sample);
-        let reaches = |part: u64, of: u64, most: u32| of >= sample && part * 100 >= u64::from(most) * of;
+        let reaches =
+            |part: u64, of: u64, most: u32| of >= sample && part * 100 >= u64::from(most) * of;
         let why = |resets| Why {
             outcomes: o,
             resets,
@@ -240,7 +241,8 @@ impl Judge {
         let Some(watch) = self.watches.get_mut(&id).filter(|w| w.doubled > 0) else {
             return;
         };
-        if all(own) >= u64::from(passive.sample) && now.since(watch.turned) >= nanos(passive.window) {
+        if all(own) >= u64::from(passive.sample) && now.since(watch.turned) >= nanos(passive.window)
+        {
             watch.doubled -= 1;
             watch.turned = now;
         }

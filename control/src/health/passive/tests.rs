@@ -181,7 +181,14 @@ fn others_that_nobody_asks_prove_nothing() {
 
 #[test]
 fn the_share_and_the_last() {
-    for (servers, share, most) in [(1, 100, 0), (2, 49, 0), (2, 50, 1), (3, 50, 1), (3, 100, 2), (10, 30, 3)] {
+    for (servers, share, most) in [
+        (1, 100, 0),
+        (2, 49, 0),
+        (2, 50, 1),
+        (3, 50, 1),
+        (3, 100, 2),
+        (10, 30, 3),
+    ] {
         let mut s = Service::new(servers, false);
         s.passive.max_ejected = share;
         s.second(&[]);
@@ -202,7 +209,10 @@ fn who_is_not_watched_any_more_is_forgotten() {
     let mut s = Service::new(2, false);
     s.second(&[]);
     s.second(&[(0, 10), (10, 0)]);
-    assert!(!s.judge.retain(&[ServerId(0)].into()), "it is still watched");
+    assert!(
+        !s.judge.retain(&[ServerId(0)].into()),
+        "it is still watched"
+    );
     assert!(s.judge.retain(&[ServerId(1)].into()));
     assert_eq!(s.ejected(), [0; 0]);
 }
