@@ -90,4 +90,4 @@ def _packets_in_turn(ctx, service):
     equal("servers", sorted(v.server for v in views), sorted(SERVERS * 2))
     name = f"udp:{service.endpoint}"
     left = ctx.director.shunt("sessions", "--service", name)
-    equal("sessions", left, [])
+    equal("sessions", left["sessions"], [])
