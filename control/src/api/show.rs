@@ -13,7 +13,7 @@ use shunt_service::{
 use crate::config::{Config, policy_word, service_to_json};
 use crate::director::Director;
 use crate::drain::{Drain, Outcome};
-use crate::health::passive::{Ejection, Judge};
+use crate::health::passive::Judge;
 use crate::health::{Book, Record};
 use crate::slow_start::Slow;
 
@@ -44,7 +44,7 @@ pub(super) fn services(director: &Director, health: &Book, now: Ticks) -> Vec<ty
                         .drain_of(s.id)
                         .map(|d| drain(director, &configured.key, s, d, now));
                     shown.health = health.of(s.id).map(self::health);
-                    shown.passive = passive(health.passive(), s.id, seconds_since);
+                    shown.passive = passive(health.passive(), s.id, now);
                     shown.sorry = Some(shown.address) == sorry;
                     // Also one that its checks put aside: `on_failure` says how.
                     if shown.status == "removed" || director.is_failed(s.id) {
@@ -79,23 +79,15 @@ pub(super) fn services(director: &Director, health: &Book, now: Ticks) -> Vec<ty
 }
 
 /// What its clients' handshakes say of a server.
-fn passive(
-    judge: &Judge,
-    id: ServerId,
-    seconds_since: &dyn Fn(u64) -> u64,
-) -> Option<types::Passive> {
+fn passive(judge: &Judge, id: ServerId, now: Ticks) -> Option<types::Passive> {
     let recent = judge.recent(id)?;
     let ejection = judge.of(id);
-    let left = |e: &Ejection| {
-        let whole = e.until.since(e.since) / 1_000_000_000;
-        whole.saturating_sub(seconds_since(e.since.0))
-    };
     Some(types::Passive {
         answered: recent.answered,
         refused: recent.refused,
         unanswered: recent.silent,
         reset: recent.reset,
-        ejected_seconds: ejection.map(left),
+        ejected_seconds: ejection.map(|e| e.until.since(now).div_ceil(1_000_000_000)),
         reason: ejection.map(|e| e.why.to_string()),
     })
 }
