@@ -13,7 +13,7 @@ use shunt_service::{
 use crate::config::{Config, policy_word, service_to_json};
 use crate::director::Director;
 use crate::drain::{Drain, Outcome};
-use crate::health::passive::{Ejection, Judge};
+use crate::health::passive::Judge;
 use crate::health::{Book, Record};
 use crate::slow_start::Slow;
 
@@ -82,13 +82,12 @@ pub(super) fn services(director: &Director, health: &Book, now: Ticks) -> Vec<ty
 fn passive(judge: &Judge, id: ServerId, now: Ticks) -> Option<types::Passive> {
     let recent = judge.recent(id)?;
     let ejection = judge.of(id);
-    let left = |e: &Ejection| e.until.since(now) / 1_000_000_000;
     Some(types::Passive {
         answered: recent.answered,
         refused: recent.refused,
         unanswered: recent.silent,
         reset: recent.reset,
-        ejected_seconds: ejection.map(left),
+        ejected_seconds: ejection.map(|e| e.until.since(now).div_ceil(1_000_000_000)),
         reason: ejection.map(|e| e.why.to_string()),
     })
 }
