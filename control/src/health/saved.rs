@@ -354,7 +354,7 @@ mod tests {
             );
         }
         for (from, to) in [
-            ("\"version\":1", "\"version\":9"),
+            ("\"version\":2", "\"version\":9"),
             ("\"nat\"", "\"gnat\""),
             ("\"reset\"", "\"rest\""),
             ("\"deadline\"}", "\"late\"}"),
