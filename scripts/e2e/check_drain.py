@@ -173,7 +173,8 @@ def _deadline(ctx, service, then):
         status, _, err = command.end()
         equal("exit status", status, 5)
         expect("sessions left" in err and "deadline in" in err, f"it told no progress:\n{err}")
-        expect("the deadline came first" in err, f"it told not how it ended:\n{err}")
+        expect(f"the deadline came first, {len(to)} sessions were left: {then}" in err,
+               f"it told not how it ended:\n{err}")
         if then == "finish":
             expect(all(d.goes_on() for d in to), "a download ended at the deadline")
         else:
