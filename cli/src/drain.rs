@@ -193,12 +193,11 @@ fn ended(drains: &[Drain], cancelled: &[String], as_json: bool) -> Result<String
     let mut text: Vec<String> = cancelled.to_vec();
     let late = drains.iter().filter(|d| d.state == "deadline");
     text.extend(late.map(|d| {
-        let left = match (d.then.as_str(), d.sessions) {
-            (_, 0) => "no session is left by now".to_owned(),
-            ("finish", n) => format!("{n} sessions go on"),
-            (then, n) => format!("{n} sessions are left: {then}"),
-        };
-        format!("{}: the deadline came first; {left}", d.server)
+        let (left, then) = (d.sessions_left.unwrap_or(d.sessions), &d.then);
+        format!(
+            "{}: the deadline came first, {left} sessions were left: {then}",
+            d.server
+        )
     }));
     if text.is_empty() {
         let gone = |d: &Drain| format!("server {} of {}: no session is left", d.server, d.service);
@@ -336,6 +335,7 @@ mod tests {
             deadline_seconds: Some(492),
             then: "reset".into(),
             sessions_before: 340,
+            sessions_left: None,
             sessions: 12,
             active: 9,
             per_minute: 3,

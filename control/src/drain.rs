@@ -49,6 +49,8 @@ pub struct Drain {
     pub before: u32,
     /// How it ended; `None`: it goes on.
     pub outcome: Option<Outcome>,
+    /// Sessions that were left when it ended.
+    pub left_over: u32,
     /// The server's slot.
     pub(crate) slot: ServerSlot,
     /// Version of the first snapshot with it: a worker that has read this one makes no new session.
@@ -73,6 +75,7 @@ impl Drain {
             then: order.then,
             before,
             outcome: None,
+            left_over: 0,
             slot,
             from,
             counts: VecDeque::from([(now, before)]),
@@ -119,6 +122,7 @@ impl Drain {
         } else {
             None
         };
+        self.left_over = sessions;
         self.outcome.is_some()
     }
 
@@ -153,6 +157,8 @@ pub struct Kept {
     pub before: u32,
     /// How it ended.
     pub outcome: Option<Outcome>,
+    /// Sessions that were left then.
+    pub left_over: u32,
 }
 
 /// All drains of an earlier process.
@@ -191,7 +197,7 @@ mod tests {
         assert!(late.count(5, true, at(10)));
         assert_eq!(late.status(), Status::Ended(OnRemoved::Reset));
         assert!(!late.count(0, true, at(11)), "how it ended is how it ended");
-        assert_eq!(late.outcome, Some(Outcome::Deadline));
+        assert_eq!((late.outcome, late.left_over), (Some(Outcome::Deadline), 5));
 
         let mut patient = drain(None);
         assert!(!patient.count(1, true, Ticks(u64::MAX)));

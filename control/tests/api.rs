@@ -794,6 +794,7 @@ fn drains_are_begun_followed_and_cancelled() {
         lab.get::<types::Drain>(&path).state == "deadline"
     });
     let ended: types::Drain = lab.get(&path);
+    assert_eq!(ended.sessions_left, Some(1));
     assert_eq!(
         (
             ended.sessions_before,

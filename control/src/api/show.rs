@@ -183,6 +183,7 @@ pub(super) fn drain(
         deadline_seconds: drain.left(now).map(|left| left.as_secs()),
         then: policy_word(drain.then).to_owned(),
         sessions_before: drain.before,
+        sessions_left: drain.outcome.map(|_| drain.left_over),
         sessions,
         active: counters(&director.totals(server)).active,
         per_minute,

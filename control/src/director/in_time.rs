@@ -72,7 +72,7 @@ impl Director {
                 then: kept.then,
             };
             let mut drain = Drain::new(real.slot, kept.before, order, kept.since, now, from);
-            drain.outcome = kept.outcome;
+            (drain.outcome, drain.left_over) = (kept.outcome, kept.left_over);
             self.state.drains.insert(real.id, drain);
         }
         if !self.state.drains.is_empty() {
@@ -89,6 +89,7 @@ impl Director {
             then: drain.then,
             before: drain.before,
             outcome: drain.outcome,
+            left_over: drain.left_over,
         };
         self.drains()
             .map(|(service, real, drain)| (key_of(service, real), kept(drain)))

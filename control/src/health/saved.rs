@@ -77,6 +77,7 @@ struct DrainLine {
     deadline: Option<u64>,
     then: String,
     before: u32,
+    left_over: u32,
     /// How it ended: `gone`, `deadline`.
     outcome: Option<String>,
 }
@@ -127,6 +128,7 @@ impl DrainLine {
             then: config::policy_of(&self.then)?,
             before: self.before,
             outcome,
+            left_over: self.left_over,
         })
     }
 }
@@ -224,6 +226,7 @@ pub(crate) fn text(
             deadline: kept.deadline,
             then: config::policy_word(kept.then).to_owned(),
             before: kept.before,
+            left_over: kept.left_over,
             outcome: kept.outcome.and_then(word_of).map(|(w, _)| (*w).to_owned()),
         })
         .collect();
@@ -284,6 +287,7 @@ mod tests {
             then: OnRemoved::Reset,
             before: 7,
             outcome: Some(Outcome::Deadline),
+            left_over: 3,
         };
         let patient = Kept {
             deadline: None,
@@ -354,7 +358,7 @@ mod tests {
             );
         }
         for (from, to) in [
-            ("\"version\":1", "\"version\":9"),
+            ("\"version\":2", "\"version\":9"),
             ("\"nat\"", "\"gnat\""),
             ("\"reset\"", "\"rest\""),
             ("\"deadline\"}", "\"late\"}"),

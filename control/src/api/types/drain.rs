@@ -36,6 +36,8 @@ pub struct Drain {
     pub then: String,
     /// Sessions when it began.
     pub sessions_before: u32,
+    /// Sessions that were left when it ended; absent while it goes on.
+    pub sessions_left: Option<u32>,
     /// Sessions now.
     pub sessions: u32,
     /// Those of them that count as active.
