@@ -10,6 +10,7 @@ pub mod destination;
 pub mod fib;
 mod handshake;
 pub mod id;
+pub mod limits;
 pub mod load;
 mod places;
 pub mod protocol;
@@ -21,6 +22,7 @@ pub mod snapshot;
 pub use destination::{Destination, Ports, ServiceKey, SetName, Vip, VipError};
 pub use fib::{Adjacency, AdjacencyId, Fib, Interface, InterfaceId, NextHop, PortId, Route};
 pub use id::{ServerId, ServerSlot, ServiceId, Ticks, Weight, WorkerId};
+pub use limits::{Held, OnFull, Rate, ServiceLimits, SourceLimits};
 pub use load::{Load, ServerCounters};
 pub use protocol::{FlowKey, Mode, Protocol};
 pub use service::{
