@@ -71,12 +71,14 @@ fn every_key_is_told() {
         let mut known = known(&format!("{table}\n"));
         if table == "[[service]]" {
             // Told in sections of their own.
-            for other in ["timeouts", "check", "server"] {
+            for other in ["timeouts", "check", "source", "server"] {
                 assert!(known.remove(other), "{other}");
             }
         }
         assert_eq!(told(table), known, "{table}");
     }
+    let of_source = known("[[service]]\n[service.source]\nrate = 1\n");
+    assert_eq!(told("[service.source]"), of_source, "[service.source]");
     let mut of_server = known("[[service]]\n[[service.server]]\n");
     assert!(of_server.remove("check"));
     assert_eq!(told("[[service.server]]"), of_server, "[[service.server]]");
