@@ -6,7 +6,7 @@
 //! at once, with the number that it expects next, as RFC 5961, section 3.2, asks: its last
 //! acknowledgement, which every segment leaves in the session's line. The session then stays for a moment:
 //! an end that had more data under way than it had acknowledged ignores that RST, and gets one with the
-//! right number in answer to its next segment.
+//! right number in answer to its next segment. If that is the client's, it tells the server's, too.
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -122,9 +122,33 @@ pub(crate) fn packet<P: Port>(
             miss::handle(egress, flows, cx, packet);
         }
         Some(OnRemoved::Reset) => {
+            tell_server_next(egress, &flows.table, cx, &packet, line);
             flows.close(egress, cx, line);
             answer::send_reset(egress, cx, packet, DropReason::ServerGone);
         }
+    }
+}
+
+/// A client's segment says what the server expects next, unless it comes again: it has not been passed on.
+fn tell_server_next<P: Port>(
+    egress: &mut Egress<P>,
+    table: &Table,
+    cx: &Context<'_>,
+    packet: &Packet<P::Buf>,
+    line: LineNo,
+) {
+    let entry = table.entry(line);
+    let delta = match entry.mode() {
+        Mode::FullNat => entry.seq_delta(),
+        Mode::Nat | Mode::Dr | Mode::Tun => 0,
+    };
+    let Some(segment) = hit::segment(packet) else {
+        return;
+    };
+    if egress.resets.take(cx.now)
+        && tell_server(egress, table, cx, line, segment.seq.wrapping_add(delta)) == Told::Yes
+    {
+        egress.counters.resets_sent.add(1);
     }
 }
 

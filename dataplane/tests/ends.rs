@@ -113,13 +113,17 @@ fn the_client_reconnects_at_once_also_from_the_same_port() {
 fn what_was_under_way_is_answered_with_the_right_number() {
     each(|mut two| {
         let client = CLIENT[two.v6];
-        let (server, _) = two.open(client);
+        let (server, local) = two.open(client);
         two.set_status(server, Status::Down);
         said(&mut two);
         two.d.advance(500);
-        // It acknowledges data that came after what it had acknowledged then.
-        let ack = tcp(client, VIP[two.v6]).flags(ACK).seq(101).ack(9000);
-        assert_eq!(two.d.forward(&ack.frame()), two.reset(client, 9000));
+        // It acknowledges data that came after what it had acknowledged then, and has sent some itself.
+        let ack = tcp(client, VIP[two.v6]).flags(ACK).seq(109).ack(9000);
+        let told = [
+            two.reset_at(server, &local, client, 109),
+            two.reset(client, 9000),
+        ];
+        assert_eq!(two.d.send(&ack.frame()), told, "{:?}", two.mode);
         assert_eq!(two.d.sessions(), 0);
         assert_eq!(two.d.drops(), [("server-gone", 1)]);
     });
@@ -163,7 +167,11 @@ fn a_server_that_answered_a_syn_is_told() {
             let told = said(&mut two);
             assert_eq!(told, [two.reset_at(server, &local, client, 101)]);
             let late = tcp(client, VIP[v6]).flags(ACK).seq(101).ack(501);
-            assert_eq!(two.d.forward(&late.frame()), two.reset(client, 501));
+            let told = [
+                two.reset_at(server, &local, client, 101),
+                two.reset(client, 501),
+            ];
+            assert_eq!(two.d.send(&late.frame()), told);
         }
     }
 }

@@ -180,8 +180,12 @@ fn reset_tells_both_at_their_next_segments() {
             }
             assert_eq!(two.d.sessions(), 1);
             let client = CLIENT[two.v6];
-            let out = two.d.forward(&two.request(client).frame());
-            assert_eq!(out, two.reset(client, 501), "{:?}", two.mode);
+            let out = two.d.send(&two.request(client).frame());
+            let told = [
+                two.reset_at(server, local, client, 101),
+                two.reset(client, 501),
+            ];
+            assert_eq!(out, told, "{:?}", two.mode);
             assert_eq!(two.d.sessions(), 0);
             assert_eq!(two.d.load.sessions(two.slot(server)), 0);
             assert_eq!(two.d.load.active(two.slot(server)), 0);

@@ -221,9 +221,9 @@ def _answers(ctx, service):
 def _saved(ctx, server):
     """Whether the file has the server as down in all TCP services, and nobody else."""
     saved = json.loads(ctx.director.health.read_text())["servers"]
-    ends = {(endpoint(s.vip, s.port), endpoint(s.server_address(server), s.server_port))
+    ends = {(f"tcp:{s.endpoint}", endpoint(s.server_address(server), s.server_port))
             for s in ctx.services if s.protocol == "tcp"}
-    return ends == {(line["vip"], line["server"]) for line in saved if line["down"]}
+    return ends == {(line["service"], line["server"]) for line in saved if line["down"]}
 
 
 class _Load:
