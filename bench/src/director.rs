@@ -15,7 +15,8 @@ use shunt_service::publish::{Publisher, channel};
 use shunt_service::{
     Adjacency, AdjacencyId, Fib, Interface, InterfaceId, Load, Mode, NoServer, OnRemoved, PortId,
     Protocol, RealServer, Route, ServerId, ServerSlot, Servers, Service, ServiceId, ServiceKey,
-    Services, Settings, Snapshot, Status, Timeouts, TtlPolicy, Unknown, Weight, WorkerId,
+    ServiceLimits, Services, Settings, Snapshot, Status, Timeouts, TtlPolicy, Unknown, Weight,
+    WorkerId,
 };
 use shunt_session::file::{self, FileConfig, Keys};
 use shunt_session::shard::DEFAULT_KEY;
@@ -162,6 +163,7 @@ impl Scene {
             local_addresses: Arc::clone(locals),
             persistence: None,
             one_packet: false,
+            limits: ServiceLimits::default(),
             timeouts: self.timeouts,
             unknown: Unknown::Drop,
             no_server: NoServer::Drop,
@@ -316,6 +318,7 @@ impl<P: Port> Director<P> {
                 config,
                 table: Table::new(Arc::clone(&built.memory.arena), table).expect("a session table"),
                 templates: None,
+                sources: None,
                 local_ports,
                 shards: Shards::default(),
                 isn_secret: [1, 2],

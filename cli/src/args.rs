@@ -211,6 +211,24 @@ pub(crate) struct ServiceSettings {
     /// A server that comes or comes back gets its whole weight in this time, such as 60s; none.
     #[arg(long, value_name = "DURATION")]
     pub(crate) slow_start: Option<String>,
+    /// Most sessions at a time; 0: no limit.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_sessions: Option<u32>,
+    /// Most sessions of a source at a time; 0: no limit.
+    #[arg(long, value_name = "N")]
+    pub(crate) source_max_sessions: Option<u32>,
+    /// Most new sessions of a source a second; 0: no limit.
+    #[arg(long, value_name = "N")]
+    pub(crate) source_rate: Option<u32>,
+    /// Of these so many at once after a time of quiet.
+    #[arg(long, value_name = "N")]
+    pub(crate) source_burst: Option<u32>,
+    /// Leading bits of a client's address that make a source.
+    #[arg(long, value_name = "BITS")]
+    pub(crate) source_prefix: Option<u8>,
+    /// New sessions of sources that there is no room for: allow, deny.
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) source_on_full: Option<String>,
     /// An idle timeout, such as tcp_established=1h; may be repeated.
     #[arg(long, value_name = "NAME=TIME", value_parser = pair)]
     pub(crate) timeout: Vec<(String, String)>,

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use hyper::Method;
 use serde_json::{Value, json};
 use shunt_control::api::types::{
-    Changes, Server, ServerSpec, ServerStatus, Service, ServiceSpec, Status,
+    Changes, Server, ServerSpec, ServerStatus, Service, ServiceSpec, SourceSpec, Status,
 };
 use shunt_service::{Destination, ServiceKey};
 
@@ -17,6 +17,13 @@ use crate::show::pretty;
 
 fn service_spec(settings: &ServiceSettings) -> ServiceSpec {
     let timeouts: BTreeMap<String, String> = settings.timeout.iter().cloned().collect();
+    let source = SourceSpec {
+        max_sessions: settings.source_max_sessions,
+        rate: settings.source_rate,
+        burst: settings.source_burst,
+        prefix: settings.source_prefix,
+        on_full: settings.source_on_full.clone(),
+    };
     ServiceSpec {
         scheduler: settings.scheduler.clone(),
         scheduler_flags: settings.scheduler_flags.clone(),
@@ -34,6 +41,8 @@ fn service_spec(settings: &ServiceSettings) -> ServiceSpec {
         template_weight0: settings.template_weight0.clone(),
         one_packet: settings.one_packet,
         slow_start: settings.slow_start.clone(),
+        max_sessions: settings.max_sessions,
+        source: (source != SourceSpec::default()).then_some(source),
         timeouts: if timeouts.is_empty() {
             None
         } else {

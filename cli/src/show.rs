@@ -133,6 +133,11 @@ pub(crate) fn services(
             String::new(),
         ];
         row.extend(load(&service.counters));
+        row.extend(limit(
+            service.live_sessions,
+            service.configuration.max_sessions.unwrap_or(0),
+            service.refused + service.counters.refused,
+        ));
         rows.push(row);
         for server in &service.servers {
             let mut row = vec![
@@ -143,6 +148,9 @@ pub(crate) fn services(
                 state(server),
             ];
             row.extend(load(&server.counters));
+            let c = &server.counters;
+            let live = c.active + c.inactive;
+            row.extend(limit(live, server.upper_threshold, c.refused));
             rows.push(row);
         }
     }
@@ -155,8 +163,19 @@ pub(crate) fn services(
         ">ACTIVE",
         ">INACTIVE",
         ">SESSIONS",
+        ">LIMIT",
+        ">REFUSED",
     ];
     Ok(table(&columns, rows))
+}
+
+/// What there is of what there may be, and what was refused.
+fn limit(live: u64, most: u32, refused: u64) -> [String; 2] {
+    let of = match most {
+        0 => "-".to_owned(),
+        most => format!("{live}/{most}"),
+    };
+    [of, short(refused)]
 }
 
 fn load(counters: &Counters) -> [String; 3] {

@@ -60,7 +60,7 @@ impl Director {
     /// As [`Director::new`], going on with the identities that an earlier process gave: what of
     /// them the configuration does not have any more is removed, as by a reload. They are kept
     /// there from now on. `known` is what that process knew of the servers' health. Once the
-    /// sessions are adopted, [`Director::judge`] is to be called.
+    /// sessions are adopted, [`Director::adopted`] is to be called.
     ///
     /// # Errors
     /// [`CannotBuild`].
@@ -133,10 +133,15 @@ impl Director {
         servers.map(|s| ((s.service, s.id), s.slot)).collect()
     }
 
-    /// Judges anew which servers have all the sessions that they may have.
-    pub fn judge(&self) {
-        for server in self.snapshot().services.servers() {
+    /// The sessions of an earlier process are in the load table: judges which servers have all that
+    /// they may have, and counts those of each service. To be called once, before any worker runs.
+    pub fn adopted(&self) {
+        let services = &self.snapshot().services;
+        for server in services.servers() {
             self.load.judge(server.slot, server.upper);
+            if let Some(held) = services.held(server.slot) {
+                held.adopt(self.load.sessions(server.slot));
+            }
         }
     }
 
@@ -446,6 +451,11 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
             old.limits.sessions != new.limits.sessions,
         ),
         ("[limits] servers", old.limits.servers != new.limits.servers),
+        (
+            "[limits] templates",
+            old.limits.templates != new.limits.templates,
+        ),
+        ("[limits] sources", old.limits.sources != new.limits.sources),
         ("[sessions]", old.sessions != new.sessions),
         ("[health]", old.health != new.health),
         ("[[port]]", old.ports != new.ports),

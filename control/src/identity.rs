@@ -7,7 +7,7 @@ use core::net::SocketAddr;
 use std::collections::{BTreeSet, HashMap};
 
 use shunt_service::load::Totals;
-use shunt_service::{Mode, ServerId, ServerSlot, ServiceId, ServiceKey};
+use shunt_service::{Held, Mode, ServerId, ServerSlot, ServiceId, ServiceKey};
 use shunt_session::Identity;
 
 /// What makes a server the same server. The mode belongs to it: sessions go on in the mode they
@@ -43,6 +43,8 @@ pub struct Identities {
     last_service: u32,
     last_server: u32,
     services: HashMap<ServiceKey, ServiceId>,
+    /// Where each one's sessions are counted, for as long as it has its id.
+    held: HashMap<ServiceId, Held>,
     servers: HashMap<ServerKey, Given>,
     /// Slots below `slots_used` that are free again.
     free: BTreeSet<ServerSlot>,
@@ -57,6 +59,7 @@ impl Identities {
             last_service: 0,
             last_server: 0,
             services: HashMap::new(),
+            held: HashMap::new(),
             servers: HashMap::new(),
             free: BTreeSet::new(),
             slots_used: 0,
@@ -74,6 +77,10 @@ impl Identities {
     ) -> Self {
         let mut ids = Self::new(capacity);
         ids.services = services.iter().copied().collect();
+        ids.held = services
+            .iter()
+            .map(|(_, id)| (*id, Held::default()))
+            .collect();
         ids.last_service = services.iter().map(|(_, id)| id.0).max().unwrap_or(0);
         ids.last_server = known.iter().map(|(_, id)| id.0).max().unwrap_or(0);
         let there: BTreeSet<ServiceId> = ids.services.values().copied().collect();
@@ -109,10 +116,17 @@ impl Identities {
     /// The id of a service, a new one if it has none. Ids count from 1.
     pub fn service(&mut self, key: ServiceKey) -> ServiceId {
         let last = &mut self.last_service;
-        *self.services.entry(key).or_insert_with(|| {
+        let id = *self.services.entry(key).or_insert_with(|| {
             *last += 1;
             ServiceId(*last)
-        })
+        });
+        self.held.entry(id).or_default();
+        id
+    }
+
+    /// Where the sessions of a service are counted; `None` if nobody has the id.
+    pub fn held(&self, service: ServiceId) -> Option<Held> {
+        self.held.get(&service).cloned()
     }
 
     /// What a server has, or is given now; `stands_at` tells the counters of a slot.
@@ -162,5 +176,7 @@ impl Identities {
         let in_use: BTreeSet<ServiceId> = self.servers.keys().map(|key| key.service).collect();
         self.services
             .retain(|key, id| wanted(key) || in_use.contains(id));
+        let there: BTreeSet<ServiceId> = self.services.values().copied().collect();
+        self.held.retain(|id, _| there.contains(id));
     }
 }

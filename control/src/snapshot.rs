@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use shunt_scheduler::{BuildError, Flags};
 use shunt_service::{
-    Destination, Load, Mode, RealServer, ServerId, Servers, Service, ServiceId, ServiceKey, Status,
-    Ticks, Timeouts, Weight,
+    Destination, Held, Load, Mode, RealServer, ServerId, Servers, Service, ServiceId, ServiceKey,
+    ServiceLimits, Status, Ticks, Timeouts, Weight,
 };
 use shunt_session::Identity;
 
@@ -296,7 +296,8 @@ pub fn build(
                 error,
             }
         })?;
-        list.push(service(configured, id, servers, scheduler));
+        let held = state.ids.held(id).unwrap_or_default();
+        list.push(service(configured, id, servers, scheduler, held));
     }
     let present: HashSet<ServerId> = ids(&list).collect();
     changes.servers_added = present.difference(&before).count() as u32;
@@ -380,8 +381,14 @@ fn remember_destinations(before: &Services, after: &[Service<Scheduler>], state:
 pub fn services_of(list: Vec<Service<Scheduler>>, state: &State) -> Services {
     let servers = state.retired.values().map(|r| r.server.clone()).collect();
     let retired = state.retired.values();
+    let held = retired.clone().filter_map(|r| {
+        let held = state.ids.held(r.server.service)?;
+        Some((r.server.slot, held))
+    });
     let gone = retired.filter_map(|r| r.service.destination());
-    Services::new(list, servers).with_gone(gone.chain(state.former.values().flatten().copied()))
+    Services::new(list, servers)
+        .with_held(held)
+        .with_gone(gone.chain(state.former.values().flatten().copied()))
 }
 
 fn real_server(
@@ -467,6 +474,7 @@ fn service(
     id: ServiceId,
     servers: Servers,
     scheduler: Scheduler,
+    held: Held,
 ) -> Service<Scheduler> {
     Service {
         id,
@@ -477,6 +485,11 @@ fn service(
         local_addresses: configured.local_addresses.as_slice().into(),
         persistence: configured.persistence,
         one_packet: configured.one_packet,
+        limits: ServiceLimits {
+            held,
+            sessions: configured.max_sessions,
+            source: configured.source,
+        },
         timeouts: Timeouts {
             silence: silence(configured),
             ..configured.timeouts

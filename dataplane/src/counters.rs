@@ -66,6 +66,14 @@ reasons! {
     NoLocalPort = "no-local-port",
     /// The real server has its most sessions.
     ServerLimit = "server-limit",
+    /// The service has its most sessions.
+    ServiceLimit = "service-limit",
+    /// The source has its most sessions of the service.
+    SourceSessions = "source-sessions",
+    /// The source makes sessions of the service faster than it may.
+    SourceRate = "source-rate",
+    /// The table of sources is full, and the service takes no sessions then of one that is not in it.
+    SourcesFull = "sources-full",
     /// The real server was removed or is down, and its sessions are held.
     ServerGone = "server-gone",
     /// No route to the real server or client.
@@ -178,6 +186,8 @@ tallies! {
     sessions_evicted,
     /// New sessions for whose client there was no room in the templates of persistence.
     templates_refused,
+    /// New sessions made without the limits of their source, as the table of sources was full.
+    sources_uncounted,
     /// Live sessions (a gauge).
     sessions,
     /// Events that the queue to control had no room for.

@@ -11,9 +11,10 @@ use shunt_service::{
 };
 use shunt_session::ports::{Whereabouts, shard_of};
 use shunt_session::templates::Templates;
-use shunt_session::{Closed, LineNo, LocalPorts, SessionView, Shards, Table};
+use shunt_session::{Closed, LineNo, LocalPorts, SessionView, Shards, Sources, Table};
 use siphasher::sip::SipHasher13;
 
+use crate::admit;
 use crate::command::{SessionPage, SessionRecord};
 use crate::egress::Egress;
 use crate::gone::{self, Fate};
@@ -45,6 +46,9 @@ pub(crate) struct Flows {
     pub(crate) templates: Option<Arc<Templates>>,
     /// New sessions for whose client there was no room in them.
     pub(crate) templates_refused: u64,
+    pub(crate) sources: Option<Arc<Sources>>,
+    /// New sessions whose source there was no room for in them.
+    pub(crate) sources_uncounted: u64,
     pub(crate) memo: Memo,
     /// This worker's part of the schedulers' state.
     pub(crate) picks: State,
@@ -77,7 +81,7 @@ impl Flows {
         shards: Shards,
         isn_secret: [u64; 2],
         load: Arc<Load>,
-        templates: Option<Arc<Templates>>,
+        (templates, sources): (Option<Arc<Templates>>, Option<Arc<Sources>>),
     ) -> Self {
         Self {
             id,
@@ -92,6 +96,8 @@ impl Flows {
             load,
             templates,
             templates_refused: 0,
+            sources,
+            sources_uncounted: 0,
             local_turn: 0,
             flooded: 0,
             sheds: false,
@@ -114,6 +120,8 @@ impl Flows {
             self.picks.now = cx.now;
             let refused = &egress.counters.templates_refused;
             refused.set(self.templates_refused);
+            let uncounted = &egress.counters.sources_uncounted;
+            uncounted.set(self.sources_uncounted);
             self.ports.forget(cx.now_ms);
             self.owed += u64::from(elapsed) * u64::from(self.table.slots());
         }
@@ -128,6 +136,7 @@ impl Flows {
             id,
             memo,
             templates,
+            sources,
             ..
         } = self;
         let before = table.len();
@@ -176,6 +185,7 @@ impl Flows {
             let at = at.unwrap_or(Whereabouts::UNKNOWN);
             release(ports, load, *id, cx, closed, at);
             leave(templates.as_deref(), closed);
+            admit::leave(sources.as_deref(), cx, closed);
         }
         egress.counters.sessions_closed.add(ended.len() as u64);
         self.owed -= u64::from(looked) * u64::from(SWEEP_PERIOD);
@@ -207,6 +217,7 @@ impl Flows {
         let at = Whereabouts::UNKNOWN;
         release(&mut self.ports, &self.load, self.id, cx, &closed, at);
         leave(self.templates.as_deref(), &closed);
+        admit::leave(self.sources.as_deref(), cx, &closed);
         egress.counters.sessions_closed.add(1);
         egress.counters.sessions.set(self.table.len() as u64);
     }

@@ -16,6 +16,7 @@
     )
 )]
 
+mod admit;
 mod announce;
 mod answer;
 mod burst;

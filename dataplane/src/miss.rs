@@ -92,17 +92,28 @@ fn begin<P: Port>(
                 flows.close(egress, cx, line);
             }
         }
-        Err(DropReason::NoServer) => match service.no_server {
-            NoServer::Reset => {
-                answer::unreachable(egress, cx, packet, true, DropReason::NoServer);
-            }
-            NoServer::Icmp => {
-                answer::unreachable(egress, cx, packet, false, DropReason::NoServer);
-            }
-            NoServer::Drop => egress.discard(packet.buf, DropReason::NoServer),
+        Err(reason) if is_told(reason) => match service.no_server {
+            NoServer::Reset => answer::unreachable(egress, cx, packet, true, reason),
+            NoServer::Icmp => answer::unreachable(egress, cx, packet, false, reason),
+            NoServer::Drop => egress.discard(packet.buf, reason),
         },
         Err(reason) => egress.discard(packet.buf, reason),
     }
+}
+
+/// Whether the client is told that it gets no session for this reason: there will be none either if it
+/// asks again at once.
+const fn is_told(reason: DropReason) -> bool {
+    use DropReason as R;
+    matches!(
+        reason,
+        R::NoServer
+            | R::ServerLimit
+            | R::ServiceLimit
+            | R::SourceSessions
+            | R::SourceRate
+            | R::SourcesFull
+    )
 }
 
 /// Gives a packet to the kernel as it came; what keeps routing daemons and the neighbour table

@@ -12,13 +12,14 @@ use shunt_service::{
 };
 use shunt_session::ports::{Seeking, Whereabouts};
 use shunt_session::{
-    Deltas, Direction, Flags, InsertError, Key, Key4, LineNo, LocalPort, NewSession,
+    Counts, Deltas, Direction, Flags, InsertError, Key, Key4, LineNo, LocalPort, NewSession,
 };
 use shunt_wire::checksum::{self, Delta};
 use shunt_wire::encap::Outer4;
 use shunt_wire::packet::tcp_flags::{ACK, RST, SYN};
 use shunt_wire::{Kind, Parsed};
 
+use crate::admit;
 use crate::counters::DropReason;
 use crate::egress::Egress;
 use crate::flows::{AService, Flows, same_family};
@@ -70,8 +71,7 @@ struct Pick<'a> {
     server: &'a RealServer,
     /// Whether it takes another session, and is counted with this one.
     has_room: bool,
-    /// Bits of the client's address by which the session counts for its template, if it does.
-    template: Option<u8>,
+    counts: Counts,
 }
 
 /// What a session holds before it has its place.
@@ -87,6 +87,22 @@ struct Held {
     seq_delta: u32,
 }
 
+/// A server for a session that the limits of its service and source admit; without one none is taken.
+#[inline(always)]
+fn admit_and_pick<'a>(
+    flows: &mut Flows,
+    cx: &Context<'a>,
+    service: &'a AService,
+    flow: &FlowKey,
+) -> Result<Pick<'a>, DropReason> {
+    let source = admit::admit(flows, cx, service, flow)?;
+    let picked = pick(flows, cx, service, flow, None, source);
+    if picked.is_none() {
+        admit::undo(flows, cx, service, flow, source);
+    }
+    picked.ok_or(DropReason::NoServer)
+}
+
 /// The client's server or the scheduler's pick, which is counted with the session if it has room.
 #[inline(always)]
 fn pick<'a>(
@@ -95,6 +111,7 @@ fn pick<'a>(
     service: &'a AService,
     flow: &FlowKey,
     without: Option<ServerSlot>,
+    source: Option<u8>,
 ) -> Option<Pick<'a>> {
     let (server, mut template) = match service.persistence {
         // Asked once more the session goes elsewhere, but its client's others do not.
@@ -114,7 +131,7 @@ fn pick<'a>(
     Some(Pick {
         server,
         has_room,
-        template,
+        counts: Counts { template, source },
     })
 }
 
@@ -141,9 +158,10 @@ pub(crate) fn open<P: Port>(
     cx: &Context<'_>,
     wanted: &Wanted<'_>,
 ) -> Result<LineNo, DropReason> {
-    let pick = pick(flows, cx, wanted.service, &wanted.flow, None).ok_or(DropReason::NoServer)?;
-    attempt(egress, flows, cx, wanted, pick, None)
-        .or_else(|reason| instead(egress, flows, cx, wanted, pick.server, reason))
+    let pick = admit_and_pick(flows, cx, wanted.service, &wanted.flow)?;
+    let made = attempt(egress, flows, cx, wanted, pick, None);
+    let before = (pick.server, pick.counts);
+    made.or_else(|reason| instead(egress, flows, cx, wanted, before, reason))
 }
 
 /// Makes a session whose server was picked before.
@@ -153,15 +171,15 @@ pub(crate) fn open_held<P: Port>(
     cx: &Context<'_>,
     any: &Any<'_>,
 ) -> Result<LineNo, DropReason> {
-    let Any {
-        wanted, pick, held, ..
-    } = any;
+    let Any { wanted, held, .. } = any;
+    let pick = any.pick?;
     if pick.has_room && wanted.flow.protocol == Protocol::Tcp {
         // Its SYN comes now.
         flows.load.set_active(flows.id, pick.server.slot, false);
     }
-    attempt(egress, flows, cx, wanted, *pick, Some(held))
-        .or_else(|reason| instead(egress, flows, cx, wanted, pick.server, reason))
+    let made = attempt(egress, flows, cx, wanted, pick, Some(held));
+    let before = (pick.server, pick.counts);
+    made.or_else(|reason| instead(egress, flows, cx, wanted, before, reason))
 }
 
 /// Makes a session with a server that does not count it.
@@ -178,7 +196,8 @@ pub(crate) fn open_uncounted<P: Port>(
         seq: None,
     };
     let held = hold(flows, cx, &wanted, server, Turn::NONE)?;
-    insert(egress, flows, cx, &wanted, (server, None), &held)
+    let of = (server, Counts::default());
+    insert(egress, flows, cx, &wanted, of, &held)
 }
 
 /// A session for a plain SYN that could not be made the short way: what it was counted for is undone,
@@ -193,26 +212,35 @@ pub(crate) fn instead_of<P: Port>(
 ) -> Result<LineNo, DropReason> {
     let (server, wanted) = (syn.server, syn.wanted());
     flows.load.set_active(flows.id, server.slot, false);
-    uncount(flows, &wanted, server, syn.template);
-    instead(egress, flows, cx, &wanted, server, reason)
+    uncount(flows, &wanted, server, syn.counts.template);
+    instead(egress, flows, cx, &wanted, (server, syn.counts), reason)
 }
 
-/// Asks the scheduler once more, without a server that could not take the session.
+/// Asks the scheduler once more, without a server that could not take the session; it was admitted, and
+/// that is undone if this server cannot take it either.
 #[cold]
 fn instead<P: Port>(
     egress: &mut Egress<P>,
     flows: &mut Flows,
     cx: &Context<'_>,
     wanted: &Wanted<'_>,
-    without: &RealServer,
+    (without, counts): (&RealServer, Counts),
     reason: DropReason,
 ) -> Result<LineNo, DropReason> {
-    if reason == DropReason::TableFull {
-        return Err(reason);
-    }
+    let Wanted { service, flow, .. } = wanted;
     let without = Some(without.slot);
-    let other = pick(flows, cx, wanted.service, &wanted.flow, without).ok_or(reason)?;
-    attempt(egress, flows, cx, wanted, other, None)
+    let other = match reason {
+        DropReason::TableFull => None,
+        _ => pick(flows, cx, service, flow, without, counts.source),
+    };
+    let made = match other {
+        Some(other) => attempt(egress, flows, cx, wanted, other, None),
+        None => Err(reason),
+    };
+    if made.is_err() {
+        admit::undo(flows, cx, service, flow, counts.source);
+    }
+    made
 }
 
 /// Makes the session with a server that was picked for it, if it has room.
@@ -227,7 +255,7 @@ fn attempt<P: Port>(
     let Pick {
         server,
         has_room,
-        template,
+        counts,
     } = pick;
     if !has_room {
         return Err(DropReason::ServerLimit);
@@ -239,14 +267,14 @@ fn attempt<P: Port>(
             hold(flows, cx, wanted, server, turn)
         }
     };
-    let of = (server, template);
+    let of = (server, counts);
     let made = held.and_then(|held| insert(egress, flows, cx, wanted, of, &held));
     match made {
         Ok(_) => {
             egress.counters.sessions_created.add(1);
             egress.counters.sessions.set(flows.table.len() as u64);
         }
-        Err(_) => uncount(flows, wanted, server, template),
+        Err(_) => uncount(flows, wanted, server, counts.template),
     }
     made
 }
@@ -265,7 +293,7 @@ fn insert<P: Port>(
     flows: &mut Flows,
     cx: &Context<'_>,
     wanted: &Wanted<'_>,
-    of: (&RealServer, Option<u8>),
+    of: (&RealServer, Counts),
     held: &Held,
 ) -> Result<LineNo, DropReason> {
     let new = make(cx, wanted, of, held);
@@ -375,7 +403,7 @@ fn hold(
 fn make(
     cx: &Context<'_>,
     wanted: &Wanted<'_>,
-    (server, template): (&RealServer, Option<u8>),
+    (server, counts): (&RealServer, Counts),
     held: &Held,
 ) -> NewSession {
     let Wanted { service, flow, .. } = wanted;
@@ -429,7 +457,7 @@ fn make(
         service: service.id,
         server: server.id,
         slot: server.slot,
-        template,
+        counts,
         flags,
         seq_delta,
     }

@@ -3,7 +3,7 @@
 //! ends or could not be made.
 
 use shunt_service::{FlowKey, Persistence, RealServer, ServerId, Status, TemplateWeight0, Weight};
-use shunt_session::templates::{Joined, TemplateKey, Templates, masked};
+use shunt_session::templates::{ClientKey, Joined, Templates, masked};
 
 use crate::flows::{AService, Flows};
 use crate::worker::Config;
@@ -25,7 +25,7 @@ pub(crate) fn pick<'a>(
     now_ms: u32,
     schedule: impl FnOnce(&mut Flows) -> Option<&'a RealServer>,
 ) -> Option<Kept<'a>> {
-    let key = TemplateKey {
+    let key = ClientKey {
         service: service.id,
         client: masked(flow.src, persistence.prefix),
     };
@@ -78,7 +78,7 @@ pub(crate) fn undo(
     template: Option<u8>,
 ) {
     if let (Some(templates), Some(prefix)) = (templates, template) {
-        templates.leave(&TemplateKey {
+        templates.leave(&ClientKey {
             service: service.id,
             client: masked(flow.src, prefix),
         });

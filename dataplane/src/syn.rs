@@ -7,7 +7,7 @@
 use core::net::IpAddr;
 
 use shunt_service::{Adjacency, AdjacencyId, Mode, RealServer, TcpState, TtlPolicy};
-use shunt_session::{Deltas, Flags, Hash, InsertError, Key, Key4, LocalPort, NewSyn};
+use shunt_session::{Counts, Deltas, Flags, Hash, InsertError, Key, Key4, LocalPort, NewSyn};
 use shunt_wire::checksum::Delta;
 use shunt_wire::packet::tcp_flags::{ACK, FIN, RST, SYN};
 use shunt_wire::plain::Frame4;
@@ -77,8 +77,7 @@ struct Held {
 pub(crate) struct Syn<'a> {
     pub(crate) service: &'a AService,
     pub(crate) server: &'a RealServer,
-    /// Bits of the client's address by which the session counts for its template, if it does.
-    pub(crate) template: Option<u8>,
+    pub(crate) counts: Counts,
     pub(crate) sight: Sight,
     hash: Hash,
     adjacency: &'a Adjacency,
@@ -93,7 +92,7 @@ impl<'a> Syn<'a> {
     pub(crate) fn new(
         flows: &mut Flows,
         cx: &Context<'a>,
-        (service, server, template): (&'a AService, &'a RealServer, Option<u8>),
+        (service, server, counts): (&'a AService, &'a RealServer, Counts),
         (sight, hash): (Sight, Hash),
         turn: Turn,
     ) -> Option<Self> {
@@ -112,7 +111,7 @@ impl<'a> Syn<'a> {
         (is_plain && fits).then_some(Self {
             service,
             server,
-            template,
+            counts,
             sight,
             hash,
             adjacency,
@@ -208,7 +207,7 @@ pub(crate) fn serve<P: Port>(
         service: syn.service.id,
         server: server.id,
         slot: server.slot,
-        template: syn.template,
+        counts: syn.counts,
         flags: if full && syn.service.toa {
             Flags::TOA_PENDING
         } else {

@@ -8,7 +8,7 @@ use shunt_scheduler::Scheduler;
 use shunt_service::publish::Reader;
 use shunt_service::{Load, PortId, ServerCounters, Settings, Snapshot, Ticks, WorkerId};
 use shunt_session::templates::Templates;
-use shunt_session::{LocalPorts, Shards, Table};
+use shunt_session::{LocalPorts, Shards, Sources, Table};
 use shunt_wire::Parsed;
 
 use crate::command::{Command, Mailbox, Reply};
@@ -43,6 +43,8 @@ pub struct Setup<P: Port> {
     /// Templates of persistence; the same in every worker. `None`: clients' sessions do not keep
     /// together, whatever their service says.
     pub templates: Option<Arc<Templates>>,
+    /// Sources whose sessions are limited; the same in every worker. `None`: there is no room for any.
+    pub sources: Option<Arc<Sources>>,
     /// Its local ports: those that the table's sessions hold are taken.
     pub local_ports: LocalPorts,
     /// Shards of sessions; the same in every worker.
@@ -144,7 +146,7 @@ impl<P: Port> Worker<P> {
                 setup.shards,
                 setup.isn_secret,
                 setup.load,
-                setup.templates,
+                (setup.templates, setup.sources),
             ),
             from_workers: from,
             started: false,

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use common::*;
 use shunt_dataplane::counters::{DropReason, WorkerCounters};
 use shunt_service::{
-    Mode, NoServer, OnRemoved, Protocol, RealServer, Servers, Service, Settings, Status, Unknown,
+    Mode, NoServer, OnFull, OnRemoved, Protocol, Rate, RealServer, Servers, Service, Settings,
+    SourceLimits, Status, Unknown,
 };
 use shunt_sim::{PortSetup, SimBuf};
 use shunt_wire::build::PacketBuilder;
@@ -164,6 +165,15 @@ fn provoked(reason: DropReason) -> Option<Director> {
             d.send(&udp(CLIENT, VIP).frame());
             d
         }
+        R::ServiceLimit => {
+            let mut d = udp_plan(|p| p.services[0].limits.sessions = 2);
+            clients(2).for_each(|f| drop(d.forward(&f)));
+            d.send(&udp(CLIENT, VIP).frame());
+            d
+        }
+        R::SourceSessions => limited(1024, (1, None)),
+        R::SourceRate => limited(1024, (0, Some(1))),
+        R::SourcesFull => limited(0, (1, None)),
         R::ServerGone => {
             let mut d = udp_plan(|p| p.services[0].on_down = OnRemoved::Hold);
             d.forward(&udp(CLIENT, VIP).frame());
@@ -286,6 +296,27 @@ fn long() -> Vec<u8> {
         .dont_fragment(false)
         .payload(&[1; 900])
         .frame()
+}
+
+/// A director with room for so many sources, each with so many sessions and new ones a second, to which
+/// a client has sent for two, or for one where there is no room for it.
+fn limited(sources: u32, (sessions, rate): (u32, Option<u32>)) -> Director {
+    let mut d = udp_plan(|p| {
+        p.sources = sources;
+        p.services[0].limits.source = Some(SourceLimits {
+            prefix: 32,
+            sessions,
+            rate: rate.map(|per_second| Rate {
+                per_second,
+                burst: 1,
+            }),
+            on_full: OnFull::Deny,
+        });
+    });
+    for frame in clients(if sources == 0 { 1 } else { 2 }) {
+        d.send(&frame);
+    }
+    d
 }
 
 fn for_the_kernel(n: u16) -> Vec<u8> {

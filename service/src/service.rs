@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::destination::{Destination, ServiceKey};
 use crate::id::{ServerId, ServerSlot, ServiceId, Weight};
+use crate::limits::ServiceLimits;
 use crate::protocol::Mode;
 use crate::settings::Timeouts;
 
@@ -174,6 +175,8 @@ pub struct Service<S> {
     pub persistence: Option<Persistence>,
     /// Every packet is a session of its own (UDP): it is scheduled, sent and forgotten.
     pub one_packet: bool,
+    /// How many sessions it and each source may have.
+    pub limits: ServiceLimits,
     /// Idle timeouts.
     pub timeouts: Timeouts,
     /// Answer to a TCP segment without a session.

@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use crate::destination::{Destination, masked};
 use crate::fib::Fib;
 use crate::id::{ServerId, ServerSlot, ServiceId};
+use crate::limits::Held;
 use crate::places::Places;
 use crate::protocol::{Mode, Protocol};
 use crate::service::{RealServer, Service};
@@ -65,6 +66,8 @@ pub struct Services<S> {
     /// A bit for many addresses: of those that have none none is in `addresses` or of `prefixes`.
     seen: [u64; SEEN / 64],
     servers: Vec<Option<RealServer>>,
+    /// By slot, where the sessions of a server's service are counted.
+    held: Vec<Option<Held>>,
     slots: HashMap<ServerId, ServerSlot>,
     /// Where replies come from that pass the director (port 0: from any port), and in which mode.
     reply_sources: HashMap<(Protocol, IpAddr, u16), Mode>,
@@ -90,6 +93,13 @@ fn seen_bit(addr: IpAddr) -> (usize, u64) {
     (n / 64, 1 << (n % 64))
 }
 
+fn hold(all: &mut Vec<Option<Held>>, slot: ServerSlot, held: &Held) {
+    if all.len() <= slot.index() {
+        all.resize(slot.index() + 1, None);
+    }
+    all[slot.index()] = Some(held.clone());
+}
+
 impl<S> Default for Services<S> {
     fn default() -> Self {
         Self::new(Vec::new(), Vec::new())
@@ -100,10 +110,11 @@ impl<S> Services<S> {
     /// Builds the tables. `retired` are servers that left the configuration but still have
     /// sessions.
     pub fn new(list: Vec<Service<S>>, retired: Vec<RealServer>) -> Self {
-        let mut by_id = HashMap::new();
+        let mut by_id: HashMap<ServiceId, u32> = HashMap::new();
         let mut addresses: HashMap<IpAddr, AddressRole> = HashMap::new();
         let mut prefixes: HashMap<(IpAddr, u8), AddressRole> = HashMap::new();
         let mut servers: Vec<Option<RealServer>> = Vec::new();
+        let mut held = Vec::new();
         let mut slots = HashMap::new();
         let mut reply_sources = HashMap::new();
         for (n, service) in (0u32..).zip(&list) {
@@ -177,6 +188,10 @@ impl<S> Services<S> {
                 }
             }
             servers[slot] = Some(server.clone());
+            let service = by_id.get(&server.service);
+            if let Some(service) = service.and_then(|n| list.get(*n as usize)) {
+                hold(&mut held, server.slot, &service.limits.held);
+            }
             slots.insert(server.id, server.slot);
         }
         Self {
@@ -187,6 +202,7 @@ impl<S> Services<S> {
             lengths,
             seen,
             servers,
+            held,
             slots,
             reply_any_port: reply_sources.keys().any(|(_, _, port)| *port == 0),
             reply_sources,
@@ -202,6 +218,22 @@ impl<S> Services<S> {
         let mut gone = gone.into_iter().map(|d| (d, 0)).peekable();
         self.gone = gone.peek().is_some().then(|| Places::new(gone));
         self
+    }
+
+    /// Also knows where the sessions of retired servers are counted whose service is gone.
+    #[must_use]
+    pub fn with_held(mut self, retired: impl IntoIterator<Item = (ServerSlot, Held)>) -> Self {
+        for (slot, held) in retired {
+            hold(&mut self.held, slot, &held);
+        }
+        self
+    }
+
+    /// Where a session of this server's is counted for its service, whether that is still in the
+    /// configuration or not.
+    #[inline(always)]
+    pub fn held(&self, slot: ServerSlot) -> Option<&Held> {
+        self.held.get(slot.index())?.as_ref()
     }
 
     /// The service for a destination: the most specific one, see [`crate::places`].

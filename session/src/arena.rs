@@ -1,7 +1,7 @@
 //! Memory for sessions: one contiguous mapping, a head (`head`) and chunks behind it. A chunk
 //! belongs to one table for good and holds sessions of one size, their lines first, then their cold
-//! parts (of paired ones, those of replies too), then when each is to be looked at again; or it
-//! holds identities. Numbers, not pointers, name what is inside, so that the mapping can lie
+//! parts (of paired ones, those of replies too), then when each is to be looked at again, and a byte for
+//! its source; or it holds identities. Numbers, not pointers, name what is inside, so that the mapping can lie
 //! anywhere, and in a file that the next process goes on with.
 #![allow(unsafe_code, reason = "session arena, see ARCHITECTURE section 1")]
 
@@ -29,6 +29,9 @@ pub(crate) const LINE: usize = 64;
 pub(crate) const CHUNK_SHIFT: u32 = if cfg!(miri) { 7 } else { 13 };
 pub(crate) const CHUNK_LINES: usize = 1 << CHUNK_SHIFT;
 pub(crate) const CHUNK_BYTES: usize = CHUNK_LINES * LINE;
+
+/// Bytes beside a session that say by which part of its client's address it counts for its source.
+const SOURCE_BYTES: usize = 1;
 
 /// Size classes of sessions: lines of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +75,11 @@ impl Class {
 
     /// Bytes of a session.
     pub(crate) const fn bytes(self) -> usize {
-        self.lines() as usize * LINE + size_of::<Cold>() + self.replies_bytes() + size_of::<Due>()
+        self.lines() as usize * LINE
+            + size_of::<Cold>()
+            + self.replies_bytes()
+            + size_of::<Due>()
+            + SOURCE_BYTES
     }
 
     const fn replies_bytes(self) -> usize {
@@ -104,6 +111,11 @@ impl Class {
         self.replies_offset() + self.per_chunk() as usize * self.replies_bytes()
     }
 
+    /// Where the bytes of the sources start, bytes from the start of the chunk.
+    pub(crate) const fn source_offset(self) -> usize {
+        self.due_offset() + self.per_chunk() as usize * size_of::<Due>()
+    }
+
     #[inline(always)]
     fn layout(self) -> &'static Layout {
         &LAYOUTS[self as usize]
@@ -130,6 +142,7 @@ struct Layout {
     cold: usize,
     replies: usize,
     due: usize,
+    source: usize,
     paired: bool,
 }
 
@@ -141,6 +154,7 @@ static LAYOUTS: [Layout; Class::ALL.len()] = {
             cold: c.cold_offset(),
             replies: c.replies_offset(),
             due: c.due_offset(),
+            source: c.source_offset(),
             paired: c.is_paired(),
         }
     }
@@ -152,7 +166,7 @@ const _: () = {
     let mut n = 0;
     while n < Class::ALL.len() {
         let c = Class::ALL[n];
-        let end = c.due_offset() + c.per_chunk() as usize * size_of::<Due>();
+        let end = c.source_offset() + c.per_chunk() as usize * SOURCE_BYTES;
         assert!(end <= CHUNK_BYTES);
         assert!(c.cold_offset().is_multiple_of(align_of::<Cold>()));
         assert!(c.replies_offset().is_multiple_of(align_of::<Replies>()));

@@ -33,6 +33,32 @@ impl Folded {
     }
 }
 
+/// What a session counts for besides its service and server, each by so many leading bits of the
+/// client's address; what it counts for not is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// A template of persistence.
+    pub template: Option<u8>,
+    /// A source whose sessions are limited.
+    pub source: Option<u8>,
+}
+
+impl Counts {
+    /// What the byte of the source is, beside the cold part: see [`Cold::template`], which is such a one.
+    pub(crate) fn source_byte(self) -> u8 {
+        byte_of(self.source)
+    }
+}
+
+fn byte_of(prefix: Option<u8>) -> u8 {
+    prefix.map_or(0, |prefix| prefix.saturating_add(1))
+}
+
+/// Bits of the client's address that a byte says.
+pub(crate) const fn prefix_of(byte: u8) -> Option<u8> {
+    byte.checked_sub(1)
+}
+
 /// The cold part of a session, 24 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -62,7 +88,7 @@ impl Cold {
         Self {
             service: service.0,
             server: server.0,
-            template: template.map_or(0, |prefix| prefix.saturating_add(1)),
+            template: byte_of(template),
             ..Self::default()
         }
     }
@@ -80,7 +106,7 @@ impl Cold {
     /// Bits of the client's address by which the session counts for a template of persistence, if it
     /// does.
     pub const fn template(&self) -> Option<u8> {
-        self.template.checked_sub(1)
+        prefix_of(self.template)
     }
 
     /// Folded packets and bytes of the client.

@@ -21,19 +21,21 @@ mod memory;
 pub mod ports;
 mod prefetch;
 pub mod shard;
+mod sources;
 mod staged;
 mod table;
 pub mod tcp;
 pub mod templates;
 
 pub use arena::{Arena, ArenaError, LineNo};
-pub use cold::{Cold, Replies};
+pub use cold::{Cold, Counts, Replies};
 pub use entry::{Addresses6, Entry, Flags, Way};
 pub use growing::Provider;
 pub use ids::{IdTable, Identity, NoRoomForId};
 pub use key::{Hash, Key, Key4, Key6};
 pub use ports::{LocalPort, LocalPorts};
 pub use shard::Shards;
+pub use sources::{Refused, Sources};
 pub use table::{
     AdoptConfig, Adopted, Census, Closed, Deltas, Direction, Expected, InsertError, JUDGED,
     NewSession, NewSyn, SessionMut, SessionView, Table, TableConfig, TableError, adopt,

@@ -21,7 +21,7 @@ use shunt_wire::checksum::Delta;
 use shunt_wire::packet::tcp_flags::{ACK, RST, SYN};
 
 use crate::arena::{Arena, Chunks, Class, LineNo, Parts};
-use crate::cold::{Cold, Replies};
+use crate::cold::{Cold, Counts, Replies};
 use crate::due::Due;
 use crate::entry::{Addresses6, Entry, Flags};
 use crate::index::Index;
@@ -115,8 +115,8 @@ pub struct NewSession {
     pub server: ServerId,
     /// The server's slot, below 2^24.
     pub slot: ServerSlot,
-    /// Bits of the client's address by which it counts for a template of persistence, if it does.
-    pub template: Option<u8>,
+    /// What it counts for.
+    pub counts: Counts,
     /// Flags of both directions.
     pub flags: Flags,
     /// FULLNAT: what is added to the client's sequence numbers.

@@ -3,7 +3,7 @@
 //! ones. They live in the session file, in a table whose size is fixed at start, and are made, used and
 //! ended without locks (`set`); only new and ended sessions touch them.
 
-mod set;
+pub(crate) mod set;
 
 use std::sync::Arc;
 
@@ -11,9 +11,8 @@ use shunt_service::ServerId;
 
 use self::set::{Found, SET, Set, TAGS, Template};
 use crate::arena::{Arena, CHUNK_LINES, Chunks, LineNo, chunks_of_templates};
-use crate::key::fold;
 
-pub use self::set::TemplateKey;
+pub use self::set::ClientKey;
 
 /// Part of what a session file's layout is known by.
 pub(crate) const LAYOUT: &[usize] = &[size_of::<Template>(), SET];
@@ -35,7 +34,7 @@ pub enum Joined {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TemplateView {
     /// Whose.
-    pub key: TemplateKey,
+    pub key: ClientKey,
     /// The server.
     pub server: ServerId,
     /// Sessions that go on.
@@ -98,7 +97,7 @@ impl Templates {
     }
 
     /// The server of a client's sessions, if it has any or had some lately.
-    pub fn server(&self, key: &TemplateKey, now_ms: u32) -> Option<ServerId> {
+    pub fn server(&self, key: &ClientKey, now_ms: u32) -> Option<ServerId> {
         let set = self.set(key);
         let found = set.find()?;
         (!set.expire(found, now_ms)).then_some(found.server)
@@ -106,13 +105,7 @@ impl Templates {
 
     /// Counts a session for the client's template, which is made with `server` if there is none. Of
     /// several workers that make one at a time all get the same server.
-    pub fn join(
-        &self,
-        key: &TemplateKey,
-        server: ServerId,
-        now_ms: u32,
-        timeout_ms: u32,
-    ) -> Joined {
+    pub fn join(&self, key: &ClientKey, server: ServerId, now_ms: u32, timeout_ms: u32) -> Joined {
         self.enter(key, server, now_ms, timeout_ms)
             .map_or(Joined::NoRoom, |found| Joined::To(found.server))
     }
@@ -121,7 +114,7 @@ impl Templates {
     /// template names: `server` takes its place there, unless another worker was faster.
     pub fn join_instead(
         &self,
-        key: &TemplateKey,
+        key: &ClientKey,
         instead_of: ServerId,
         server: ServerId,
         now_ms: u32,
@@ -140,7 +133,7 @@ impl Templates {
 
     fn enter(
         &self,
-        key: &TemplateKey,
+        key: &ClientKey,
         server: ServerId,
         now_ms: u32,
         timeout_ms: u32,
@@ -154,7 +147,7 @@ impl Templates {
     }
 
     /// A session that was counted has ended.
-    pub fn leave(&self, key: &TemplateKey) {
+    pub fn leave(&self, key: &ClientKey) {
         let set = self.set(key);
         if let Some(found) = set.find()
             && let Some(template) = set.templates.get(found.place)
@@ -164,7 +157,7 @@ impl Templates {
     }
 
     /// Counts a session that an earlier process made; nothing where its template is lost.
-    pub fn adopt(&self, key: &TemplateKey) {
+    pub fn adopt(&self, key: &ClientKey) {
         let set = self.set(key);
         if let Some(found) = set.find()
             && let Some(template) = set.templates.get(found.place)
@@ -222,10 +215,8 @@ impl Templates {
     }
 
     /// First line of a key's set, where its search begins there, and its tag.
-    fn place(&self, key: &TemplateKey) -> (u32, usize, u32) {
-        let [a, b] = self.secret;
-        let client = fold((key.client >> 64) as u64 ^ a, key.client as u64 ^ b);
-        let hash = fold(client ^ u64::from(key.service.0), a ^ 0x9e37_79b9_7f4a_7c15);
+    fn place(&self, key: &ClientKey) -> (u32, usize, u32) {
+        let hash = key.hash(self.secret);
         let sets = (self.first_lines.len() * (CHUNK_LINES / SET)) as u64;
         let set = ((u128::from(hash) * u128::from(sets)) >> 64) as usize;
         let (chunk, within) = (set / (CHUNK_LINES / SET), set % (CHUNK_LINES / SET));
@@ -237,7 +228,7 @@ impl Templates {
         )
     }
 
-    fn set(&self, key: &TemplateKey) -> Set<'_> {
+    fn set(&self, key: &ClientKey) -> Set<'_> {
         let (first, turn, tag) = self.place(key);
         Set {
             templates: core::array::from_fn(|n| {
@@ -245,6 +236,7 @@ impl Templates {
             }),
             key: *key,
             tag,
+            more_tag: None,
         }
     }
 }

@@ -7,13 +7,13 @@ use hashbrown::HashMap;
 use proptest::prelude::*;
 use shunt_service::{ServerId, ServiceId};
 use shunt_session::Arena;
-use shunt_session::templates::{Joined, TemplateKey, Templates, masked};
+use shunt_session::templates::{ClientKey, Joined, Templates, masked};
 
 const SECRET: [u64; 2] = [0x1234, 0x5678];
 const MOST: u32 = 8192;
 
-fn key(client: u32) -> TemplateKey {
-    TemplateKey {
+fn key(client: u32) -> ClientKey {
+    ClientKey {
         service: ServiceId(client % 3),
         client: masked(std::net::Ipv4Addr::from(0x0a00_0000 + client).into(), 32),
     }

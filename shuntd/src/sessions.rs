@@ -12,7 +12,7 @@ use shunt_session::file::{self, Fault, FileConfig, FileError, Keys, Origin, Stal
 use shunt_session::shard::DEFAULT_KEY;
 use shunt_session::templates::{self, Templates};
 use shunt_session::{
-    AdoptConfig, Arena, Census, LocalPorts, Provider, Shards, Table, TableConfig, adopt,
+    AdoptConfig, Arena, Census, LocalPorts, Provider, Shards, Sources, Table, TableConfig, adopt,
 };
 use tracing::{error, info, warn};
 
@@ -41,6 +41,8 @@ pub(crate) struct Sessions {
     /// Templates of persistence, and where the sweep of them goes on.
     pub(crate) templates: Option<Arc<Templates>>,
     swept: u32,
+    /// Sources whose sessions are limited.
+    pub(crate) sources: Option<Arc<Sources>>,
     /// Memory of the workers' local ports.
     ports: Vec<Provider>,
     /// Whether it was told that there is no more memory.
@@ -75,6 +77,7 @@ pub(crate) fn open(config: &Config, clock: &Clock, discard: bool) -> Result<Sess
         return Ok(Sessions {
             templates: open_templates(&arena, config, &keys),
             arena,
+            sources: open_sources(config)?,
             keys,
             most,
             swept: 0,
@@ -113,6 +116,7 @@ pub(crate) fn open(config: &Config, clock: &Clock, discard: bool) -> Result<Sess
     let sessions = Sessions {
         templates: open_templates(&opened.arena, config, &opened.keys),
         arena: opened.arena,
+        sources: open_sources(config)?,
         keys: opened.keys,
         most,
         swept: 0,
@@ -126,6 +130,11 @@ pub(crate) fn open(config: &Config, clock: &Clock, discard: bool) -> Result<Sess
 /// The templates of persistence in an arena.
 fn open_templates(arena: &Arc<Arena>, config: &Config, keys: &Keys) -> Option<Arc<Templates>> {
     Templates::open(arena, config.limits.templates, keys.isn_secret).map(Arc::new)
+}
+
+/// The table of sources, which has nobody in it before sessions are adopted.
+fn open_sources(config: &Config) -> Result<Option<Arc<Sources>>, StartError> {
+    Ok(Sources::new(config.limits.sources, secret()?).map(Arc::new))
 }
 
 fn wait_for(wanted: &FileConfig<'_>) -> Result<file::Opened, FileError> {
@@ -201,12 +210,13 @@ impl Sessions {
             map: &director.snapshot().settings.shard_map,
             load: director.load(),
             templates: self.templates.as_deref(),
+            sources: self.sources.as_deref(),
         };
         let adopted = adopt(&self.arena, config, |service, server| {
             slots.get(&(service, server)).copied()
         })
         .map_err(StartError::Table)?;
-        director.judge();
+        director.adopted();
         self.ports = adopted.tables.iter().map(|(_, p)| p.provider()).collect();
         self.ports.iter().for_each(Provider::provide);
         report(&adopted.census, begin.elapsed());

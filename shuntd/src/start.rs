@@ -197,6 +197,7 @@ pub(crate) fn run(
             config,
             table,
             templates: sessions.templates.clone(),
+            sources: sessions.sources.clone(),
             local_ports,
             shards: shards.clone(),
             isn_secret,

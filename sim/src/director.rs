@@ -13,8 +13,9 @@ use shunt_scheduler::{Flags, Scheduler, build};
 use shunt_service::publish::{Publisher, channel};
 use shunt_service::{
     Adjacency, AdjacencyId, Fib, Interface, InterfaceId, Load, NoServer, OnRemoved, PortId,
-    RealServer, Route, ServerId, ServerSlot, Servers, Service, ServiceId, ServiceKey, Services,
-    Settings, Snapshot, Status, Ticks, TtlPolicy, Unknown, Weight, WorkerId,
+    RealServer, Route, ServerId, ServerSlot, Servers, Service, ServiceId, ServiceKey,
+    ServiceLimits, Services, Settings, Snapshot, Status, Ticks, TtlPolicy, Unknown, Weight,
+    WorkerId,
 };
 use shunt_session::{Arena, LocalPorts, Shards, Table, TableConfig};
 
@@ -126,6 +127,7 @@ impl Director {
                 config,
                 table,
                 templates: None,
+                sources: None,
                 local_ports: LocalPorts::new(),
                 shards: Shards::default(),
                 isn_secret,
@@ -341,6 +343,7 @@ fn service(plan: &Plan, n: usize, next_server: &mut u32) -> Service<Arc<dyn Sche
         local_addresses: [0, 1].map(|l| local_addr(l, ipv6)).into(),
         persistence: None,
         one_packet: false,
+        limits: ServiceLimits::default(),
         timeouts: plan.timeouts,
         unknown: Unknown::Reset,
         no_server: NoServer::Reset,

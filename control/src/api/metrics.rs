@@ -85,9 +85,25 @@ fn families(core: &Core) -> Vec<MetricFamily> {
                 "Whether the service has less weight up than its quorum.",
                 u64::from(service.quorum_lost),
             ),
+            (
+                "sessions",
+                "Live sessions of the service.",
+                service.live_sessions,
+            ),
+            (
+                "max_sessions",
+                "Most sessions of the service at a time; 0: no limit.",
+                service.configuration.max_sessions.unwrap_or(0).into(),
+            ),
         ] {
             list.gauge(&format!("shunt_service_{name}"), help, &labels, value);
         }
+        list.counter(
+            "shunt_service_refused_total",
+            "New sessions refused by the limits of the service and of its sources.",
+            &labels,
+            service.refused,
+        );
         for server in &service.servers {
             self::server(&mut list, server);
         }

@@ -70,6 +70,8 @@ pub(super) fn services(director: &Director, health: &Book, now: Ticks) -> Vec<ty
                     .fold(types::Counters::default(), |sum, server| {
                         add(sum, &server.counters)
                     }),
+                live_sessions: service.limits.held.sessions().into(),
+                refused: service.limits.held.refused(),
                 live_weight: quorum.live,
                 quorum_lost: quorum.lost,
                 servers,

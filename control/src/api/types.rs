@@ -148,6 +148,12 @@ pub struct ServiceSpec {
     /// Time in which a server that comes or comes back gets its whole weight, such as `60s`; `none`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<String>,
+    /// Most sessions at a time; 0: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_sessions: Option<u32>,
+    /// Limits of each source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceSpec>,
     /// Idle timeouts by the names of `[timeouts]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<BTreeMap<String, String>>,
@@ -171,6 +177,27 @@ pub struct ServiceSpec {
     /// Servers in order of addition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub servers: Option<Vec<ServerSpec>>,
+}
+
+/// Limits of each source of a service, in the words of `[service.source]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSpec {
+    /// Most sessions at a time; 0: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_sessions: Option<u32>,
+    /// Most new sessions a second; 0: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u32>,
+    /// So many new ones at once after a time of quiet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
+    /// Leading bits of a client's address that make a source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<u8>,
+    /// New sessions of sources that there is no room for: `allow` or `deny`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_full: Option<String>,
 }
 
 /// A server in the words of `[[service.server]]`.
@@ -230,6 +257,10 @@ pub struct Service {
     pub configuration: ServiceSpec,
     /// Sums over its servers, removed ones included.
     pub counters: Counters,
+    /// Live sessions, which its limit is about.
+    pub live_sessions: u64,
+    /// New sessions refused by its limit or by those of its sources, since it is there.
+    pub refused: u64,
     /// Weight of its servers that are up.
     pub live_weight: u64,
     /// Whether that is less than the quorum.

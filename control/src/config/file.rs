@@ -190,7 +190,7 @@ fn ranges(cores: &[u16]) -> String {
     parts.iter().map(show).collect::<Vec<_>>().join(", ")
 }
 
-/// Most templates of persistence: a gigabyte of them.
+/// Most templates of persistence, and most sources: a gigabyte of them.
 const TEMPLATES: u32 = 1 << 24;
 
 pub(super) fn limits(table: Option<Table<'_>>) -> Limits {
@@ -198,6 +198,7 @@ pub(super) fn limits(table: Option<Table<'_>>) -> Limits {
         sessions: 65_536,
         servers: 1024,
         templates: 65_536,
+        sources: 65_536,
         answers_per_second: 10_000,
         resets_per_second: 100_000,
     };
@@ -212,6 +213,9 @@ pub(super) fn limits(table: Option<Table<'_>>) -> Limits {
     }
     if let Some(n) = table.get("templates", words::integer(0..=TEMPLATES)) {
         limits.templates = n;
+    }
+    if let Some(n) = table.get("sources", words::integer(1..=TEMPLATES)) {
+        limits.sources = n;
     }
     if let Some(n) = table.get("answers_per_second", words::integer(0..=u32::MAX)) {
         limits.answers_per_second = n;

@@ -14,6 +14,7 @@ pub mod edit;
 mod file;
 mod health;
 mod health_values;
+mod limits;
 mod mistake;
 pub mod model;
 mod node;

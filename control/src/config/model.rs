@@ -12,7 +12,7 @@ use serde_json::Value;
 use shunt_scheduler::Flags;
 use shunt_service::{
     Destination, InterfaceId, Mode, NoServer, OnDown, OnRemoved, Persistence, PortId, Protocol,
-    ServiceKey, Timeouts, TtlPolicy, Unknown, Weight,
+    ServiceKey, SourceLimits, Timeouts, TtlPolicy, Unknown, Weight,
 };
 
 use crate::health::{Check, Passive};
@@ -108,6 +108,8 @@ pub struct Limits {
     pub servers: u32,
     /// Templates of persistence: clients, of each service, that keep to their server.
     pub templates: u32,
+    /// Sources whose sessions are limited, of each service, that have any.
+    pub sources: u32,
     /// Resets and ICMP errors that one worker originates a second at most.
     pub answers_per_second: u32,
     /// Sessions of servers that left which one worker ends by resets a second at most.
@@ -278,6 +280,10 @@ pub struct Service {
     pub one_packet: bool,
     /// Time in which a server that comes or comes back gets its whole weight; `None`: it has it at once.
     pub slow_start: Option<Duration>,
+    /// Most sessions at a time; 0: no limit.
+    pub max_sessions: u32,
+    /// Limits of each source.
+    pub source: Option<SourceLimits>,
     /// Idle timeouts: the global ones with the service's own in place.
     pub timeouts: Timeouts,
     /// Weight of servers that must be up.

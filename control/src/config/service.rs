@@ -17,6 +17,7 @@ use super::destination::{self, Aim};
 use super::drain;
 use super::file::timeouts;
 use super::health::{self, About};
+use super::limits;
 use super::mistake::Mistake;
 use super::model::{Announce, Server, Service, only_port};
 use super::node::{self, Node, Place};
@@ -173,6 +174,7 @@ pub(super) fn service(
         .unwrap_or(TtlPolicy::Decrement);
     let toa = table.get("toa", words::boolean).unwrap_or(true);
     let persistence = persistence(&mut table, aim.ipv6());
+    let (max_sessions, source) = limits::read(&mut table, aim.ipv6());
     let one_packet = table.placed("one_packet", words::boolean);
     let slow_start = drain::slow_start(&mut table, scheduler);
     let own = table.node("timeouts");
@@ -295,6 +297,8 @@ pub(super) fn service(
         persistence,
         one_packet: one_packet.is_some(),
         slow_start,
+        max_sessions,
+        source,
         timeouts,
         quorum,
         hysteresis,

@@ -2,9 +2,10 @@
 //! `configuration`, and what a partial change starts from.
 
 use serde_json::{Map, Value, json};
-use shunt_service::{Destination, Protocol, ServiceKey, Timeouts};
+use shunt_service::{Destination, Protocol, ServiceKey, SourceLimits, Timeouts};
 
 use super::file::TCP_KEYS;
+use super::limits::ON_FULL;
 use super::model::{Server, Service};
 use super::passive;
 use super::service::{ANNOUNCE, GONE, NO_SERVER, TTL, UNKNOWN, WEIGHT0, word_of};
@@ -53,6 +54,10 @@ pub fn service_to_json(service: &Service) -> Value {
         let ms = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         put("slow_start", json!(show_duration(ms)));
     }
+    put("max_sessions", json!(service.max_sessions));
+    if let Some(source) = &service.source {
+        put("source", self::source(source));
+    }
     put("timeouts", timeouts(&service.timeouts));
     put("quorum", json!(service.quorum));
     put("hysteresis", json!(service.hysteresis));
@@ -83,6 +88,19 @@ pub fn server_to_json(server: &Server) -> Value {
     });
     if let (Some(check), Value::Object(map)) = (&server.own_check, &mut value) {
         map.insert("check".to_owned(), check.clone());
+    }
+    value
+}
+
+fn source(limits: &SourceLimits) -> Value {
+    let mut value = json!({
+        "max_sessions": limits.sessions,
+        "prefix": limits.prefix,
+        "on_full": word_of(&ON_FULL, &limits.on_full),
+    });
+    if let (Some(rate), Value::Object(map)) = (limits.rate, &mut value) {
+        map.insert("rate".to_owned(), json!(rate.per_second));
+        map.insert("burst".to_owned(), json!(rate.burst));
     }
     value
 }

@@ -14,7 +14,7 @@ pub(crate) enum Opening<'a> {
 /// A session to be of any packet.
 pub(crate) struct Any<'a> {
     pub(crate) wanted: Wanted<'a>,
-    pub(super) pick: Pick<'a>,
+    pub(super) pick: Result<Pick<'a>, DropReason>,
     turn: Turn,
     pub(super) held: Result<Held, DropReason>,
 }
@@ -37,10 +37,13 @@ impl Opening<'_> {
     pub(crate) fn hold(&mut self, flows: &mut Flows, cx: &Context<'_>) {
         match self {
             Self::Syn(syn) => syn.hold(flows, cx),
-            Self::Any(any) if any.pick.has_room => {
-                any.held = hold(flows, cx, &any.wanted, any.pick.server, any.turn);
+            Self::Any(any) => {
+                if let Ok(pick) = any.pick
+                    && pick.has_room
+                {
+                    any.held = hold(flows, cx, &any.wanted, pick.server, any.turn);
+                }
             }
-            Self::Any(_) => {}
         }
     }
 
@@ -136,9 +139,11 @@ pub(crate) fn first_look<'a, B: PacketBuf>(
     {
         return None;
     }
-    let pick = pick(flows, cx, service, &flow, None)?;
+    let pick = admit_and_pick(flows, cx, service, &flow);
     let mut turn = Turn::NONE;
-    if pick.has_room {
+    if let Ok(pick) = pick
+        && pick.has_room
+    {
         if flow.protocol == Protocol::Tcp {
             // As its SYN will leave it: the next pick goes by that.
             flows.load.set_active(flows.id, pick.server.slot, true);
@@ -153,7 +158,7 @@ pub(crate) fn first_look<'a, B: PacketBuf>(
             });
         }
         if let What::Syn(sight) = &aside.what {
-            let of = (service, pick.server, pick.template);
+            let of = (service, pick.server, pick.counts);
             if let Some(syn) = Syn::new(flows, cx, of, (*sight, hash), turn) {
                 return Some(Opening::Syn(syn));
             }

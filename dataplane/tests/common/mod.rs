@@ -24,7 +24,7 @@ use shunt_scheduler::{Flags, Scheduler, build};
 use shunt_service::publish::{self, Publisher};
 use shunt_service::*;
 use shunt_session::templates::Templates;
-use shunt_session::{Arena, LocalPorts, Shards, Table, TableConfig};
+use shunt_session::{Arena, LocalPorts, Shards, Sources, Table, TableConfig};
 use shunt_sim::{PortSetup, SimBuf, SimPool, SimPort, SimWire, port};
 
 pub use frames::*;
@@ -37,12 +37,16 @@ pub struct Plan {
     pub retired: Vec<RealServer>,
     /// Services that are gone, whose servers are among the retired.
     pub gone: Vec<ServiceKey>,
+    /// Where the sessions of their servers are counted.
+    pub held: Vec<(ServerSlot, Held)>,
     /// Neighbours on port 0 that are known.
     pub neighbours: Vec<(u8, IpAddr)>,
     pub routes: Vec<(IpNet, u8, Option<IpAddr>)>,
     pub mtu: u16,
     pub vlan: Option<u16>,
     pub sessions: u32,
+    /// Sources that there is room for.
+    pub sources: u32,
     pub setup: PortSetup,
     /// Queues of each port; workers without one share (`shunt_dataplane::share`). `None`: one for
     /// each worker.
@@ -119,6 +123,7 @@ pub fn service(
         },
         persistence: None,
         one_packet: false,
+        limits: ServiceLimits::default(),
         timeouts: Timeouts::default(),
         unknown: Unknown::Reset,
         no_server: NoServer::Reset,
@@ -139,6 +144,7 @@ impl Default for Plan {
             services: Vec::new(),
             retired: Vec::new(),
             gone: Vec::new(),
+            held: Vec::new(),
             neighbours: [
                 "172.16.1.200",
                 "172.16.1.5",
@@ -159,6 +165,7 @@ impl Default for Plan {
             mtu: 1500,
             vlan: None,
             sessions: 4096,
+            sources: 1024,
             setup: PortSetup::default(),
             queues: None,
             hand_over: 256,
@@ -220,6 +227,7 @@ impl Plan {
 
     fn services(&self) -> Services<Arc<dyn shunt_scheduler::Scheduler>> {
         Services::new(self.services.clone(), self.retired.clone())
+            .with_held(self.held.clone())
             .with_gone(self.gone.iter().filter_map(|key| key.destination()))
     }
 
@@ -256,6 +264,7 @@ impl Plan {
         };
         let arena = Arena::with_templates(self.sessions, self.workers.into(), most).unwrap();
         let templates = Templates::open(&arena, most, [5, 6]).map(Arc::new);
+        let sources = Sources::new(self.sources, [7, 8]).map(Arc::new);
         let rings = hand_over_rings(count, self.hand_over);
         let parts = readers.into_iter().zip(rings).zip(ports);
         let (mut workers, mut mirrors) = (Vec::new(), Vec::new());
@@ -277,6 +286,7 @@ impl Plan {
                 config,
                 table: Table::new(Arc::clone(&arena), table).unwrap(),
                 templates: templates.clone(),
+                sources: sources.clone(),
                 local_ports: LocalPorts::new(),
                 shards: SHARDS.clone(),
                 isn_secret: [3, 4],
@@ -298,6 +308,7 @@ impl Plan {
             mailboxes,
             counters,
             templates,
+            sources,
             now: Ticks::from_millis(1000),
         }
     }
@@ -316,6 +327,7 @@ pub struct Director {
     pub mailboxes: Vec<MailboxPeer>,
     pub counters: Vec<Arc<WorkerCounters>>,
     pub templates: Option<Arc<Templates>>,
+    pub sources: Option<Arc<Sources>>,
     pub now: Ticks,
 }
 

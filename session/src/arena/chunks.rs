@@ -34,6 +34,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) cold: &'a mut Cold,
     pub(crate) replies: Option<&'a mut Replies>,
     pub(crate) due: &'a mut Due,
+    /// See [`crate::cold::Counts`].
+    pub(crate) source: &'a mut u8,
 }
 
 /// A line of nothing.
@@ -285,6 +287,7 @@ impl Chunks {
         let cold = chunk + layout.cold + session * size_of::<Cold>();
         let replies = chunk + layout.replies + session * size_of::<Replies>();
         let due = chunk + layout.due + session * size_of::<Due>();
+        let source = chunk + layout.source + session;
         // SAFETY: the chunk is ours (`place` has checked). Its lines come in pairs, so that the
         // other line of a pair lies in it as well, and a line is within the mapping. `session` is one
         // of the chunk, so that its other parts lie within it, aligned (asserted at compile time),
@@ -301,11 +304,12 @@ impl Chunks {
                     .paired
                     .then(|| self.base.add(replies).cast().as_mut()),
                 due: self.base.add(due).cast().as_mut(),
+                source: self.base.add(source).as_mut(),
             }
         }
     }
 
-    /// Fetches the cold parts of a session into the cache, and the time to look again.
+    /// Fetches the cold parts of a session into the cache, the time to look again and the source's byte.
     pub(crate) fn prefetch_cold(&self, line: LineNo) {
         let (chunk, layout, session) = self.place(line);
         let fetch = |part: usize, size: usize| {
@@ -314,6 +318,7 @@ impl Chunks {
         };
         fetch(layout.cold, size_of::<Cold>());
         fetch(layout.due, size_of::<Due>());
+        fetch(layout.source, 1);
         if layout.paired {
             fetch(layout.replies, size_of::<Replies>());
         }
@@ -361,6 +366,14 @@ impl Chunks {
         // SAFETY: as for `due`, and `session` is one of the chunk; `&mut self` makes it the only
         // reference.
         unsafe { self.base.add(at).cast().as_mut() }
+    }
+
+    /// The byte of a session's source, by any of its lines.
+    pub(crate) fn source(&self, line: LineNo) -> u8 {
+        let (chunk, layout, session) = self.place(line);
+        // SAFETY: the chunk is ours (`place` has checked) and `session` is one of it, so that its byte lies
+        // within the chunk (asserted at compile time); `&self` keeps `parts_mut` away.
+        unsafe { *self.base.add(chunk + layout.source + session).as_ref() }
     }
 
     /// Fetches a line into the cache.

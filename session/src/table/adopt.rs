@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use shunt_service::settings::SHARDS;
-use shunt_service::{Load, Mode, Protocol, ServerId, ServerSlot, ServiceId, WorkerId};
+use shunt_service::{Load, Mode, Protocol, ServerId, ServerSlot, ServiceId, Ticks, WorkerId};
 
 use super::{Table, TableConfig, TableError};
 use crate::arena::{Arena, Chunks, Class, LineNo};
@@ -19,6 +19,7 @@ use crate::entry::{Addresses6, Entry, Flags};
 use crate::key::{self, address_hash};
 use crate::ports::LocalPorts;
 use crate::shard::Shards;
+use crate::sources::Sources;
 use crate::templates::Templates;
 
 /// Places between the one that is seated and the one whose part of the index is asked for: the
@@ -38,6 +39,8 @@ pub struct AdoptConfig<'a> {
     pub load: &'a Load,
     /// Where they are counted for their clients.
     pub templates: Option<&'a Templates>,
+    /// Where they are counted for their sources.
+    pub sources: Option<&'a Sources>,
 }
 
 /// Tables with what came back.
@@ -316,6 +319,9 @@ impl Adopting {
         if let (Some(templates), Some(key)) = (config.templates, &view.template) {
             templates.adopt(key);
         }
+        if let (Some(sources), Some(key)) = (config.sources, &view.source) {
+            sources.adopt(key);
+        }
         if let Some((local, port)) = view.local {
             self.ports.adopt(local, view.remote, port);
         }
@@ -328,6 +334,9 @@ impl Adopting {
         config.load.close(self.worker, view.slot, view.active, 0, 0);
         if let (Some(templates), Some(key)) = (config.templates, &view.template) {
             templates.leave(key);
+        }
+        if let (Some(sources), Some(key)) = (config.sources, &view.source) {
+            sources.leave(key, Ticks(0));
         }
         if let Some((local, port)) = view.local {
             self.ports.release(local, view.remote, port, 0, None);
@@ -477,6 +486,7 @@ fn copy_session(from: &Chunks, line: LineNo, to: &mut Chunks, copy: LineNo, clas
         }
     }
     *to.cold_mut(copy) = *from.cold(line);
+    *to.parts_mut(copy).source = from.source(line);
     if let (Some(replies), Some(copy)) = (from.replies(line), to.replies_mut(copy)) {
         *copy = *replies;
     }

@@ -208,7 +208,8 @@ impl Table {
         };
         let parts = self.chunks.parts_mut(line);
         write(parts.own, &new.forward, false);
-        *parts.cold = Cold::new(new.service, new.server, new.template);
+        *parts.cold = Cold::new(new.service, new.server, new.counts.template);
+        *parts.source = new.counts.source_byte();
         let ids = u64::from(new.service.0) << 32 | u64::from(new.server.0);
         let forward = parts.own.immutable();
         // As `adopt::sum`, without the addresses of IPv6.

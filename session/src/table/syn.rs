@@ -7,7 +7,7 @@ use shunt_wire::checksum::Delta;
 use super::{InsertError, Table};
 use crate::arena::{Class, LineNo, Parts};
 use crate::check;
-use crate::cold::{Cold, Replies};
+use crate::cold::{Cold, Counts, Replies};
 use crate::due::Due;
 use crate::entry::{Flags, Opened, Way};
 use crate::key::{Hash, Key4};
@@ -46,8 +46,8 @@ pub struct NewSyn {
     pub server: ServerId,
     /// The server's slot, below 2^24.
     pub slot: ServerSlot,
-    /// Bits of the client's address by which it counts for a template of persistence, if it does.
-    pub template: Option<u8>,
+    /// What it counts for.
+    pub counts: Counts,
     /// Flags of both directions.
     pub flags: Flags,
     /// FULLNAT: what is added to the client's sequence numbers.
@@ -98,6 +98,7 @@ impl Table {
             cold,
             replies,
             due,
+            source,
         } = self.chunks.parts_mut(line);
         let paired = peer.is_some();
         own.write_opened(&Opened {
@@ -121,7 +122,8 @@ impl Table {
             now_ms,
             bytes: Some(new.bytes),
         });
-        *cold = Cold::new(new.service, new.server, new.template);
+        *cold = Cold::new(new.service, new.server, new.counts.template);
+        *source = new.counts.source_byte();
         let ids = u64::from(new.service.0) << 32 | u64::from(new.server.0);
         let forward = own.immutable();
         cold.check = match (peer, replies) {

@@ -6,10 +6,10 @@ use shunt_service::{Mode, Protocol, ServerId, ServerSlot, ServiceId, TcpState};
 
 use super::Table;
 use crate::arena::LineNo;
-use crate::cold::Replies;
+use crate::cold::{Replies, prefix_of};
 use crate::entry::Flags;
 use crate::key;
-use crate::templates::{TemplateKey, masked};
+use crate::templates::{ClientKey, masked};
 
 /// A session as listings, the sweep and its end see it.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,9 @@ pub struct SessionView {
     /// Bytes from the server.
     pub bytes_out: u64,
     /// Whose template of persistence it counts for, if it does.
-    pub template: Option<TemplateKey>,
+    pub template: Option<ClientKey>,
+    /// The source that it counts for, if it does.
+    pub source: Option<ClientKey>,
     /// No client sequence number beyond this was accepted by the server, in the numbers that the
     /// server saw; `None` if the server told no window (or for UDP).
     pub last_client_seq: Option<u32>,
@@ -140,6 +142,10 @@ impl Table {
             }
         }
         let (packets_in, bytes_in) = sum(e.counters(), cold.counters());
+        let key_of = |prefix| ClientKey {
+            service: cold.service(),
+            client: masked(client.0, prefix),
+        };
         SessionView {
             line,
             protocol: e.protocol(),
@@ -163,10 +169,8 @@ impl Table {
             bytes_in,
             packets_out: out.0,
             bytes_out: out.1,
-            template: cold.template().map(|prefix| TemplateKey {
-                service: cold.service(),
-                client: masked(client.0, prefix),
-            }),
+            template: cold.template().map(key_of),
+            source: prefix_of(self.chunks.source(line)).map(key_of),
             last_client_seq,
         }
     }

@@ -17,28 +17,43 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use shunt_service::{ServerId, ServiceId};
 
+use crate::key::fold;
+
 /// Templates of a set.
-pub(super) const SET: usize = if cfg!(loom) { 2 } else { 16 };
+pub(crate) const SET: usize = if cfg!(loom) { 2 } else { 16 };
 /// Tags that there are.
-pub(super) const TAGS: u32 = 1 << 20;
+pub(crate) const TAGS: u32 = 1 << 20;
 /// How often somebody starts again, because others were faster, until a session does without.
 const ATTEMPTS: usize = 64;
 
-/// Whose template: a service, and the part of the client's address that counts (IPv4 mapped into IPv6).
+/// Whose template, or which source: a service, and the part of the client's address that counts (IPv4
+/// mapped into IPv6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TemplateKey {
+pub struct ClientKey {
     /// The service.
     pub service: ServiceId,
     /// The address, masked.
     pub client: u128,
 }
 
-/// A template: one line.
+impl ClientKey {
+    /// Its hash.
+    pub(crate) fn hash(&self, [a, b]: [u64; 2]) -> u64 {
+        let client = fold((self.client >> 64) as u64 ^ a, self.client as u64 ^ b);
+        fold(
+            client ^ u64::from(self.service.0),
+            a ^ 0x9e37_79b9_7f4a_7c15,
+        )
+    }
+}
+
+/// A template: one line. Sources whose sessions are limited have such lines, too, in memory of the
+/// process.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
-pub(super) struct Template {
+pub(crate) struct Template {
     claim: AtomicU64,
-    /// Generation, and in the lower half the sessions.
+    /// How often it was entered, generation, and in the lower half the sessions.
     lives: AtomicU64,
     client: [AtomicU64; 2],
     service: AtomicU32,
@@ -48,7 +63,10 @@ pub(super) struct Template {
     timeout_ms: AtomicU32,
     /// Sum over the claim and what is written after it; 0 until all is.
     check: AtomicU32,
-    reserved: [u64; 2],
+    /// Of a source: when the sessions made so far would have been made evenly, by the limit of their
+    /// rate; nanoseconds.
+    pub(crate) pace: AtomicU64,
+    reserved: u64,
 }
 
 #[cfg(not(loom))]
@@ -56,6 +74,10 @@ const _: () = assert!(size_of::<Template>() == 64);
 
 /// The part of [`Template::lives`] that counts sessions.
 const SESSIONS: u64 = u32::MAX as u64;
+
+/// One more in the part of [`Template::lives`] that counts entries: who ends a template sees that somebody
+/// has been in it since he looked, and left. It goes round.
+const ENTRY: u64 = 1 << 42;
 
 /// Generations go round.
 const GENERATIONS: u32 = 1 << 10;
@@ -112,30 +134,43 @@ const fn free(word: u64) -> u64 {
 
 /// A template found, as it was then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) place: usize,
-    pub(super) server: ServerId,
+pub(crate) struct Found {
+    pub(crate) place: usize,
+    pub(crate) server: ServerId,
     word: u64,
 }
 
 /// Templates of one set, in the order in which they are searched for a key.
-pub(super) struct Set<'a> {
-    pub(super) templates: [&'a Template; SET],
-    pub(super) key: TemplateKey,
+pub(crate) struct Set<'a> {
+    pub(crate) templates: [&'a Template; SET],
+    pub(crate) key: ClientKey,
     /// 20 bits of its hash.
-    pub(super) tag: u32,
+    pub(crate) tag: u32,
+    /// Of a source, whose claims name no server: 32 more bits in its place.
+    pub(crate) more_tag: Option<ServerId>,
+}
+
+/// What became of a session's wish to count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entered {
+    /// It counts.
+    Yes,
+    /// What was found has ended meanwhile.
+    Ended,
+    /// There are as many as there may be.
+    Most,
 }
 
 impl Set<'_> {
     fn claim(&self, place: usize) -> Option<(u64, Claim)> {
         let word = self.templates.get(place)?.claim.load(SeqCst);
         let claim = Claim::of(word)?;
-        (claim.tag == self.tag && self.templates.get(place)?.may_be(&self.key))
-            .then_some((word, claim))
+        let tag = claim.tag == self.tag && self.more_tag.is_none_or(|more| claim.server == more);
+        (tag && self.templates.get(place)?.may_be(&self.key)).then_some((word, claim))
     }
 
     /// The template of the key that is settled.
-    pub(super) fn find(&self) -> Option<Found> {
+    pub(crate) fn find(&self) -> Option<Found> {
         (0..SET).find_map(|place| {
             let (word, claim) = self.claim(place).filter(|(_, c)| c.settled)?;
             Some(Found {
@@ -148,7 +183,7 @@ impl Set<'_> {
 
     /// The template of the key, made with `server` if there is none yet; whoever comes second takes the
     /// first one's. `None` if the set is full.
-    pub(super) fn join(&self, server: ServerId) -> Option<Found> {
+    pub(crate) fn join(&self, server: ServerId) -> Option<Found> {
         let mut own = None;
         let mut found = None;
         for _ in 0..ATTEMPTS {
@@ -242,7 +277,7 @@ impl Set<'_> {
 
     /// Gives a template that the caller has entered another server, where the one it has is of no use any
     /// more. Whoever comes second takes the first one's.
-    pub(super) fn replace(&self, found: Found, server: ServerId) -> Found {
+    pub(crate) fn replace(&self, found: Found, server: ServerId) -> Found {
         let word = found.word & SESSIONS | (server.0 as u64) << 32;
         if self.swap(found.place, found.word, word) {
             if let Some(template) = self.templates.get(found.place) {
@@ -258,11 +293,26 @@ impl Set<'_> {
     }
 
     /// A session is made by a template; `false` if that has ended meanwhile.
-    pub(super) fn enter(&self, found: Found, now_ms: u32, timeout_ms: u32) -> bool {
+    pub(crate) fn enter(&self, found: Found, now_ms: u32, timeout_ms: u32) -> bool {
+        let entered = self.enter_below(found, u32::MAX, |template| {
+            template.used_ms.store(now_ms, Relaxed);
+            template.timeout_ms.store(timeout_ms, Relaxed);
+        });
+        entered == Entered::Yes
+    }
+
+    /// Counts a session unless there are `most` already; once it is counted `first` is called, before
+    /// others see whose the line is.
+    pub(crate) fn enter_below(
+        &self,
+        found: Found,
+        most: u32,
+        first: impl FnOnce(&Template),
+    ) -> Entered {
         let (Some(template), Some(claim)) =
             (self.templates.get(found.place), Claim::of(found.word))
         else {
-            return false;
+            return Entered::Ended;
         };
         let mut lives = template.lives.load(SeqCst);
         loop {
@@ -271,14 +321,15 @@ impl Set<'_> {
                 claim.generation.wrapping_sub(generation(lives)),
             );
             let entered = match older % GENERATIONS {
-                0 if sessions < SESSIONS => lives + 1,
+                0 if sessions < u64::from(most) => lives.wrapping_add(ENTRY + 1),
+                0 => return Entered::Most,
                 // Claims that were taken away have left it behind.
                 1..512 if sessions == 0 => nobody_in(claim.generation) + 1,
-                0..512 => return false,
+                1..512 => return Entered::Ended,
                 // It has ended. Whoever ends it may have been stopped.
                 _ => {
                     self.swap(found.place, found.word, free(found.word));
-                    return false;
+                    return Entered::Ended;
                 }
             };
             match template
@@ -289,8 +340,7 @@ impl Set<'_> {
                 Err(other) => lives = other,
             }
         }
-        template.used_ms.store(now_ms, Relaxed);
-        template.timeout_ms.store(timeout_ms, Relaxed);
+        first(template);
         if template.check.load(Acquire) == 0 {
             template.service.store(self.key.service.0, Relaxed);
             let halves = halves(self.key.client);
@@ -299,11 +349,11 @@ impl Set<'_> {
             }
             template.write_check(found.word);
         }
-        true
+        Entered::Yes
     }
 
     /// Ends the template of the key if its time is up and it has no session.
-    pub(super) fn expire(&self, found: Found, now_ms: u32) -> bool {
+    pub(crate) fn expire(&self, found: Found, now_ms: u32) -> bool {
         self.templates
             .get(found.place)
             .is_some_and(|t| t.expire(now_ms))
@@ -317,20 +367,20 @@ fn halves(client: u128) -> [u64; 2] {
 impl Template {
     /// Whether it is of a key whose tag it has. Until all is written the tag has to do: the winner of a
     /// race is a matter of its first word alone.
-    fn may_be(&self, key: &TemplateKey) -> bool {
+    fn may_be(&self, key: &ClientKey) -> bool {
         self.check.load(Acquire) == 0 || self.key() == *key
     }
 
-    pub(super) fn key(&self) -> TemplateKey {
+    pub(crate) fn key(&self) -> ClientKey {
         let [high, low] = [&self.client[0], &self.client[1]].map(|w| u128::from(w.load(Relaxed)));
-        TemplateKey {
+        ClientKey {
             service: ServiceId(self.service.load(Relaxed)),
             client: high << 64 | low,
         }
     }
 
     fn sum(&self, claim: u64) -> u32 {
-        let TemplateKey { service, client } = self.key();
+        let ClientKey { service, client } = self.key();
         let [high, low] = halves(client);
         // What the claim says besides being settled.
         crate::check::sum([claim | 2, high, low, service.0.into()]).max(1)
@@ -340,53 +390,59 @@ impl Template {
         self.check.store(self.sum(claim), Release);
     }
 
-    /// One session less.
-    pub(super) fn leave(&self) {
+    /// One session less; returns whether it was the last.
+    pub(crate) fn leave(&self) -> bool {
         let mut lives = self.lives.load(SeqCst);
         while lives & SESSIONS != 0 {
             match self
                 .lives
                 .compare_exchange(lives, lives - 1, SeqCst, SeqCst)
             {
-                Ok(_) => return,
+                Ok(_) => return lives & SESSIONS == 1,
                 Err(other) => lives = other,
             }
         }
+        false
     }
 
     /// A session more that was counted by an earlier process.
-    pub(super) fn again(&self) {
+    pub(crate) fn again(&self) {
         self.lives.fetch_add(1, SeqCst);
     }
 
     /// What is to be kept of it: key, server, last use and timeout.
-    pub(super) fn saved(&self) -> (TemplateKey, ServerId, u32, u32) {
+    pub(crate) fn saved(&self) -> (ClientKey, ServerId, u32, u32) {
         let server = Claim::of(self.claim.load(SeqCst)).map_or(ServerId(0), |c| c.server);
         let [used, timeout] = [&self.used_ms, &self.timeout_ms].map(|w| w.load(Relaxed));
         (self.key(), server, used, timeout)
     }
 
     /// Server and sessions, if it is settled.
-    pub(super) fn seen(&self) -> Option<(ServerId, u32)> {
+    pub(crate) fn seen(&self) -> Option<(ServerId, u32)> {
         let claim = Claim::of(self.claim.load(SeqCst)).filter(|c| c.settled)?;
         Some((claim.server, self.lives.load(SeqCst) as u32))
     }
 
     /// Milliseconds for which it is kept if no session comes.
-    pub(super) fn left_ms(&self, now_ms: u32) -> u32 {
+    pub(crate) fn left_ms(&self, now_ms: u32) -> u32 {
         let idle = now_ms.wrapping_sub(self.used_ms.load(Relaxed));
         self.timeout_ms.load(Relaxed).saturating_sub(idle)
     }
 
     /// Ends it if its time is up and it has no session; returns whether it did.
-    pub(super) fn expire(&self, now_ms: u32) -> bool {
+    pub(crate) fn expire(&self, now_ms: u32) -> bool {
+        self.end(|| self.left_ms(now_ms) == 0)
+    }
+
+    /// Ends it if it has no session and is over; returns whether it did.
+    pub(crate) fn end(&self, is_over: impl FnOnce() -> bool) -> bool {
         let word = self.claim.load(SeqCst);
         let Some(claim) = Claim::of(word) else {
             return false;
         };
         let lives = self.lives.load(SeqCst);
         let in_use = lives & SESSIONS != 0 || generation(lives) != claim.generation;
-        if !claim.settled || in_use || self.left_ms(now_ms) > 0 {
+        if !claim.settled || in_use || !is_over() {
             return false;
         }
         // A free place has none, or what is claimed next would be taken for another's.
@@ -411,7 +467,7 @@ impl Template {
     }
 
     /// What an earlier process left: kept without its sessions, which are counted anew, if it is whole.
-    pub(super) fn adopt(&self) -> bool {
+    pub(crate) fn adopt(&self) -> bool {
         let word = self.claim.load(SeqCst);
         let lives = self.lives.load(SeqCst);
         let whole = Claim::of(word).is_some_and(|c| c.settled && c.generation == generation(lives));
@@ -434,7 +490,7 @@ mod loom_tests {
 
     use super::*;
 
-    const KEY: TemplateKey = TemplateKey {
+    const KEY: ClientKey = ClientKey {
         service: ServiceId(7),
         client: 1,
     };
@@ -444,6 +500,7 @@ mod loom_tests {
             templates: core::array::from_fn(|n| &templates[(n + turn) % SET]),
             key: KEY,
             tag: 5,
+            more_tag: None,
         }
     }
 
@@ -485,7 +542,7 @@ mod loom_tests {
         bounded(|| {
             let templates = fresh();
             let before = Set {
-                key: TemplateKey { client: 2, ..KEY },
+                key: ClientKey { client: 2, ..KEY },
                 tag: 6,
                 ..set(&templates, 0)
             };

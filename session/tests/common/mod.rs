@@ -4,7 +4,7 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use shunt_service::{AdjacencyId, FlowKey, Mode, Protocol, ServerId, ServerSlot, ServiceId};
-use shunt_session::{Arena, Direction, Flags, Key, NewSession, Table, TableConfig};
+use shunt_session::{Arena, Counts, Direction, Flags, Key, NewSession, Table, TableConfig};
 use shunt_wire::checksum::Delta;
 
 /// A table of its own arena.
@@ -92,7 +92,7 @@ pub(crate) fn session(flow: &FlowKey, mode: Mode, local_port: u16) -> NewSession
         service: ServiceId(7),
         server: ServerId(8),
         slot: ServerSlot(0xff_fffe),
-        template: None,
+        counts: Counts::default(),
         flags: Flags::empty(),
         seq_delta: 0,
     }
@@ -187,6 +187,7 @@ pub(crate) mod model {
                 map: &map(workers),
                 load: &load,
                 templates: None,
+                sources: None,
             };
             let Adopted { tables, census } = adopt(arena, config, |service, server| {
                 (service.0 == 7 && server.0 == 8).then_some(SLOT)

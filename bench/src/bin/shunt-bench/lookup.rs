@@ -14,7 +14,7 @@ use shunt_dataplane::io::{Burst, PacketBuf, Port};
 use shunt_dpdk::Mbuf;
 use shunt_dpdk::reference::{KEY, ReferenceHash, tsc_begin, tsc_end};
 use shunt_service::{AdjacencyId, FlowKey, Mode, Protocol, ServerId, ServerSlot, ServiceId};
-use shunt_session::{Arena, Direction, Flags, Key, Key4, NewSession, Table, TableConfig};
+use shunt_session::{Arena, Counts, Direction, Flags, Key, Key4, NewSession, Table, TableConfig};
 use shunt_wire::checksum::Delta;
 
 use crate::flows_word;
@@ -131,7 +131,7 @@ fn session(key: Key) -> NewSession {
         service: ServiceId(1),
         server: ServerId(1),
         slot: ServerSlot(0),
-        template: None,
+        counts: Counts::default(),
         flags: Flags::default(),
         seq_delta: 0,
     }
