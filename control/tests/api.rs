@@ -344,6 +344,25 @@ fn services_are_added_replaced_changed_and_removed() {
         changed["configuration"]["timeouts"]["tcp_established"],
         "15m"
     );
+    let limits = json!({ "max_sessions": 9, "source": { "rate": 5, "on_full": "deny" } });
+    let (status, changed) = lab.ask("PATCH", path, Some(&limits));
+    assert_eq!(status, 200, "{changed}");
+    assert_eq!(changed["live_sessions"], 0);
+    let source = json!({
+        "max_sessions": 0, "rate": 5, "burst": 5, "prefix": 64, "on_full": "deny"
+    });
+    assert_eq!(changed["configuration"]["source"], source);
+    let more = json!({ "source": { "max_sessions": 7 } });
+    let (_, changed) = lab.ask("PATCH", path, Some(&more));
+    assert_eq!(changed["configuration"]["source"]["rate"], 5);
+    assert_eq!(changed["configuration"]["source"]["max_sessions"], 7);
+    assert_eq!(changed["configuration"]["max_sessions"], 9);
+    let none = json!({ "source": { "max_sessions": 0, "rate": 0 } });
+    let (status, changed) = lab.ask("PATCH", path, Some(&none));
+    assert_eq!(
+        (status, &changed["configuration"]["source"]),
+        (200, &json!(null))
+    );
     assert_eq!(
         lab.ask("PATCH", path, Some(&json!({ "vip": "10.0.0.1:1" })))
             .0,

@@ -168,6 +168,61 @@ fn identities_outlive_the_process() {
     assert_eq!(kept, expected);
 }
 
+/// What a service has is counted in one place for as long as anybody has a session of it: over reloads, also
+/// one without it; and the next process counts what it finds.
+#[test]
+fn a_service_s_sessions_are_counted_over_all_changes() {
+    let file = |more: &str| parse(&(service(80, "rr", &[&server(1)]) + more));
+    let (mut director, mut reader) = start(file(&service(81, "rr", &[&server(1), &server(2)])));
+    let of = |director: &Director, n: usize| director.snapshot().services.list()[n].clone();
+    let old = of(&director, 1);
+    let slot = old.servers.as_slice()[0].slot;
+    assert!(old.limits.held.take(0));
+    assert!(director.load().open(W, slot, 0));
+
+    let limited = service(81, "rr", &[&server(1), &server(2)]).replace(
+        "scheduler",
+        "max_sessions=1\nsource={max_sessions=3, rate=4}\nscheduler",
+    );
+    director.apply(file(&limited), NOW).expect("it fits");
+    let limits = of(&director, 1).limits;
+    assert_eq!((limits.sessions, limits.held.sessions()), (1, 1));
+    let source = limits.source.expect("it is limited");
+    let rate = source.rate.expect("that, too");
+    assert_eq!((source.prefix, source.sessions, rate.burst), (32, 3, 4));
+    assert!(!limits.held.take(limits.sessions));
+
+    director.apply(file(""), NOW).expect("it fits");
+    let _ = reader.refresh();
+    director.tick();
+    let services = &director.snapshot().services;
+    let held = services.held(slot).expect("it has a session");
+    assert_eq!(held.sessions(), 1);
+    director.apply(file(&limited), NOW).expect("it fits");
+    assert_eq!(of(&director, 1).limits.held.sessions(), 1, "it is back");
+
+    // Nothing is left: the next one of that name begins anew.
+    let gone = of(&director, 1).limits.held;
+    director.load().close(W, slot, false, 0, 0);
+    gone.give_back();
+    director.apply(file(""), NOW).expect("it fits");
+    let _ = reader.refresh();
+    director.tick();
+    director.apply(file(&limited), NOW).expect("it fits");
+    assert!(gone.take(0));
+    assert_eq!(of(&director, 1).limits.held.sessions(), 0);
+
+    // Two sessions of an earlier process to one server, one to the other.
+    let (director, _) = start(file(&limited));
+    let slots: Vec<_> = of(&director, 1).servers.iter().map(|s| s.slot).collect();
+    for slot in [slots[0], slots[0], slots[1]] {
+        director.load().adopt(W, slot, true);
+    }
+    director.adopted();
+    assert_eq!(of(&director, 1).limits.held.sessions(), 3);
+    assert_eq!(of(&director, 0).limits.held.sessions(), 0);
+}
+
 /// The file's servers come before those that are gone.
 #[test]
 fn removed_servers_of_an_earlier_process_leave_room_for_the_files() {

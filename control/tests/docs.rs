@@ -71,7 +71,7 @@ fn every_key_is_told() {
         let mut known = known(&format!("{table}\n"));
         if table == "[[service]]" {
             // Told in sections of their own.
-            for other in ["timeouts", "check", "passive", "server"] {
+            for other in ["timeouts", "check", "passive", "source", "server"] {
                 assert!(known.remove(other), "{other}");
             }
         }
@@ -79,6 +79,8 @@ fn every_key_is_told() {
     }
     let of_passive = known("[[service]]\n[service.passive]\n");
     assert_eq!(told("[service.passive]"), of_passive);
+    let of_source = known("[[service]]\n[service.source]\nrate = 1\n");
+    assert_eq!(told("[service.source]"), of_source, "[service.source]");
     let mut of_server = known("[[service]]\n[[service.server]]\n");
     assert!(of_server.remove("check"));
     assert_eq!(told("[[service.server]]"), of_server, "[[service.server]]");

@@ -17,6 +17,7 @@ fn service(n: u32, destinations: &[Destination]) -> Service<()> {
         local_addresses: Arc::from([]),
         persistence: None,
         one_packet: false,
+        limits: ServiceLimits::default(),
         timeouts: Timeouts::default(),
         unknown: Unknown::Reset,
         no_server: NoServer::Reset,
