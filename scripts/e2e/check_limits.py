@@ -22,7 +22,8 @@ def check(ctx):
     director, report = ctx.director, ctx.report
     services = [s for s in ctx.services if s.protocol == "tcp" and s.family is IPV4]
     other = IPV4.address(CLIENT, OTHER_HOST)
-    ctx.net.ip("c", "address", "add", f"{other}/{IPV4.length}", "dev", _interface(ctx))
+    there = (f"{other}/{IPV4.length}", "dev", _interface(ctx))
+    ctx.net.ip("c", "address", "add", *there)
     try:
         _reload(director, director.toml(more={"source.max_sessions": MOST, **SOON}))
         for service in services:
@@ -37,7 +38,7 @@ def check(ctx):
             with report.check(f"{service.name}: limits: a source makes connections as fast as it may"):
                 _rate(ctx, service)
     finally:
-        ctx.net.ip("c", "address", "del", f"{other}/{IPV4.length}", "dev", _interface(ctx))
+        ctx.net.ip("c", "address", "del", *there)
         with report.check("limits: without them clients are served as before"):
             _reload(director, director.toml())
             for service in services:
@@ -117,7 +118,7 @@ def _of_service(ctx, service, other):
         expect(listed["refused"] >= 2, f"{listed['refused']} refused")
     metrics = network.run("curl", "-sS", "--unix-socket", str(ctx.director.socket), "http://x/metrics")
     for line in (f'shunt_service_max_sessions{{service="tcp:{service.endpoint}"}} {MOST}\n',
-                 'shunt_drops_total{reason="service-limit",worker="0"}'):
+                 'shunt_drops_total{worker="0",reason="service-limit"}'):
         expect(line in metrics, f"no {line!r} in the metrics")
 
 

@@ -25,7 +25,7 @@ fn service(n: u32, destinations: &[Destination]) -> Service<()> {
         on_down: OnRemoved::Reset,
         ttl: TtlPolicy::Decrement,
         toa: true,
-        announce: n % 2 == 0,
+        announce: n.is_multiple_of(2),
     }
 }
 
@@ -93,7 +93,7 @@ proptest! {
             let wanted = model(&all, protocol, address, port);
             let found = services.lookup(protocol, address, port).map(|s| s.id.0);
             prop_assert_eq!(found, wanted, "{} {} {}", protocol, address, port);
-            let was = model(&[gone.clone()], protocol, address, port);
+            let was = model(std::slice::from_ref(&gone), protocol, address, port);
             let request = services.is_request(protocol, address, port);
             prop_assert_eq!(request, wanted.is_some() || was.is_some());
             let any = all.iter().flatten().any(|d| d.vip.covers(address));
