@@ -243,13 +243,12 @@ fn numbers(text: &mut String, c: &Counters, exact: bool) {
         c.bytes_in,
         c.bytes_out,
     ] {
-        let shown = match n {
-            _ if exact => n.to_string(),
-            ..100_000_000 => n.to_string(),
-            ..1_000_000_000 => format!("{}K", n / 1000),
-            ..100_000_000_000 => format!("{}M", n / 1_000_000),
-            ..100_000_000_000_000 => format!("{}G", n / 1_000_000_000),
-            _ => format!("{}T", n / 1_000_000_000_000),
+        let shown = match () {
+            () if exact || n < 100_000_000 => n.to_string(),
+            () if n < 1_000_000_000 => format!("{}K", n / 1000),
+            () if n < 100_000_000_000 => format!("{}M", n / 1_000_000),
+            () if n < 100_000_000_000_000 => format!("{}G", n / 1_000_000_000),
+            () => format!("{}T", n / 1_000_000_000_000),
         };
         let _ = write!(text, " {shown:>8}");
     }
