@@ -473,6 +473,7 @@ fn settings(config: &Config) -> Settings {
         resets_per_second: config.limits.resets_per_second,
         mirror_per_second: config.mirror.packets_per_second,
         toa_kind: config.fullnat.toa_kind,
+        probes: config.health.probes,
         // The reader lets no configuration pass without a worker.
         ..Settings::for_workers(config.workers.cores.len().max(1) as u16)
     }

@@ -42,6 +42,7 @@ async fn ask(check: &Check, asked: SocketAddr) -> Outcome {
         service: ServiceKey::new(Protocol::Tcp, "10.0.0.1".parse().unwrap(), 80),
         server: "10.1.0.1:8080".parse().unwrap(),
         asked,
+        by_vip: false,
     };
     let begin = Instant::now();
     let outcome = Prober::new().probe(check, &target).await;

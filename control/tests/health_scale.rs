@@ -50,13 +50,17 @@ fn ten_thousand_servers() {
     // All of them are this machine.
     namespace.ip("route add local 10.32.0.0/16 dev lo");
     let listener = TcpListener::bind("0.0.0.0:80").expect("nobody has it");
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            // Until the director hangs up, so that it is not this end that waits afterwards.
-            let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
-            let _ = stream.read(&mut [0; 1]);
-        }
-    });
+    // One that waits does not keep the others: a full backlog costs seconds.
+    for _ in 0..8 {
+        let listener = listener.try_clone().expect("there are descriptors");
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                // Until the director hangs up, so that it is not this end that waits afterwards.
+                let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
+                let _ = stream.read(&mut [0; 1]);
+            }
+        });
+    }
     let mut director = director();
     let ids: Vec<ServerId> = director
         .snapshot()

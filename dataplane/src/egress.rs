@@ -435,7 +435,12 @@ impl<P: Port> Egress<P> {
     }
 
     /// Sends what the kernel wants sent, `most` frames at most; returns how many there were.
-    pub(crate) fn send_for_kernel(&mut self, fib: &Fib, most: usize) -> usize {
+    pub(crate) fn send_for_kernel(
+        &mut self,
+        fib: &Fib,
+        most: usize,
+        mut take: impl FnMut(&mut Self, P::Buf) -> Option<P::Buf>,
+    ) -> usize {
         for n in 0..most {
             let Ok(MirrorFrame {
                 mut buf, interface, ..
@@ -444,6 +449,11 @@ impl<P: Port> Egress<P> {
                 return n;
             };
             self.counters.received_mirror.add(1);
+            // What it takes it has sent, or given up.
+            let Some(left) = take(self, buf) else {
+                continue;
+            };
+            buf = left;
             let Some(i) = fib.interfaces.get(usize::from(interface.0)) else {
                 self.discard(buf, DropReason::NoRoute);
                 continue;

@@ -38,6 +38,7 @@ mod modes;
 mod one_packet;
 mod open;
 mod persist;
+mod probe;
 mod rings;
 pub mod share;
 mod steer;

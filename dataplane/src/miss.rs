@@ -14,14 +14,14 @@ use crate::io::{BURST, PacketBuf, Port};
 use crate::open::{Opening, Seen, Wanted};
 use crate::syn::Sight;
 use crate::worker::{Context, Packet};
-use crate::{answer, burst, control, hit, one_packet, open, syn};
+use crate::{answer, burst, control, hit, one_packet, open, probe, syn};
 
 /// Handles a TCP or UDP packet that belongs to no session.
 pub(crate) fn handle<P: Port>(
     egress: &mut Egress<P>,
     flows: &mut Flows,
     cx: &Context<'_>,
-    packet: Packet<P::Buf>,
+    mut packet: Packet<P::Buf>,
 ) {
     let Some(flow) = flow_key(&packet.parsed, packet.buf.data()) else {
         return egress.discard(packet.buf, DropReason::Truncated);
@@ -35,6 +35,9 @@ pub(crate) fn handle<P: Port>(
             && let Some(reply) = services.one_packet_reply(flow.src, flow.src_port)
         {
             return one_packet::reply(egress, flows, cx, packet, &flow, reply);
+        }
+        if !cx.config.settings.probes.is_empty() {
+            probe::reply(flows, cx, &mut packet, &flow);
         }
         // Late packets to a local address that the kernel does not have.
         if services

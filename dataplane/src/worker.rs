@@ -19,7 +19,7 @@ use crate::io::{BURST, Burst, MirrorQueues, PacketBuf, Port};
 use crate::miss::{self, Aside, What};
 use crate::rings::{FromWorkers, HandOver};
 use crate::steer::Steer;
-use crate::{announce, burst};
+use crate::{announce, burst, probe};
 
 pub use crate::rings::{HandOverRings, hand_over_rings};
 
@@ -236,7 +236,13 @@ impl<P: Port> Worker<P> {
         if left {
             from_workers.leave();
         }
-        polled.packets += egress.send_for_kernel(&config.fib, KERNEL_FRAMES);
+        let probes = !config.settings.probes.is_empty();
+        polled.packets += egress.send_for_kernel(&config.fib, KERNEL_FRAMES, |egress, buf| {
+            if probes {
+                return probe::request(egress, flows, &cx, buf);
+            }
+            Some(buf)
+        });
         announcer.step(egress, &cx, flows.id);
         flows.sweep(egress, &cx);
         polled.judging = flows.table.is_judging();

@@ -80,7 +80,7 @@ class Director:
 
     def toml(self, servers=SERVERS, weights=None, checks=None, more=None, sorry=None, aim=None):
         """The configuration; with fewer servers or other weights than usual, with a check for each
-        protocol, more keys of all services, a sorry server; `aim` says of a service what it is for, where
+        protocol or as `checks` says of a service, more keys of all services, a sorry server; `aim` says of a service what it is for, where
         that is not its VIP and port."""
         start = self.start
         tables = {
@@ -89,7 +89,8 @@ class Director:
             "workers": self._workers(),
             "limits": {"sessions": 16384 + 5 * start.crowd, "servers": 256},
             "sessions": {"file": str(self.sessions)},
-            "health": {"file": str(self.health)},
+            "health": {"file": str(self.health),
+                       "probe_addresses": ["198.18.0.0/16", "2001:db8:ff::/112"]},
         }
         lines = []
         for name, table in tables.items():
@@ -114,8 +115,9 @@ class Director:
                 entry["sorry_server"] = endpoint(
                     service.server_address(sorry), service.server_port)
             lines += ["[[service]]", *_keys(entry)]
-            if checks:
-                lines += ["[service.check]", *_keys(checks[service.protocol])]
+            check = checks(service) if callable(checks) else (checks or {}).get(service.protocol)
+            if check:
+                lines += ["[service.check]", *_keys(check)]
             for server in servers:
                 address = service.server_address(server)
                 if not (aim and service.direct):  # those have the client's port

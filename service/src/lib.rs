@@ -14,6 +14,7 @@ pub mod limits;
 pub mod load;
 pub mod outcomes;
 mod places;
+pub mod probes;
 pub mod protocol;
 pub mod publish;
 pub mod service;
@@ -26,6 +27,7 @@ pub use id::{ServerId, ServerSlot, ServiceId, Ticks, Weight, WorkerId};
 pub use limits::{Held, OnFull, Rate, ServiceLimits, SourceLimits};
 pub use load::{Load, ServerCounters};
 pub use outcomes::{Outcome, Outcomes};
+pub use probes::{ProbeAddresses, ProbePorts};
 pub use protocol::{FlowKey, Mode, Protocol};
 pub use service::{
     NoServer, OnDown, OnRemoved, Persistence, RealServer, Servers, Service, Status,

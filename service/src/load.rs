@@ -19,6 +19,7 @@ use crate::changes::{Changes, Reader};
 use crate::handshake::Handshake;
 use crate::id::{ServerSlot, Ticks, WorkerId};
 use crate::outcomes::{Counted, Outcome, Outcomes};
+use crate::probes::ProbePorts;
 
 /// What one worker counts for one server: written by that worker only, read by all.
 ///
@@ -119,6 +120,7 @@ pub struct Load {
     outcomes: Box<[Box<[Counted]>]>,
     /// A log of each worker, and one of control.
     changes: Changes,
+    probe_ports: ProbePorts,
 }
 
 impl Load {
@@ -132,6 +134,7 @@ impl Load {
                 .map(|_| (0..servers).map(|_| Counted::default()).collect())
                 .collect(),
             changes: Changes::new(usize::from(workers) + 1),
+            probe_ports: ProbePorts::default(),
         }
     }
 
@@ -188,6 +191,11 @@ impl Load {
         if counters.followed.load(Relaxed) {
             self.changes.note(worker.index(), slot);
         }
+    }
+
+    /// Which server each port of the director's host asks by a probe address.
+    pub fn probe_ports(&self) -> &ProbePorts {
+        &self.probe_ports
     }
 
     /// Number of server slots.

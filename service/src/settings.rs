@@ -1,5 +1,7 @@
 //! Settings that workers read: timeouts and global policies. Defaults are Linux IPVS's.
 
+use crate::probes::ProbeAddresses;
+
 /// TCP states of a session as IPVS names them (SEMANTICS 2.2). The discriminants index
 /// [`Timeouts::tcp`] and the transition tables, and are part of the session layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -145,6 +147,8 @@ pub struct Settings {
     pub mirror_per_second: u32,
     /// TCP option kind of the client address in FULLNAT (TOA), 254 by default.
     pub toa_kind: u8,
+    /// By which the director's host reaches real servers as clients do.
+    pub probes: ProbeAddresses,
 }
 
 impl Settings {
@@ -165,6 +169,7 @@ impl Settings {
             resets_per_second: 100_000,
             mirror_per_second: 200_000,
             toa_kind: 254,
+            probes: ProbeAddresses::default(),
         }
     }
 }

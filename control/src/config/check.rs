@@ -4,7 +4,7 @@
 use core::net::{IpAddr, SocketAddr};
 use std::collections::HashMap;
 
-use shunt_service::{Destination, Mode, ServiceKey, Vip};
+use shunt_service::{Destination, Mode, ProbeAddresses, ServiceKey, Vip};
 
 use super::mistake::Mistake;
 use super::model::Service;
@@ -29,8 +29,13 @@ impl<'a> Vips<'a> {
     }
 }
 
-/// Checks services against each other; `most` is the number of server slots.
-pub(super) fn services(list: &[Placed], most: u32, mistakes: &Mistakes) {
+/// Checks services against each other; `most` is the number of server slots, `probes` what there is for
+/// checks by the VIP.
+pub(super) fn services(
+    list: &[Placed],
+    (most, probes): (u32, ProbeAddresses),
+    mistakes: &Mistakes,
+) {
     let vips = vips(list, mistakes);
     let locals: HashMap<IpAddr, &Place> = list
         .iter()
@@ -60,6 +65,7 @@ pub(super) fn services(list: &[Placed], most: u32, mistakes: &Mistakes) {
         }
     }
     one_packet_servers(list, mistakes);
+    by_vip(list, (most, probes), mistakes);
     limit(list, most, mistakes);
 }
 
@@ -107,6 +113,40 @@ fn vips<'a>(list: &'a [Placed], mistakes: &Mistakes) -> Vips<'a> {
         }
     }
     vips
+}
+
+/// Checks by the VIP: each server needs a probe address, and a mode in which it has the VIP.
+fn by_vip(list: &[Placed], (most, probes): (u32, ProbeAddresses), mistakes: &Mistakes) {
+    for (service, places) in list {
+        for (server, place) in service.servers.iter().zip(&places.servers) {
+            if !server.check.as_ref().is_some_and(|check| check.by_vip) {
+                continue;
+            }
+            if server.mode.sees_replies() {
+                let what = format!("a check `via` the VIP of a server in mode {}", server.mode);
+                let help = "via = \"server\": what is sent to the server itself goes the same way";
+                mistakes.add(Mistake::new(place, what).help(help));
+                continue;
+            }
+            let ipv6 = server.address.is_ipv6();
+            let room = probes.room(ipv6);
+            if room >= most {
+                continue;
+            }
+            let family = if ipv6 { "IPv6" } else { "IPv4" };
+            let what = match room {
+                0 => format!("a check `via` the VIP, and no {family} probe addresses"),
+                room => format!("{room} {family} probe addresses, and [limits] servers = {most}"),
+            };
+            let example = if ipv6 {
+                "2001:db8:ff::/112"
+            } else {
+                "198.18.0.0/16"
+            };
+            let help = format!("an unused prefix: [health] probe_addresses = [\"{example}\"]");
+            mistakes.add(Mistake::new(place, what).help(help));
+        }
+    }
 }
 
 /// By a reply without a session one service is told.

@@ -55,7 +55,8 @@ pub fn put_service(
         }
         key
     });
-    check::services(&list, config.limits.servers, &mistakes);
+    let limits = (config.limits.servers, config.health.probes);
+    check::services(&list, limits, &mistakes);
     none(mistakes)?;
     // A service without identity is a mistake.
     let key = key.ok_or_else(Vec::new)?;
@@ -147,7 +148,8 @@ pub fn put_server(
             }
         }
     }
-    check::services(&list, config.limits.servers, &mistakes);
+    let limits = (config.limits.servers, config.health.probes);
+    check::services(&list, limits, &mistakes);
     none(mistakes)?;
     // A server without address is a mistake, and the service is one in force.
     let address = address.ok_or_else(Vec::new)?;

@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::path::PathBuf;
 
 use shunt_service::settings::SHARDS;
-use shunt_service::{TcpState, Timeouts};
+use shunt_service::{ProbeAddresses, TcpState, Timeouts};
 
 use super::Machine;
 use super::mistake::Mistake;
@@ -247,6 +247,7 @@ pub(super) fn health(table: Option<Table<'_>>, name: &str) -> Health {
     let mut health = Health {
         file: Some(format!("/dev/shm/{name}.health").into()),
         max_age: Duration::from_secs(600),
+        probes: ProbeAddresses::default(),
     };
     let Some(mut table) = table else {
         return health;
@@ -256,6 +257,17 @@ pub(super) fn health(table: Option<Table<'_>>, name: &str) -> Health {
     }
     if let Some(ms) = table.get("max_age", words::duration) {
         health.max_age = Duration::from_millis(u64::from(ms));
+    }
+    for (prefix, place) in table
+        .list("probe_addresses", words::prefix)
+        .unwrap_or_default()
+    {
+        if health.probes.room(prefix.addr().is_ipv6()) > 0 {
+            let what = "`probe_addresses`: a second prefix of a family";
+            let mistake = Mistake::new(place, what).help("one for IPv4 and one for IPv6");
+            table.mistakes().add(mistake);
+        }
+        health.probes.set(prefix.addr(), prefix.prefix_len());
     }
     table.finish();
     health

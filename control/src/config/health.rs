@@ -62,7 +62,18 @@ const COMMON: [&str; 9] = [
 ];
 
 /// What only some types take.
-const SPECIAL: [(&str, &[Type]); 21] = [
+const SPECIAL: [(&str, &[Type]); 22] = [
+    (
+        "via",
+        &[
+            Type::Tcp,
+            Type::Http,
+            Type::Https,
+            Type::Dns,
+            Type::Udp,
+            Type::Grpc,
+        ],
+    ),
     (
         "port",
         &[
@@ -155,6 +166,8 @@ pub(super) fn check(node: &Node, name: &str, about: About, mistakes: &Mistakes) 
     let jitter = table.get("jitter", words::integer(0..=50u32)).unwrap_or(10);
     let start = [("up", Start::Up), ("down", Start::Down)];
     let start = table.get("start", words::word(&start)).unwrap_or(Start::Up);
+    let via = words::word(&[("server", false), ("vip", true)]);
+    let by_vip = table.get("via", via).unwrap_or(false);
     let on_failure = [
         ("down", OnFailure::Down),
         ("inhibit", OnFailure::Inhibit),
@@ -181,6 +194,7 @@ pub(super) fn check(node: &Node, name: &str, about: About, mistakes: &Mistakes) 
         port,
         start,
         on_failure,
+        by_vip,
     })
 }
 

@@ -180,7 +180,7 @@ fn read(root: &node::Node, machine: &Machine, mistakes: &Mistakes) -> Option<Con
         .filter_map(|node| service::service(node, context, mistakes))
         .collect();
     table.finish();
-    check::services(&placed, limits.servers, mistakes);
+    check::services(&placed, (limits.servers, health.probes), mistakes);
     let services = placed.into_iter().map(|(service, _)| service).collect();
     Some(Config {
         daemon,

@@ -11,8 +11,8 @@ use ipnet::IpNet;
 use serde_json::Value;
 use shunt_scheduler::Flags;
 use shunt_service::{
-    Destination, InterfaceId, Mode, NoServer, OnDown, OnRemoved, Persistence, PortId, Protocol,
-    ServiceKey, SourceLimits, Timeouts, TtlPolicy, Unknown, Weight,
+    Destination, InterfaceId, Mode, NoServer, OnDown, OnRemoved, Persistence, PortId,
+    ProbeAddresses, Protocol, ServiceKey, SourceLimits, Timeouts, TtlPolicy, Unknown, Weight,
 };
 
 use crate::health::{Check, Passive};
@@ -130,6 +130,8 @@ pub struct Health {
     pub file: Option<PathBuf>,
     /// Age from which on it is not believed.
     pub max_age: Duration,
+    /// Of servers that are checked by their VIP.
+    pub probes: ProbeAddresses,
 }
 
 /// What goes up to the kernel.

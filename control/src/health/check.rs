@@ -34,6 +34,8 @@ pub struct Check {
     pub start: Start,
     /// What becomes of a server that is down.
     pub on_failure: OnFailure,
+    /// It goes to the VIP on the server, the way that clients' packets go (DR and TUN).
+    pub by_vip: bool,
 }
 
 /// What a server is before anything is known of it.

@@ -1,20 +1,18 @@
 //! DNS: one query; the answer's code, and on request one of its records, are judged.
 
-use core::net::SocketAddr;
-
 use hickory_proto::op::{Message, MessageType, Query, ResponseCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::check::Dns;
 use super::failure::{Failure, Reason};
-use super::probe::{Outcome, connect, datagrams};
+use super::probe::{Asked, Outcome, connect, datagrams};
 use super::tls;
 
 /// Longest answer over UDP without EDNS is 512 bytes (RFC 1035 section 4.2.1); servers that send
 /// more are not the matter of this check.
 const DATAGRAM: usize = 4096;
 
-pub(super) async fn ask(dns: &Dns, to: SocketAddr) -> Outcome {
+pub(super) async fn ask(dns: &Dns, asked: Asked) -> Outcome {
     let mut query = Message::query();
     query.metadata.id = rand::random();
     query.metadata.recursion_desired = true;
@@ -22,9 +20,9 @@ pub(super) async fn ask(dns: &Dns, to: SocketAddr) -> Outcome {
     let bytes = query.to_vec();
     let bytes = bytes.map_err(|error| Failure::new(Reason::Local, error))?;
     if dns.tcp {
-        return judge(dns, &query, &over_tcp(&bytes, to).await?);
+        return judge(dns, &query, &over_tcp(&bytes, asked).await?);
     }
-    let socket = datagrams(to).await?;
+    let socket = datagrams(asked.0).await?;
     let sent = socket.send(&bytes).await;
     sent.map_err(|error| Failure::io("send", &error))?;
     let mut answer = vec![0; DATAGRAM];
@@ -40,9 +38,9 @@ pub(super) async fn ask(dns: &Dns, to: SocketAddr) -> Outcome {
 }
 
 /// A query and its answer, each with its length before it (RFC 1035 section 4.2.2).
-async fn over_tcp(query: &[u8], to: SocketAddr) -> Result<Vec<u8>, Failure> {
+async fn over_tcp(query: &[u8], asked: Asked) -> Result<Vec<u8>, Failure> {
     let broken = |error: std::io::Error| tls::broken("DNS", &error);
-    let mut stream = connect(to).await?;
+    let mut stream = connect(asked).await?;
     let length = u16::try_from(query.len()).unwrap_or(u16::MAX);
     let framed = [&length.to_be_bytes()[..], query].concat();
     stream.write_all(&framed).await.map_err(broken)?;

@@ -21,14 +21,15 @@ use tonic_health::pb::health_client::HealthClient;
 use super::check::Grpc;
 use super::failure::{Failure, Reason};
 use super::http::broken;
-use super::probe::{Outcome, connect};
+use super::probe::{Asked, Outcome, connect};
 use super::tls;
 
 /// Longest answer, bytes: it has one number in it.
 const ANSWER: usize = 4096;
 
-pub(super) async fn ask(grpc: &Grpc, to: SocketAddr, config: Option<Arc<ClientConfig>>) -> Outcome {
-    let stream = connect(to).await?;
+pub(super) async fn ask(grpc: &Grpc, asked: Asked, config: Option<Arc<ClientConfig>>) -> Outcome {
+    let stream = connect(asked).await?;
+    let (to, _) = asked;
     match grpc.tls.as_ref().zip(config) {
         Some((tls, config)) => {
             let stream = tls::handshake(stream, tls, config).await?;

@@ -15,14 +15,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::check::Http;
 use super::failure::{Failure, Reason};
-use super::probe::{Outcome, connect};
+use super::probe::{Asked, Outcome, connect};
 use super::tls;
 
 /// Most of a body that is read, and most that the headers may be, bytes.
 const BODY: usize = 64 << 10;
 
-pub(super) async fn ask(http: &Http, to: SocketAddr, config: Option<Arc<ClientConfig>>) -> Outcome {
-    let stream = connect(to).await?;
+pub(super) async fn ask(http: &Http, asked: Asked, config: Option<Arc<ClientConfig>>) -> Outcome {
+    let stream = connect(asked).await?;
+    let (to, _) = asked;
     match http.tls.as_ref().zip(config) {
         Some((tls, config)) => {
             let stream = tls::handshake(stream, tls, config).await?;

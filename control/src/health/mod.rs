@@ -28,7 +28,7 @@ mod task;
 pub mod tls;
 mod udp;
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -220,15 +220,17 @@ impl Book {
     pub fn follow(&mut self, director: &Director) {
         let mut present = HashSet::with_capacity(self.records.len());
         for (configured, service) in director.services() {
-            let ids: HashMap<SocketAddr, ServerId> = service
+            let present_ones: HashMap<SocketAddr, &RealServer> = service
                 .servers
                 .iter()
-                .map(|s| (SocketAddr::new(s.addr, s.port), s.id))
+                .map(|s| (SocketAddr::new(s.addr, s.port), s))
                 .collect();
             for server in &configured.servers {
-                let (Some(check), Some(id)) = (&server.check, ids.get(&server.address)) else {
+                let real = present_ones.get(&server.address);
+                let (Some(check), Some(real)) = (&server.check, real) else {
                     continue;
                 };
+                let id = &real.id;
                 present.insert(*id);
                 let key = Key {
                     service: configured.key,
@@ -237,7 +239,13 @@ impl Book {
                 };
                 match self.records.get(id) {
                     Some(record) if record.check == *check => {}
-                    _ => self.begin(*id, key, check, director.is_failed(*id)),
+                    _ => {
+                        let probes = &director.config().health.probes;
+                        let probe = probes.of(real.slot, real.addr.is_ipv6());
+                        // The reader lets none pass without.
+                        let by_vip = probe.filter(|_| check.by_vip);
+                        self.begin(*id, key, check, (by_vip, director.is_failed(*id)));
+                    }
                 }
             }
         }
@@ -249,7 +257,13 @@ impl Book {
         self.known = Known::new();
     }
 
-    fn begin(&mut self, id: ServerId, key: Key, check: &Arc<Check>, failed: bool) {
+    fn begin(
+        &mut self,
+        id: ServerId,
+        key: Key,
+        check: &Arc<Check>,
+        (by_vip, failed): (Option<IpAddr>, bool),
+    ) {
         self.epoch += 1;
         let port = check.port.unwrap_or(key.server.port());
         let task = Task {
@@ -259,7 +273,8 @@ impl Book {
             target: Target {
                 service: key.service,
                 server: key.server,
-                asked: SocketAddr::new(key.server.ip(), port),
+                asked: SocketAddr::new(by_vip.unwrap_or(key.server.ip()), port),
+                by_vip: by_vip.is_some(),
             },
             seed: self.seed ^ (u64::from(id.0) << 32) ^ self.epoch,
         };

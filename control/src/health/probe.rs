@@ -15,13 +15,16 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
 use shunt_service::ServiceKey;
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::check::{Check, Kind, Tls};
 use super::failure::{Failure, Reason};
 use super::{dns, exec, grpc, http, icmp, tls, udp};
+
+/// Where a connection goes, and whether it is to have a port of the host for itself.
+pub(super) type Asked = (SocketAddr, bool);
 
 /// What an attempt found.
 pub type Outcome = Result<(), Failure>;
@@ -35,6 +38,8 @@ pub struct Target {
     pub server: SocketAddr,
     /// Where the check goes; without meaning for a program.
     pub asked: SocketAddr,
+    /// That is a probe address: by its port the host's end of the connection must be told from others.
+    pub by_vip: bool,
 }
 
 /// Makes attempts. The real one is [`Prober`]; tests have their own.
@@ -100,7 +105,7 @@ impl Prober {
     }
 
     async fn attempt(&self, check: &Check, target: &Target) -> Outcome {
-        let asked = target.asked;
+        let asked = (target.asked, target.by_vip);
         match &check.kind {
             Kind::Tcp => connect(asked).await.map(drop),
             Kind::Http(http) => {
@@ -112,8 +117,8 @@ impl Prober {
                 grpc::ask(grpc, asked, config.transpose()?).await
             }
             Kind::Dns(dns) => dns::ask(dns, asked).await,
-            Kind::Udp(udp) => udp::ask(udp, asked).await,
-            Kind::Icmp => icmp::ask(asked.ip()).await,
+            Kind::Udp(udp) => udp::ask(udp, target.asked).await,
+            Kind::Icmp => icmp::ask(target.asked.ip()).await,
             Kind::Exec(exec) => exec::run(exec, target).await,
         }
     }
@@ -168,19 +173,34 @@ fn descriptors() -> usize {
         .clamp(16, 1 << 16)
 }
 
-/// A connection. It is closed as usual when it is dropped.
-pub(super) async fn connect(to: SocketAddr) -> Result<TcpStream, Failure> {
-    let stream = TcpStream::connect(to).await;
-    stream.map_err(|error| Failure::io("connect", &error))
+/// A connection, which has a port of the host for itself if `alone`. It is closed as usual when it is
+/// dropped.
+pub(super) async fn connect((to, alone): Asked) -> Result<TcpStream, Failure> {
+    let failed = |error: std::io::Error| Failure::io("connect", &error);
+    if !alone {
+        return TcpStream::connect(to).await.map_err(failed);
+    }
+    // The kernel gives one port to connections to different addresses, unless they are bound before.
+    let socket = match to {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    let socket = socket.map_err(failed)?;
+    socket.bind(any(to)).map_err(failed)?;
+    socket.connect(to).await.map_err(failed)
+}
+
+/// Whatever address and port of the host.
+fn any(to: SocketAddr) -> SocketAddr {
+    match to {
+        SocketAddr::V4(_) => (core::net::Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (core::net::Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
 }
 
 /// A UDP socket that hears of errors from `to` and of nobody else.
 pub(super) async fn datagrams(to: SocketAddr) -> Result<UdpSocket, Failure> {
-    let any: SocketAddr = match to {
-        SocketAddr::V4(_) => (core::net::Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (core::net::Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let socket = UdpSocket::bind(any)
+    let socket = UdpSocket::bind(any(to))
         .await
         .map_err(|error| Failure::io("bind", &error))?;
     let connected = socket.connect(to).await;
