@@ -15,7 +15,7 @@ BURST = 4
 OTHER_HOST = 11
 # Closed connections are soon over.
 SOON = {f"timeouts.tcp_{state}": "500ms" for state in (
-    "fin_wait", "time_wait", "close", "close_wait", "last_ack")}
+    "syn_recv", "fin_wait", "time_wait", "close", "close_wait", "last_ack")}
 
 
 def check(ctx):
@@ -86,9 +86,12 @@ def _drops(ctx, reason):
 
 
 def _idle(ctx, service):
-    """Waits until the service has no session."""
-    gone = network.wait_for(lambda: _listed(ctx, service)["live_sessions"] == 0, 20, 0.1)
-    expect(gone, f"{service.name} has {_listed(ctx, service)['live_sessions']} sessions for good")
+    """Waits until the service has no session, of earlier checks, too."""
+    gone = network.wait_for(lambda: _listed(ctx, service)["live_sessions"] == 0, 90, 0.1)
+    if not gone:
+        left = ctx.director.shunt("sessions", "--service", f"tcp:{service.endpoint}")["sessions"]
+        count = _listed(ctx, service)["live_sessions"]
+        expect(False, f"{service.name} has {count} sessions for good, of which are listed: {left}")
 
 
 def _of_source(ctx, service, other):
