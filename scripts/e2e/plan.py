@@ -48,7 +48,7 @@ STARTS = (
     Start("net_tap", arms=2, workers=2, vlan=True, whole=True),
     Start("net_af_packet", arms=1, workers=2, vlan=True),
     Start("net_af_packet", arms=2, workers=1, vlan=True),
-    Start("net_af_packet", arms=2, workers=2, vlan=False, crowd=25_000, whole=True),
+    Start("net_af_packet", arms=2, workers=2, vlan=False, crowd=25_000),
     Start("virtio_user", arms=1, workers=1, vlan=False, modes=("dr", "fullnat")),
     # A driver that Shunt does not know, with fewer queues than workers.
     Start("net_shunttest", arms=1, workers=2, vlan=False),
