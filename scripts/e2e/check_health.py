@@ -162,7 +162,7 @@ def _programs(ctx):
     """It lists its open files, and the server that it is asked about."""
     said = ctx.net.dir / "said"
     said.unlink(missing_ok=True)
-    script = f"echo $SHUNT_VIP $(ls /proc/self/fd) > {said}.new && mv {said}.new {said}"
+    script = f"echo $SHUNT_VIP $(ls /proc/self/fd) > {said}.$$ && mv {said}.$$ {said}"
     program = {"type": "exec", "command": ["/bin/sh", "-c", script], **COMMON}
     _reload(ctx.director, ctx.director.toml(checks={"tcp": program, "udp": program}))
     _wait(ctx, "it says something", said.exists)
