@@ -13,7 +13,7 @@ import time
 
 import net as network
 from check_health import CHECKS, _is, _nginx, _reload, _servers, _services, _wait
-from client import Udp, udp_who
+from client import Background, Udp, udp_who
 from plan import IPV4, SERVERS, endpoint
 from report import equal, expect
 
@@ -281,7 +281,7 @@ def _saved(ctx):
 
 # Servers that die and come back
 
-class _Load:
+class _Load(Background):
     """Clients of a service that ask again and again, in turn over a connection of their own for each request
     and over one that they keep. `done` has when each request began and ended, who answered (None: it failed),
     and whether it had a connection of its own."""
@@ -289,20 +289,9 @@ class _Load:
     CLIENTS = 9
 
     def __init__(self, ctx, service):
+        super().__init__([self._run] * self.CLIENTS)
         self.ctx, self.service = ctx, service
         self.done = []
-        self.ending = threading.Event()
-        self.threads = [threading.Thread(target=self._run) for _ in range(self.CLIENTS)]
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.ending.set()
-        for thread in self.threads:
-            thread.join()
 
     def _run(self):
         kept = None

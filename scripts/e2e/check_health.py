@@ -2,6 +2,7 @@
 comes back, hangs, flaps; all fail; the director is killed meanwhile. What operators ask for first is
 printed: how long new sessions still go to a dead server, and how many requests fail."""
 
+import functools
 import json
 import signal
 import socket
@@ -9,8 +10,9 @@ import threading
 import time
 
 import net as network
+from check_reload import _reload, _servers
 from check_reload import _Session as Session
-from client import http_who
+from client import Background, http_who
 from plan import IPV4, SERVERS, endpoint
 from report import equal, expect
 
@@ -226,26 +228,15 @@ def _saved(ctx, server):
     return ends == {(line["service"], line["server"]) for line in saved if line["down"]}
 
 
-class _Load:
+class _Load(Background):
     """A client of each TCP service over IPv4 that asks again and again, each time by a connection of its
     own. `done` has when each request began, and who answered; None: it failed."""
 
     def __init__(self, ctx):
+        services = _services(ctx)
+        super().__init__([functools.partial(self._ask, service) for service in services])
         self.ctx = ctx
-        self.done = {service.mode: [] for service in _services(ctx)}
-        self.ending = threading.Event()
-        self.threads = [threading.Thread(target=self._ask, args=(service,))
-                        for service in _services(ctx)]
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.ending.set()
-        for thread in self.threads:
-            thread.join()
+        self.done = {service.mode: [] for service in services}
 
     def _ask(self, service):
         while not self.ending.is_set():
@@ -280,11 +271,6 @@ def _ask(ctx, service):
 def _services(ctx):
     """The TCP services over IPv4: one of each mode."""
     return [s for s in ctx.services if s.protocol == "tcp" and s.family is IPV4]
-
-
-def _servers(ctx, service):
-    """The servers that six new sessions go to."""
-    return {http_who(ctx.net, service).server for _ in range(6)}
 
 
 def _listed(ctx, server):
@@ -323,8 +309,3 @@ def _read(ctx):
     """Whether all workers run on the newest snapshot."""
     status = ctx.director.shunt("status")
     return status["acknowledged"] >= status["generation"]
-
-
-def _reload(director, toml):
-    status, said = director.reload(toml)
-    expect(status == 0, f"exit status {status}; it said:\n{said}")

@@ -3,11 +3,11 @@ is ejected, comes back after its time, and is ejected again if it still does. Al
 within the share."""
 
 import socket
-import threading
 import time
 
 import net as network
 from check_reload import _reload
+from client import Background
 from plan import IPV4, SERVERS, endpoint
 from report import equal, expect
 
@@ -87,24 +87,13 @@ def _all_fail(ctx, service):
         _wait(ctx, "all serve again", lambda: clients.recent() >= set(SERVERS))
 
 
-class _Clients:
+class _Clients(Background):
     """Connections of the client, one after another and two at a time; who served them and when, None: nobody."""
 
     def __init__(self, ctx, service):
+        super().__init__([self._ask] * 4)
         self.ctx, self.service = ctx, service
         self.done = []
-        self.ending = threading.Event()
-        self.threads = [threading.Thread(target=self._ask) for _ in range(4)]
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.ending.set()
-        for thread in self.threads:
-            thread.join()
 
     def _ask(self):
         while not self.ending.is_set():

@@ -6,6 +6,7 @@ import itertools
 import json
 import socket
 import subprocess
+import threading
 
 from report import Failed
 
@@ -25,6 +26,24 @@ class View:
     local_port: int
     client_port: int
     answered_by: tuple  # whom the client saw: address, port
+
+
+class Background:
+    """Threads that run `bodies` beside a check; they end when it leaves, which `ending` tells them."""
+
+    def __init__(self, bodies):
+        self.ending = threading.Event()
+        self.threads = [threading.Thread(target=body) for body in bodies]
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ending.set()
+        for thread in self.threads:
+            thread.join()
 
 
 def http_who(net, service):

@@ -281,7 +281,8 @@ impl Line {
             let named = self.named()?;
             named.ok_or_else(|| Refusal::usage("No virtual service specified"))
         };
-        let port = || -> Result<_, Refusal> { Ok((named()?, self.server_address(named()?)?)) };
+        let named_server =
+            || -> Result<_, Refusal> { Ok((named()?, self.server_address(named()?)?)) };
         Ok(match () {
             () if what.version => Command::Version,
             () if what.clear => Command::Clear,
@@ -293,7 +294,7 @@ impl Line {
             () if what.add_server => Command::AddServer(named()?, self.server(named()?)?),
             () if what.edit_server => Command::EditServer(named()?, self.server(named()?)?),
             () if what.delete_server => {
-                let (named, address) = port()?;
+                let (named, address) = named_server()?;
                 Command::DeleteServer(named, address)
             }
             () => Command::List(self.named()?),
