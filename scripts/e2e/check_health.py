@@ -12,7 +12,7 @@ import time
 import net as network
 from check_reload import _reload, _servers
 from check_reload import _Session as Session
-from client import Background, http_who
+from client import Background
 from plan import IPV4, SERVERS, endpoint
 from report import equal, expect
 
