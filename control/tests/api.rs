@@ -180,7 +180,7 @@ impl Lab {
                     known: Known::new(),
                 };
                 let stopped = async { drop(stopped.await) };
-                run(control, socket, stopped).await.expect("it runs");
+                run(control, socket, None, stopped).await.expect("it runs");
             });
         });
         Self {

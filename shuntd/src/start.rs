@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{Builder, JoinHandle};
 
-use shunt_control::api::{Socket, SocketError};
+use shunt_control::api::{Access, ListenError, Listener, Socket, SocketError};
 use shunt_control::config::{Config, Hugepages, Idle, Machine, Mirror, Port};
 use shunt_control::director::Director;
 use shunt_control::health::saved::{self, Known, Saved};
@@ -41,6 +41,8 @@ use crate::threads::Threads;
 pub(crate) enum StartError {
     #[error(transparent)]
     Socket(#[from] SocketError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error(transparent)]
     Eal(#[from] EalError),
     #[error(transparent)]
@@ -113,7 +115,8 @@ pub(crate) fn run(
     machine: Machine,
     discard: bool,
 ) -> Result<(), StartError> {
-    let socket = Socket::bind(&config.daemon.socket)?;
+    let socket = Socket::bind_for(&config.daemon.socket, Access::of(&config.daemon)?)?;
+    let tcp = config.daemon.listen.as_ref().map(Listener::bind).transpose()?;
     let clock = Clock::new();
     let sessions = sessions::open(&config, &clock, discard)?;
     let shard_key = sessions.keys.shard;
@@ -260,7 +263,7 @@ pub(crate) fn run(
             tokio::time::sleep(sessions::PERIOD).await;
         }
     };
-    let outcome = runtime.block_on(runtime::run(control, socket, watched));
+    let outcome = runtime.block_on(runtime::run(control, socket, tcp, watched));
     quietly.store(true, Relaxed);
     let died = threads.one_died();
     for mut interface in threads.stop() {

@@ -96,7 +96,7 @@ impl Lab {
                     }),
                 };
                 let stopped = async { drop(stopped.await) };
-                run(control, socket, stopped).await.expect("it runs");
+                run(control, socket, None, stopped).await.expect("it runs");
             });
         });
         let worker = std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! The API: HTTP/1.1 and JSON over a UNIX socket, described by OpenAPI at `/openapi.json`, with
+//! The API: HTTP/1.1 and JSON over a UNIX socket, and by TCP on loopback where that is configured, described by OpenAPI at `/openapi.json`, with
 //! Prometheus text at `/metrics`. docs/api.md is its manual; [`types`] its words.
 //!
 //! Every request is bounded: in the time its headers and its answer may take, in the size of its
@@ -6,6 +6,7 @@
 //! memory; only a page of sessions is asked of a worker.
 
 mod drains;
+mod listener;
 mod metrics;
 mod openapi;
 mod problem;
@@ -30,9 +31,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -42,7 +43,8 @@ use crate::runtime::shared::Shared;
 use self::problem::Problem;
 
 pub(crate) use show::port_name;
-pub use socket::{Socket, SocketError};
+pub use listener::{Listener, ListenError};
+pub use socket::{Access, Socket, SocketError};
 
 /// Connections served at a time; more wait to be accepted.
 pub(crate) const CONNECTIONS: usize = 64;
@@ -146,45 +148,49 @@ async fn bounded(request: Request, next: Next) -> Response {
 /// The running server.
 pub(crate) struct Server {
     stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Server {
     /// Accepts nothing more, and waits a moment for requests under way.
-    pub(crate) async fn stop(self) {
+    pub(crate) async fn stop(mut self) {
         let _ = self.stop.send(true);
-        let _ = self.task.await;
+        while self.tasks.join_next().await.is_some() {}
     }
 }
 
 /// Starts to serve.
 pub(crate) fn serve(
     socket: &Socket,
+    tcp: Option<Listener>,
     core: Shared,
     ask: mpsc::Sender<Question>,
 ) -> io::Result<Server> {
-    let listener = socket.listener()?;
     let router = router(Api { core, ask });
     let (stop, stopped) = watch::channel(false);
-    let task = tokio::spawn(accept(listener, router, stopped));
-    Ok(Server { stop, task })
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut tasks = JoinSet::new();
+    if let Some(tcp) = tcp {
+        let (listener, router) = tcp.listener(router.clone())?;
+        tasks.spawn(accept(listener, router, Arc::clone(&places), stopped.clone()));
+    }
+    tasks.spawn(accept(socket.listener()?, router, places, stopped));
+    Ok(Server { stop, tasks })
 }
 
-async fn accept(listener: UnixListener, router: Router, mut stopped: watch::Receiver<bool>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+async fn accept(
+    mut listener: impl axum::serve::Listener,
+    router: Router,
+    places: Arc<Semaphore>,
+    mut stopped: watch::Receiver<bool>,
+) {
     let mut connections = JoinSet::new();
     loop {
         let next = async {
             let place = Arc::clone(&places).acquire_owned().await.ok()?;
-            match listener.accept().await {
-                Ok((stream, _)) => Some((stream, place)),
-                Err(error) => {
-                    // Out of descriptors, most likely: that passes when others are closed.
-                    debug!(%error, "accepting failed");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    None
-                }
-            }
+            // Waits and tries again where descriptors are short: that passes when others are closed.
+            let (stream, _) = listener.accept().await;
+            Some((stream, place))
         };
         tokio::select! {
             _ = stopped.changed() => break,
@@ -205,7 +211,11 @@ async fn accept(listener: UnixListener, router: Router, mut stopped: watch::Rece
     .await;
 }
 
-async fn connection(stream: UnixStream, router: Router, mut stopped: watch::Receiver<bool>) {
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    mut stopped: watch::Receiver<bool>,
+) {
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS)

@@ -1,4 +1,4 @@
-//! The API's UNIX socket: made with mode 0660, refused where another daemon answers, taken over
+//! The API's UNIX socket: made with the mode and owner that are configured, refused where another daemon answers, taken over
 //! where a dead one left it, removed with a folder made for it when it is dropped.
 
 use std::fs::{self, File, Permissions};
@@ -8,11 +8,14 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{Group, User};
 use rustix::fs::{FlockOperation, Mode, fchmod, flock};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
+
+use crate::config::Daemon;
 
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -25,6 +28,17 @@ pub enum SocketError {
     #[error("{0} exists and is no socket")]
     #[diagnostic(help("remove it, or choose another [daemon] socket"))]
     NoSocket(PathBuf),
+    /// A user or group is not there.
+    #[error("[daemon] {what} = \"{name}\": {error}")]
+    #[diagnostic(help("make it (adduser, addgroup), or give a number"))]
+    NoSuch {
+        /// The key.
+        what: &'static str,
+        /// Its value.
+        name: String,
+        /// Why.
+        error: String,
+    },
     /// The system refused.
     #[error("cannot make the socket {path}: {what}: {error}")]
     #[diagnostic(help("{help}"))]
@@ -40,6 +54,58 @@ pub enum SocketError {
     },
 }
 
+/// Who may write to the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Mode bits.
+    pub mode: u32,
+    /// Owner; `None`: who runs the daemon.
+    pub owner: Option<u32>,
+    /// Group, likewise.
+    pub group: Option<u32>,
+}
+
+impl Default for Access {
+    /// The daemon's user and group, nobody else.
+    fn default() -> Self {
+        Self {
+            mode: 0o660,
+            owner: None,
+            group: None,
+        }
+    }
+}
+
+impl Access {
+    /// What `[daemon]` says; names of users and groups are looked up.
+    ///
+    /// # Errors
+    /// [`SocketError::NoSuch`].
+    pub fn of(daemon: &Daemon) -> Result<Self, SocketError> {
+        let number = |name: &str| name.parse::<u32>().ok();
+        let unknown = |what, name: &str, error: Option<Errno>| SocketError::NoSuch {
+            what,
+            name: name.to_owned(),
+            error: error.map_or_else(|| "it is not known".to_owned(), |e| e.to_string()),
+        };
+        let user = |name: &String| match User::from_name(name) {
+            Ok(Some(user)) => Ok(user.uid.as_raw()),
+            Ok(None) => number(name).ok_or_else(|| unknown("socket_owner", name, None)),
+            Err(e) => Err(unknown("socket_owner", name, Some(Errno::from_raw_os_error(e as i32)))),
+        };
+        let group = |name: &String| match Group::from_name(name) {
+            Ok(Some(group)) => Ok(group.gid.as_raw()),
+            Ok(None) => number(name).ok_or_else(|| unknown("socket_group", name, None)),
+            Err(e) => Err(unknown("socket_group", name, Some(Errno::from_raw_os_error(e as i32)))),
+        };
+        Ok(Self {
+            mode: daemon.socket_mode,
+            owner: daemon.socket_owner.as_ref().map(user).transpose()?,
+            group: daemon.socket_group.as_ref().map(group).transpose()?,
+        })
+    }
+}
+
 /// A listening socket that removes itself from the file system.
 #[derive(Debug)]
 pub struct Socket {
@@ -52,11 +118,19 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Listens on `path`; makes its folder if that is missing.
+    /// [`Socket::bind_for`] who runs the daemon.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        Self::bind_for(path, Access::default())
+    }
+
+    /// Listens on `path`; makes its folder if that is missing. Nobody but `access` names can ever connect.
     ///
     /// # Errors
     /// [`SocketError`]; what was there is untouched unless it was a dead socket.
-    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+    pub fn bind_for(path: &Path, access: Access) -> Result<Self, SocketError> {
         let system = |what, help| {
             let path = path.to_owned();
             move |error| SocketError::System {
@@ -84,9 +158,9 @@ impl Socket {
             )(errno.into())
         })?;
         remove_dead(path)?;
-        let listener = bound(path).map_err(system(
-            "binding",
-            "run as root, or choose a folder of your own",
+        let listener = bound(path, access).map_err(system(
+            "binding, or giving it to its owner",
+            "run as root, or choose a folder and an owner of your own",
         ))?;
         let meta = fs::symlink_metadata(path).map_err(system("looking at it", "start again"))?;
         let folder = new.then(|| folder.to_owned());
@@ -117,15 +191,17 @@ fn stream() -> rustix::io::Result<OwnedFd> {
     socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
 }
 
-fn bound(path: &Path) -> io::Result<UnixListener> {
+fn bound(path: &Path, access: Access) -> io::Result<UnixListener> {
     let socket = stream()?;
-    let mode = Mode::from_raw_mode(0o660);
+    // Until its owner is set, it is open to the daemon's user alone.
+    let mode = Mode::from_raw_mode(0o600);
     // The file gets the socket's mode less the umask (Linux, unix_bind): it is never open to more
     // than it shall be.
     fchmod(&socket, mode)?;
     bind(&socket, &SocketAddrUnix::new(path)?)?;
     let listening = || -> io::Result<()> {
-        fs::set_permissions(path, Permissions::from_mode(mode.as_raw_mode()))?;
+        std::os::unix::fs::chown(path, access.owner, access.group)?;
+        fs::set_permissions(path, Permissions::from_mode(access.mode))?;
         Ok(listen(&socket, 128)?)
     };
     if let Err(error) = listening() {

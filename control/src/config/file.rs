@@ -1,4 +1,4 @@
-//! The sections of the file that hold plain settings: daemon, dpdk, workers, limits, sessions,
+//! The sections of the file that hold plain settings: dpdk, workers, limits, sessions,
 //! health, mirror, fullnat, timeouts.
 
 use core::time::Duration;
@@ -10,7 +10,7 @@ use shunt_service::{ProbeAddresses, TcpState, Timeouts};
 use super::Machine;
 use super::mistake::Mistake;
 use super::model::{
-    Daemon, Dpdk, FullNat, Health, Hugepages, Idle, Limits, MirrorLimits, Sessions, Workers,
+    Dpdk, FullNat, Health, Hugepages, Idle, Limits, MirrorLimits, Sessions, Workers,
 };
 use super::node::{Node, Place};
 use super::read::{Mistakes, Table, Wrong};
@@ -21,53 +21,6 @@ use super::words;
 const SESSIONS: core::ops::RangeInclusive<u32> = 1024..=200_000_000;
 /// Slots travel in 24 bits of a session entry.
 const SERVERS: core::ops::RangeInclusive<u32> = 1..=1_000_000;
-
-pub(super) fn daemon(table: Option<Table<'_>>) -> Daemon {
-    let mut daemon = Daemon {
-        socket: "/run/shunt/shunt.sock".into(),
-        name: "shunt".to_owned(),
-    };
-    let Some(mut table) = table else {
-        return daemon;
-    };
-    if let Some(socket) = table.get("socket", socket_path) {
-        daemon.socket = socket;
-    }
-    if let Some(name) = table.get("name", instance_name) {
-        daemon.name = name;
-    }
-    table.finish();
-    daemon
-}
-
-/// An absolute path that fits into `sockaddr_un`.
-fn socket_path(node: &Node) -> Result<PathBuf, Wrong> {
-    let path = words::plain(node)?;
-    if !path.starts_with('/') {
-        return Err(Wrong::new(
-            "a relative path",
-            "an absolute one: \"/run/shunt/shunt.sock\"",
-        ));
-    }
-    if path.len() > 100 {
-        return Err(Wrong::new(
-            "too long for a socket's path",
-            "at most 100 bytes",
-        ));
-    }
-    Ok(path.into())
-}
-
-/// The name goes into file names and interface names.
-fn instance_name(node: &Node) -> Result<String, Wrong> {
-    let name = words::plain(node)?;
-    let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if name.len() > 12 || !name.chars().all(good) {
-        let what = format!("\"{}\" cannot name an instance", words::shown(&name));
-        return Err(Wrong::new(what, "1 to 12 letters, digits, - or _"));
-    }
-    Ok(name)
-}
 
 pub(super) fn dpdk(table: Option<Table<'_>>) -> Dpdk {
     let mut dpdk = Dpdk {

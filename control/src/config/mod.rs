@@ -8,6 +8,7 @@
 //! bodies take the same way from JSON ([`edit`]).
 
 mod check;
+mod daemon;
 mod destination;
 mod drain;
 pub mod edit;
@@ -37,8 +38,8 @@ use self::read::{Mistakes, Table};
 pub use drain::{order as drain_order, policy_of, policy_word};
 pub use mistake::{Invalid, Mistake};
 pub use model::{
-    Announce, Config, Daemon, Dpdk, FullNat, Health, Hugepages, Idle, Interface, Limits, Mirror,
-    MirrorLimits, Neighbour, Port, Route, Server, Service, Sessions, Steering, Workers,
+    Announce, Config, Daemon, Dpdk, FullNat, Health, Hugepages, Idle, Interface, Limits, Listen,
+    Mirror, MirrorLimits, Neighbour, Port, Route, Server, Service, Sessions, Steering, Workers,
 };
 pub use node::Place;
 pub use words::milliseconds;
@@ -153,7 +154,7 @@ fn read(root: &node::Node, machine: &Machine, mistakes: &Mistakes) -> Option<Con
             .node(key)
             .and_then(|node| Table::new(name, node, mistakes))
     };
-    let daemon = file::daemon(section("daemon", "[daemon]"));
+    let daemon = daemon::daemon(section("daemon", "[daemon]"));
     let dpdk = file::dpdk(section("dpdk", "[dpdk]"));
     let workers = file::workers(section("workers", "[workers]"), machine);
     let limits = file::limits(section("limits", "[limits]"));

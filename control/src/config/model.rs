@@ -53,8 +53,25 @@ pub struct Config {
 pub struct Daemon {
     /// Path of the API's UNIX socket.
     pub socket: PathBuf,
+    /// Its mode bits.
+    pub socket_mode: u32,
+    /// Its owner, a user's name or number; `None`: who runs the daemon.
+    pub socket_owner: Option<String>,
+    /// Its group, likewise.
+    pub socket_group: Option<String>,
+    /// Where the API is served by TCP, too.
+    pub listen: Option<Listen>,
     /// Name of the instance: prefix of DPDK's files and of the mirrors' default names.
     pub name: String,
+}
+
+/// The API by TCP: for programs on this machine that cannot use a UNIX socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// A loopback address and a port; port 0: any.
+    pub address: SocketAddr,
+    /// The file with the token that requests must show.
+    pub token_file: PathBuf,
 }
 
 /// What DPDK's environment gets.

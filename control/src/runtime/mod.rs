@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
-use crate::api::{self, Socket};
+use crate::api::{self, Listener, Socket};
 use crate::config::Machine;
 use crate::director::Director;
 use crate::health::saved::Known;
@@ -86,6 +86,7 @@ const REPORTS: usize = 256;
 pub async fn run(
     control: Control,
     socket: Socket,
+    tcp: Option<Listener>,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let Control {
@@ -120,7 +121,10 @@ pub async fn run(
     let mut interrupt = signal(SignalKind::interrupt())?;
     // Few questions are open at a time: one for each request that is being served.
     let (ask, mut questions) = mpsc::channel(api::CONNECTIONS);
-    let server = api::serve(&socket, Arc::clone(&core), ask)?;
+    if let Some(tcp) = &tcp {
+        info!(address = %tcp.address()?, "the API is served by TCP, too");
+    }
+    let server = api::serve(&socket, tcp, Arc::clone(&core), ask)?;
     info!(socket = %socket.path().display(), "the API is up");
 
     let mut tick = tokio::time::interval(TICK);
