@@ -72,6 +72,14 @@ pub(crate) enum Command {
         /// Only those of this service.
         service: Option<String>,
     },
+    /// Show what comes a second: sessions, packets, bits, of services and servers.
+    Rates {
+        /// Only of this service.
+        service: Option<String>,
+        /// Of the last second; else a moving average, as the kernel's.
+        #[arg(long)]
+        last_second: bool,
+    },
     /// List sessions.
     Sessions {
         /// Only those of this service.

@@ -58,6 +58,11 @@ impl Client {
         decode(&self.send(method, path, body.into())?)
     }
 
+    /// `POST` without a body, to which nothing is answered.
+    pub(crate) fn post(&self, path: &str) -> Result<(), Failure> {
+        self.send(Method::POST, path, Bytes::new()).map(|_| ())
+    }
+
     /// `DELETE`.
     pub(crate) fn delete(&self, path: &str) -> Result<(), Failure> {
         self.send(Method::DELETE, path, Bytes::new()).map(|_| ())

@@ -113,6 +113,13 @@ fn obey(client: &Client, line: &Line) -> Result<String, Refusal> {
         Command::List(named) => list(client, line, named),
         Command::Save => Ok(tables::save(&all(client)?)),
         Command::Restore => restore(client, std::io::stdin().lock()),
+        Command::Zero(None) => Ok(client.post("/v1/zero").map(|()| String::new())?),
+        Command::Zero(Some(named)) => match service(client, &named)? {
+            Some(_) => Ok(client
+                .post(&format!("{}/zero", path(&named)))
+                .map(|()| String::new())?),
+            None => Err(Refusal::kernel("No such service")),
+        },
         Command::Clear => {
             for service in all(client)? {
                 client.delete(&format!("/v1/services/{}", escaped(&service.key)))?;

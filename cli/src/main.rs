@@ -78,6 +78,10 @@ fn run(arguments: &Arguments) -> Result<String, Failure> {
         Command::Status => show::status(&client, json),
         Command::Services { service } => show::services(&client, service.as_deref(), json),
         Command::Servers { service } => show::servers(&client, service.as_deref(), json),
+        Command::Rates {
+            service,
+            last_second,
+        } => show::rates(&client, service.as_deref(), *last_second, json),
         Command::Sessions {
             service,
             server,

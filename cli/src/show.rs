@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::json;
 use shunt_control::api::types::{
-    Counters, Health, Interfaces, Route, Server, Service, Session, Sessions, Status,
+    Counters, Health, Interfaces, Rates, Route, Server, Service, Session, Sessions, Status,
     WorkersCounters,
 };
 
@@ -104,6 +104,59 @@ fn all_services(client: &Client, service: Option<&str>) -> Result<Vec<Service>, 
         ]),
         None => client.get("/v1/services"),
     }
+}
+
+/// `rates`
+pub(crate) fn rates(
+    client: &Client,
+    service: Option<&str>,
+    last_second: bool,
+    as_json: bool,
+) -> Result<String, Failure> {
+    let services = all_services(client, service)?;
+    let row = |name: String, estimate: &Rates, second: &Rates| {
+        let r = if last_second { second } else { estimate };
+        let bits = |bytes: u64| short(bytes.saturating_mul(8));
+        vec![
+            name,
+            short(r.sessions),
+            short(r.packets_in),
+            short(r.packets_out),
+            bits(r.bytes_in),
+            bits(r.bytes_out),
+        ]
+    };
+    if as_json {
+        let of = |estimate: &Rates, second: &Rates| if last_second { *second } else { *estimate };
+        let all: Vec<_> = services
+            .iter()
+            .map(|service| {
+                let servers = service.servers.iter().map(
+                    |s| json!({ "address": s.address, "rates": of(&s.rates, &s.last_second) }),
+                );
+                let servers: Vec<_> = servers.collect();
+                let rates = of(&service.rates, &service.last_second);
+                json!({ "service": service.key, "rates": rates, "servers": servers })
+            })
+            .collect();
+        return Ok(pretty(&all));
+    }
+    let mut rows = Vec::new();
+    for service in &services {
+        let name = service.key.replacen(':', " ", 1);
+        rows.push(row(name, &service.rates, &service.last_second));
+        let servers = service.servers.iter();
+        rows.extend(servers.map(|s| row(format!("  {}", s.address), &s.rates, &s.last_second)));
+    }
+    let columns = [
+        "SERVICE",
+        ">SESSIONS/S",
+        ">PACKETS/S IN",
+        ">PACKETS/S OUT",
+        ">BIT/S IN",
+        ">BIT/S OUT",
+    ];
+    Ok(table(&columns, rows))
 }
 
 /// `services`

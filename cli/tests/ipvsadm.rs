@@ -81,7 +81,6 @@ const DIFFERENT: &[(&str, &str)] = &[
         "-a -t 10.0.0.100:80 -r 224.0.0.5:80 -g",
         "the message says what is wrong",
     ),
-    ("-Ln --rate", "rates: refused"),
     (
         "-Ln --persistent-conn",
         "templates are not listed yet: refused",

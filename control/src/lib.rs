@@ -16,4 +16,5 @@ pub mod mirror;
 pub mod runtime;
 pub mod slow_start;
 pub mod snapshot;
+pub mod statistics;
 pub mod tap;

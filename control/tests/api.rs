@@ -1,7 +1,7 @@
 //! The API as a program sees it: over a real socket, with workers that are threads of the test
 //! and no kernel side.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -12,8 +12,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use shunt_control::api::{Socket, SocketError, types};
-use shunt_control::config::{self, Machine};
+use shunt_control::api::{Access, ListenError, Listener, Socket, SocketError, types};
+use shunt_control::config::{self, Daemon, Listen, Machine};
 use shunt_control::director::Director;
 use shunt_control::health::saved::Known;
 use shunt_control::kernel;
@@ -56,9 +56,12 @@ address = '172.16.1.6:8080'
 weight = 3
 ";
 
+const TOKEN: &str = "a-secret-of-24-characters";
+
 /// A running control with two workers.
 struct Lab {
     folder: tempfile::TempDir,
+    tcp: SocketAddr,
     load: Arc<Load>,
     counters: Vec<Arc<WorkerCounters>>,
     /// Which workers answer.
@@ -157,6 +160,17 @@ impl Lab {
         }
         let counters = handles.iter().map(|h| Arc::clone(&h.counters)).collect();
         let socket = Socket::bind(&folder.path().join("shunt.sock")).expect("the folder is ours");
+        let token_file = folder.path().join("token");
+        std::fs::write(&token_file, format!("{TOKEN}\n")).expect("it can be written");
+        let mode = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(&token_file, mode).expect("it is ours");
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listen = Listen {
+            address,
+            token_file,
+        };
+        let listener = Listener::bind(&listen).expect("there is a port");
+        let tcp = listener.address().expect("it is bound");
         let (stop, stopped) = oneshot::channel();
         let control = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -180,11 +194,14 @@ impl Lab {
                     known: Known::new(),
                 };
                 let stopped = async { drop(stopped.await) };
-                run(control, socket, None, stopped).await.expect("it runs");
+                run(control, socket, Some(listener), stopped)
+                    .await
+                    .expect("it runs");
             });
         });
         Self {
             folder,
+            tcp,
             load,
             counters,
             answering,
@@ -880,4 +897,155 @@ fn a_slow_start_is_shown() {
         (200, &Value::Null, &json!(3)),
         "{changed}"
     );
+}
+
+/// Status of a request by TCP with this `authorization`.
+fn by_tcp(lab: &Lab, authorization: &str) -> u16 {
+    let mut stream = std::net::TcpStream::connect(lab.tcp).expect("it listens");
+    let request = format!(
+        "GET /v1/status HTTP/1.1\r\nhost: shunt\r\nconnection: close\r\n{authorization}\r\n"
+    );
+    stream.write_all(request.as_bytes()).expect("it is read");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it is answered");
+    let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok());
+    let status = status.expect("a status");
+    assert_eq!(status == 200, answer.contains("\"workers\""), "{answer}");
+    assert_eq!(
+        status == 401,
+        answer.to_lowercase().contains("www-authenticate")
+    );
+    status
+}
+
+#[test]
+fn tcp_wants_the_token_and_nothing_less() {
+    let lab = Lab::start();
+    for good in ["Authorization: Bearer", "authorization: bearer"] {
+        assert_eq!(by_tcp(&lab, &format!("{good} {TOKEN}\r\n")), 200);
+    }
+    let less = &TOKEN[..TOKEN.len() - 1];
+    for bad in [
+        String::new(),
+        "authorization: Bearer\r\n".to_owned(),
+        "authorization: Bearer \r\n".to_owned(),
+        format!("authorization: Bearer {less}\r\n"),
+        format!("authorization: Bearer {TOKEN}x\r\n"),
+        format!("authorization: Basic {TOKEN}\r\n"),
+        format!("authorization: {TOKEN}\r\n"),
+        format!("x-token: Bearer {TOKEN}\r\n"),
+    ] {
+        assert_eq!(by_tcp(&lab, &bad), 401, "{bad}");
+    }
+    // The UNIX socket is guarded by its mode alone.
+    assert_eq!(lab.ask("GET", "/v1/status", None).0, 200);
+}
+
+#[test]
+fn a_token_that_guards_nothing_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("token");
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let bind = |text: &str, mode: u32| {
+        std::fs::write(&file, text).expect("it can be written");
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&file, mode).expect("it is ours");
+        Listener::bind(&Listen {
+            address,
+            token_file: file.clone(),
+        })
+    };
+    assert!(bind("0123456789abcdef\n", 0o640).is_ok());
+    for short in ["", "\n", "0123456789abcde", "two words of some length"] {
+        assert!(
+            matches!(bind(short, 0o600), Err(ListenError::NoToken(_))),
+            "{short:?}"
+        );
+    }
+    let open = bind("0123456789abcdef", 0o644);
+    assert!(matches!(open, Err(ListenError::Open(_))));
+    let missing = Listener::bind(&Listen {
+        address,
+        token_file: folder.path().join("no"),
+    });
+    assert!(matches!(missing, Err(ListenError::Token(..))));
+}
+
+#[test]
+fn the_socket_gets_its_mode_and_owner_before_anyone_can_connect() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("s.sock");
+    let access = |mode, group: Option<&str>| {
+        let daemon = Daemon {
+            socket: path.clone(),
+            socket_mode: mode,
+            socket_owner: None,
+            socket_group: group.map(str::to_owned),
+            listen: None,
+            name: "shunt".to_owned(),
+        };
+        Access::of(&daemon)
+    };
+    let socket =
+        Socket::bind_for(&path, access(0o666, None).expect("no name")).expect("it is ours");
+    let mode = |path: &Path| {
+        std::fs::metadata(path)
+            .expect("it is there")
+            .permissions()
+            .mode()
+    };
+    assert_eq!(mode(&path) & 0o777, 0o666);
+    drop(socket);
+    let group = access(0o660, Some("daemon")).expect("Debian has it");
+    assert!(group.group.is_some());
+    match Socket::bind_for(&path, group) {
+        Ok(_socket) => {
+            use std::os::unix::fs::MetadataExt;
+            let meta = std::fs::metadata(&path).expect("it is there");
+            assert_eq!(
+                (Some(meta.gid()), meta.mode() & 0o777),
+                (group.group, 0o660)
+            );
+        }
+        // Only root can give a socket away; nothing is left behind.
+        Err(SocketError::System { .. }) => assert!(!path.exists()),
+        Err(error) => panic!("{error}"),
+    }
+    let unknown = access(0o660, Some("no-such-group"));
+    assert!(matches!(unknown, Err(SocketError::NoSuch { .. })));
+    assert_eq!(
+        access(0o660, Some("4711")).expect("a number").group,
+        Some(4711)
+    );
+}
+
+#[test]
+fn what_was_counted_is_set_to_zero_for_ipvsadm_alone() {
+    let lab = Lab::start();
+    let count = |packets| {
+        let line = lab.load.counters(WorkerId(0), ServerSlot(0));
+        line.expect("a server").add_in(packets, packets * 100);
+    };
+    count(5);
+    let service = || lab.get::<types::Service>(SERVICE);
+    assert_eq!((service().counters.packets_in, service().zero), (5, None));
+    let (status, body) = lab.ask("POST", &format!("{SERVICE}/zero"), None);
+    assert_eq!((status, body), (204, Value::Null));
+    count(2);
+    let (now, zero) = (service().counters, service().zero.expect("it was set"));
+    assert_eq!(
+        (now.packets_in, zero.packets_in, zero.bytes_in),
+        (7, 5, 500)
+    );
+    assert_eq!(lab.ask("POST", "/v1/zero", None).0, 204);
+    let zero = service().zero.expect("it was set");
+    assert_eq!(zero.packets_in, 7);
+    assert_eq!(
+        lab.ask("POST", "/v1/services/tcp:10.0.0.9:1/zero", None).0,
+        404
+    );
+    lab.until("the last second had some", || {
+        count(1);
+        service().last_second.packets_in > 0 && service().rates.packets_in > 0
+    });
 }

@@ -116,7 +116,12 @@ pub(crate) fn run(
     discard: bool,
 ) -> Result<(), StartError> {
     let socket = Socket::bind_for(&config.daemon.socket, Access::of(&config.daemon)?)?;
-    let tcp = config.daemon.listen.as_ref().map(Listener::bind).transpose()?;
+    let tcp = config
+        .daemon
+        .listen
+        .as_ref()
+        .map(Listener::bind)
+        .transpose()?;
     let clock = Clock::new();
     let sessions = sessions::open(&config, &clock, discard)?;
     let shard_key = sessions.keys.shard;

@@ -63,7 +63,7 @@ struct What {
     /// List the table.
     #[arg(short = 'L', visible_short_alias = 'l', long)]
     list: bool,
-    /// Refused: the director's counters only grow; what was since a moment is a difference.
+    /// Count from zero: all services, or one.
     #[arg(short = 'Z', long)]
     zero: bool,
     /// Refused: timeouts are set in the configuration file, for all or for a service.
@@ -182,7 +182,7 @@ pub(crate) struct Shown {
     /// Counters.
     #[arg(long)]
     pub(crate) stats: bool,
-    /// Refused: the director keeps no rates; Prometheus makes them of its counters.
+    /// With -L: what comes a second, as the kernel estimates it.
     #[arg(long)]
     pub(crate) rate: bool,
     /// Numbers in full.
@@ -261,6 +261,7 @@ pub(crate) enum Command {
     Clear,
     Restore,
     Save,
+    Zero(Option<Named>),
     List(Option<Named>),
 }
 
@@ -288,6 +289,7 @@ impl Line {
             () if what.clear => Command::Clear,
             () if what.restore => Command::Restore,
             () if what.save => Command::Save,
+            () if what.zero => Command::Zero(self.named()?),
             () if what.add_service => Command::AddService(named()?, self.settings()?),
             () if what.edit_service => Command::EditService(named()?, self.settings()?),
             () if what.delete_service => Command::DeleteService(named()?),
@@ -323,10 +325,6 @@ impl Line {
               their next segments as `unknown` says",
             ),
             (
-                what.zero,
-                "the director's counters only grow; take differences, as Prometheus does",
-            ),
-            (
                 what.set.is_some() || shown.timeout,
                 "timeouts are in the configuration file, [timeouts] and [service.timeouts]",
             ),
@@ -339,10 +337,6 @@ impl Line {
                     || server.tun_nocsum
                     || server.tun_remcsum,
                 "tunnels are IP in IP; GUE and GRE are not built yet",
-            ),
-            (
-                shown.rate,
-                "the director keeps no rates; Prometheus makes them of its counters",
             ),
             (
                 shown.persistent_conn,

@@ -5,7 +5,7 @@ use core::cmp::Ordering;
 use core::fmt::Write;
 use core::net::{IpAddr, SocketAddr};
 
-use shunt_control::api::types::{Counters, Server, Service, Session};
+use shunt_control::api::types::{Counters, Rates, Server, Service, Session};
 use shunt_control::config::milliseconds;
 use shunt_service::{Destination, Protocol, ServiceKey};
 
@@ -28,6 +28,10 @@ pub(crate) fn list(services: &[Service], shown: Shown, whole: bool) -> String {
             "Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes\n  \
              -> RemoteAddress:Port\n"
         }
+        () if shown.rate => {
+            "Prot LocalAddress:Port                 CPS    InPPS   OutPPS    InBPS   OutBPS\n  \
+             -> RemoteAddress:Port\n"
+        }
         () if shown.thresholds => {
             "Prot LocalAddress:Port            Uthreshold Lthreshold ActiveConn InActConn \n  \
              -> RemoteAddress:Port\n"
@@ -39,9 +43,13 @@ pub(crate) fn list(services: &[Service], shown: Shown, whole: bool) -> String {
     });
     for service in in_order(services, shown) {
         let name = name(service);
-        if shown.stats {
+        if shown.stats || shown.rate {
             let _ = write!(text, "{name:<33}");
-            numbers(&mut text, &service.counters, shown.exact);
+            let all = match shown.rate {
+                true => rates(&service.rates),
+                false => since(&service.counters, service.zero.as_ref()),
+            };
+            numbers(&mut text, all, shown.exact);
         } else {
             text.push_str(name.trim_end());
             text.push_str(&flags(service));
@@ -50,9 +58,13 @@ pub(crate) fn list(services: &[Service], shown: Shown, whole: bool) -> String {
         for server in servers(service, shown) {
             let address = server.address.to_string();
             let c = &server.counters;
-            if shown.stats {
+            if shown.stats || shown.rate {
                 let _ = write!(text, "  -> {address:<28}");
-                numbers(&mut text, c, shown.exact);
+                let all = match shown.rate {
+                    true => rates(&server.rates),
+                    false => since(c, server.zero.as_ref()),
+                };
+                numbers(&mut text, all, shown.exact);
             } else if shown.thresholds {
                 let (upper, lower) = (server.upper_threshold, server.lower_threshold);
                 let _ = write!(
@@ -235,14 +247,36 @@ fn forward(mode: &str) -> &'static str {
     }
 }
 
-fn numbers(text: &mut String, c: &Counters, exact: bool) {
-    for n in [
-        c.sessions,
-        c.packets_in,
-        c.packets_out,
-        c.bytes_in,
-        c.bytes_out,
-    ] {
+/// What was counted since the last `-Z`.
+fn since(c: &Counters, zero: Option<&Counters>) -> [u64; 5] {
+    let of = |c: &Counters| {
+        [
+            c.sessions,
+            c.packets_in,
+            c.packets_out,
+            c.bytes_in,
+            c.bytes_out,
+        ]
+    };
+    let (mut now, zero) = (of(c), zero.map(of).unwrap_or_default());
+    now.iter_mut()
+        .zip(zero)
+        .for_each(|(n, zero)| *n = n.wrapping_sub(zero));
+    now
+}
+
+fn rates(r: &Rates) -> [u64; 5] {
+    [
+        r.sessions,
+        r.packets_in,
+        r.packets_out,
+        r.bytes_in,
+        r.bytes_out,
+    ]
+}
+
+fn numbers(text: &mut String, all: [u64; 5], exact: bool) {
+    for n in all {
         let shown = match () {
             () if exact || n < 100_000_000 => n.to_string(),
             () if n < 1_000_000_000 => format!("{}K", n / 1000),

@@ -35,7 +35,9 @@ pub enum ListenError {
     #[diagnostic(help("chmod o= FILE"))]
     Open(PathBuf),
     /// It is none.
-    #[error("[daemon] token_file {0} has no token: one line of 16 to 4096 printable characters without spaces")]
+    #[error(
+        "[daemon] token_file {0} has no token: one line of 16 to 4096 printable characters without spaces"
+    )]
     #[diagnostic(help("make one: openssl rand -hex 32 > FILE"))]
     NoToken(PathBuf),
     /// The system refused the address.

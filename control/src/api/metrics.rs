@@ -72,7 +72,7 @@ fn families(core: &Core) -> Vec<MetricFamily> {
             );
         }
     }
-    for service in show::services(&core.director, &core.health, core.now()) {
+    for service in show::services(core) {
         let labels = [("service", service.key.as_str())];
         for (name, help, value) in [
             (

@@ -42,8 +42,8 @@ use crate::runtime::shared::Shared;
 
 use self::problem::Problem;
 
+pub use listener::{ListenError, Listener};
 pub(crate) use show::port_name;
-pub use listener::{Listener, ListenError};
 pub use socket::{Access, Socket, SocketError};
 
 /// Connections served at a time; more wait to be accepted.
@@ -83,6 +83,8 @@ fn router(api: Api) -> Router {
                 .patch(services::change)
                 .delete(services::remove),
         )
+        .route("/v1/services/{service}/zero", post(services::zero))
+        .route("/v1/zero", post(services::zero_all))
         .route("/v1/servers", get(servers::all))
         .route(
             "/v1/services/{service}/servers",
@@ -172,7 +174,12 @@ pub(crate) fn serve(
     let mut tasks = JoinSet::new();
     if let Some(tcp) = tcp {
         let (listener, router) = tcp.listener(router.clone())?;
-        tasks.spawn(accept(listener, router, Arc::clone(&places), stopped.clone()));
+        tasks.spawn(accept(
+            listener,
+            router,
+            Arc::clone(&places),
+            stopped.clone(),
+        ));
     }
     tasks.spawn(accept(socket.listener()?, router, places, stopped));
     Ok(Server { stop, tasks })

@@ -23,6 +23,8 @@ use super::{drains, servers, services, sessions, status};
         services::add,
         services::put,
         services::change,
+        services::zero,
+        services::zero_all,
         services::remove,
         servers::all,
         servers::list,

@@ -27,11 +27,10 @@ fn one(core: &Core, of: &ServiceKey, address: SocketAddr) -> Result<types::Serve
 /// The servers of all services; also removed ones whose service is gone.
 pub(super) async fn all(State(api): State<Api>) -> Json<Vec<types::Server>> {
     let core = api.core.lock();
-    let now = core.now();
-    let services = show::services(&core.director, &core.health, now);
+    let services = show::services(&core);
     let listed: Vec<String> = services.iter().map(|s| s.key.clone()).collect();
     let mut servers: Vec<types::Server> = services.into_iter().flat_map(|s| s.servers).collect();
-    let retired = show::retired(&core.director, now).map(|(_, server)| server);
+    let retired = show::retired(&core).map(|(_, server)| server);
     servers.extend(retired.filter(|server| !listed.contains(&server.service)));
     Json(servers)
 }

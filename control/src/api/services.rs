@@ -14,7 +14,7 @@ use super::request::{self, Body, agree};
 use super::{Api, show, types};
 
 fn all(core: &Core) -> Vec<types::Service> {
-    show::services(&core.director, &core.health, core.now())
+    show::services(core)
 }
 
 /// The service of a key as listed.
@@ -151,5 +151,27 @@ pub(super) async fn remove(
     let key = request::service(&core.director, &name)?.0.key;
     let services = edit::remove_service(&key, core.director.config());
     core.set_services(services)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[utoipa::path(post, path = "/v1/zero", responses((status = 204)))]
+/// Has `ipvsadm` count from zero, for all services: `zero` in listings.
+pub(super) async fn zero_all(State(api): State<Api>) -> StatusCode {
+    api.core.lock().set_zero(None);
+    StatusCode::NO_CONTENT
+}
+
+#[utoipa::path(
+    post, path = "/v1/services/{service}/zero",
+    responses((status = 204), (status = 404, body = types::Problem))
+)]
+/// Has `ipvsadm` count from zero, for a service.
+pub(super) async fn zero(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let mut core = api.core.lock();
+    let id = request::service(&core.director, &name)?.1.id;
+    core.set_zero(Some(id));
     Ok(StatusCode::NO_CONTENT)
 }

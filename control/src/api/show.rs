@@ -13,16 +13,20 @@ use shunt_service::{
 use crate::config::{Config, policy_word, service_to_json};
 use crate::director::Director;
 use crate::drain::{Drain, Outcome};
+use crate::health::Record;
 use crate::health::passive::Judge;
-use crate::health::{Book, Record};
+use crate::runtime::shared::Core;
 use crate::slow_start::Slow;
+use crate::statistics::Rates;
 
 use super::types;
 
 /// All services.
-pub(super) fn services(director: &Director, health: &Book, now: Ticks) -> Vec<types::Service> {
+pub(super) fn services(core: &Core) -> Vec<types::Service> {
+    let (director, health, now) = (&core.director, &core.health, core.now());
+    let statistics = &core.statistics;
     let mut removed: HashMap<ServiceKey, Vec<types::Server>> = HashMap::new();
-    for (key, server) in retired(director, now) {
+    for (key, server) in retired(core) {
         removed.entry(key).or_default().push(server);
     }
     director
@@ -35,7 +39,7 @@ pub(super) fn services(director: &Director, health: &Book, now: Ticks) -> Vec<ty
                 configured.pool().map(|s| (s.address, s.weight.0)).collect();
             let mut servers: Vec<types::Server> = present
                 .map(|s| {
-                    let mut shown = server(director, &configured.key, s);
+                    let mut shown = server(core, &configured.key, s);
                     shown.configured_weight = weights.get(&shown.address).copied();
                     shown.slow_start = director
                         .slow_start_of(s.id)
@@ -61,15 +65,25 @@ pub(super) fn services(director: &Director, health: &Book, now: Ticks) -> Vec<ty
             let mut spec: types::ServiceSpec =
                 serde_json::from_value(service_to_json(configured)).unwrap_or_default();
             spec.servers = None;
+            let (left, left_zero) = statistics.left(service.id);
+            let zeroed = servers.iter().any(|s| s.zero.is_some()) || left_zero != Totals::default();
+            let zeros = servers.iter().filter_map(|s| s.zero.as_ref());
+            let sum_of = |rates: fn((Rates, Rates)) -> Rates| {
+                let all = servers
+                    .iter()
+                    .map(|s| rates(statistics.rates(ServerId(s.id))));
+                rates_of(all.fold(Rates::default(), Rates::plus))
+            };
             types::Service {
                 id: service.id.0,
                 key: configured.key.name(),
                 configuration: spec,
                 counters: servers
                     .iter()
-                    .fold(types::Counters::default(), |sum, server| {
-                        add(sum, &server.counters)
-                    }),
+                    .fold(counters(&left), |sum, server| add(sum, &server.counters)),
+                zero: zeroed.then(|| zeros.fold(counters(&left_zero), add)),
+                rates: sum_of(|(estimate, _)| estimate),
+                last_second: sum_of(|(_, second)| second),
                 live_sessions: service.limits.held.sessions().into(),
                 refused: service.limits.held.refused(),
                 live_weight: quorum.live,
@@ -114,19 +128,18 @@ fn health(record: &Record) -> types::Health {
 }
 
 /// Removed servers, each with its service.
-pub(super) fn retired(
-    director: &Director,
-    now: Ticks,
-) -> impl Iterator<Item = (ServiceKey, types::Server)> {
-    director.retired().map(move |retired| {
-        let mut shown = server(director, &retired.service, &retired.server);
+pub(super) fn retired(core: &Core) -> impl Iterator<Item = (ServiceKey, types::Server)> {
+    core.director.retired().map(move |retired| {
+        let mut shown = server(core, &retired.service, &retired.server);
         shown.weight = retired.server.weight.0;
-        shown.removed_seconds = Some(now.since(retired.since) / 1_000_000_000);
+        shown.removed_seconds = Some(core.seconds_since(retired.since.0));
         (retired.service, shown)
     })
 }
 
-fn server(director: &Director, service: &ServiceKey, server: &RealServer) -> types::Server {
+fn server(core: &Core, service: &ServiceKey, server: &RealServer) -> types::Server {
+    let director = &core.director;
+    let (estimate, second) = core.statistics.rates(server.id);
     types::Server {
         id: server.id.0,
         service: service.name(),
@@ -151,6 +164,21 @@ fn server(director: &Director, service: &ServiceKey, server: &RealServer) -> typ
         overloaded: director.load().overloaded(server.slot),
         removed_seconds: None,
         counters: counters(&director.totals(server)),
+        zero: core.statistics.zero(server.id).as_ref().map(counters),
+        rates: rates_of(estimate),
+        last_second: rates_of(second),
+    }
+}
+
+fn rates_of(rates: Rates) -> types::Rates {
+    // None is below zero, nor beyond what a machine can do.
+    let whole = |rate: f64| rate.round() as u64;
+    types::Rates {
+        sessions: whole(rates.sessions),
+        packets_in: whole(rates.packets_in),
+        packets_out: whole(rates.packets_out),
+        bytes_in: whole(rates.bytes_in),
+        bytes_out: whole(rates.bytes_out),
     }
 }
 

@@ -91,12 +91,20 @@ impl Access {
         let user = |name: &String| match User::from_name(name) {
             Ok(Some(user)) => Ok(user.uid.as_raw()),
             Ok(None) => number(name).ok_or_else(|| unknown("socket_owner", name, None)),
-            Err(e) => Err(unknown("socket_owner", name, Some(Errno::from_raw_os_error(e as i32)))),
+            Err(e) => Err(unknown(
+                "socket_owner",
+                name,
+                Some(Errno::from_raw_os_error(e as i32)),
+            )),
         };
         let group = |name: &String| match Group::from_name(name) {
             Ok(Some(group)) => Ok(group.gid.as_raw()),
             Ok(None) => number(name).ok_or_else(|| unknown("socket_group", name, None)),
-            Err(e) => Err(unknown("socket_group", name, Some(Errno::from_raw_os_error(e as i32)))),
+            Err(e) => Err(unknown(
+                "socket_group",
+                name,
+                Some(Errno::from_raw_os_error(e as i32)),
+            )),
         };
         Ok(Self {
             mode: daemon.socket_mode,

@@ -246,6 +246,21 @@ pub struct Counters {
     pub bytes_out: u64,
 }
 
+/// What came a second, rounded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Rates {
+    /// New sessions.
+    pub sessions: u64,
+    /// Packets from clients.
+    pub packets_in: u64,
+    /// Packets from servers.
+    pub packets_out: u64,
+    /// Bytes from clients.
+    pub bytes_in: u64,
+    /// Bytes from servers.
+    pub bytes_out: u64,
+}
+
 /// A service, as listed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Service {
@@ -257,6 +272,13 @@ pub struct Service {
     pub configuration: ServiceSpec,
     /// Sums over its servers, removed ones included.
     pub counters: Counters,
+    /// What of `counters` was there when they were last set to zero (`POST /v1/zero`), for
+    /// `ipvsadm`: they go on; absent if they never were.
+    pub zero: Option<Counters>,
+    /// As the kernel estimates them: a moving average, every two seconds a quarter of the way.
+    pub rates: Rates,
+    /// Of the last second.
+    pub last_second: Rates,
     /// Live sessions, which its limit is about.
     pub live_sessions: u64,
     /// New sessions refused by its limit or by those of its sources, since it is there.
@@ -308,6 +330,12 @@ pub struct Server {
     pub removed_seconds: Option<u64>,
     /// What was counted since it was added.
     pub counters: Counters,
+    /// As of a service.
+    pub zero: Option<Counters>,
+    /// As of a service.
+    pub rates: Rates,
+    /// Of the last second.
+    pub last_second: Rates,
 }
 
 /// What checks found of a server.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use shunt_dataplane::counters::WorkerCounters;
-use shunt_service::{Fib, InterfaceId, PortId, Ticks};
+use shunt_service::{Fib, InterfaceId, PortId, ServiceId, Ticks};
 use tracing::info;
 
 use crate::api::types;
@@ -18,6 +18,7 @@ use crate::director::{CannotApply, Director};
 use crate::health::{Book, saved};
 use crate::kernel;
 use crate::snapshot::{CannotBuild, Changes};
+use crate::statistics::Statistics;
 
 /// Tells how the ports are: asked by the API, answered by whoever owns the devices.
 pub type PortReport = Box<dyn Fn() -> Vec<types::Port> + Send>;
@@ -43,6 +44,8 @@ pub(crate) struct Core {
     faults: BTreeMap<(PortId, &'static str), u64>,
     /// What checks know of the servers.
     pub(crate) health: Book,
+    /// Rates, and what else is made of the servers' counters.
+    pub(crate) statistics: Statistics,
 }
 
 /// Where a reload takes the configuration from.
@@ -89,6 +92,7 @@ impl Core {
             started: Instant::now(),
             faults: BTreeMap::new(),
             health,
+            statistics: Statistics::default(),
         };
         core.tell();
         core
@@ -139,6 +143,7 @@ impl Core {
 
     pub(super) fn tick(&mut self) {
         self.director.advance(self.now());
+        self.statistics.tick(&self.director, self.now());
         if self.director.tick() > 0 {
             self.tell();
         }
@@ -164,6 +169,11 @@ impl Core {
         let unix_now = saved::unix_now();
         let drains = self.director.kept_drains(unix_now, self.now());
         saved::text(self.health.facts(), drains, unix_now)
+    }
+
+    /// Sets the counters of a service, or of all, to zero, as `ipvsadm -Z` does.
+    pub(crate) fn set_zero(&mut self, service: Option<ServiceId>) {
+        self.statistics.set_zero(&self.director, service);
     }
 
     /// Takes down a fault; returns whether it is the first of its kind.
