@@ -83,6 +83,7 @@ impl Director {
         let load = Load::new(workers, config.limits.servers);
         let known = kept.iter().flat_map(IdTable::list).copied();
         let mut state = State::resume(config.limits.servers, known, &config.services, now);
+        state.ids.count_for(workers);
         state.known = health;
         let none = Services::default();
         let before = InForce {

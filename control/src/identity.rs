@@ -50,6 +50,8 @@ pub struct Identities {
     free: BTreeSet<ServerSlot>,
     slots_used: u32,
     capacity: u32,
+    /// Workers that count for services.
+    workers: u16,
 }
 
 impl Identities {
@@ -64,6 +66,15 @@ impl Identities {
             free: BTreeSet::new(),
             slots_used: 0,
             capacity,
+            workers: 0,
+        }
+    }
+
+    /// Has so many workers count for services; before any does.
+    pub fn count_for(&mut self, workers: u16) {
+        self.workers = workers;
+        for held in self.held.values_mut() {
+            *held = Held::new(workers);
         }
     }
 
@@ -120,7 +131,8 @@ impl Identities {
             *last += 1;
             ServiceId(*last)
         });
-        self.held.entry(id).or_default();
+        let workers = self.workers;
+        self.held.entry(id).or_insert_with(|| Held::new(workers));
         id
     }
 

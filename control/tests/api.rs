@@ -189,6 +189,7 @@ impl Lab {
                     fibs,
                     file: Some(file),
                     machine: Machine::default(),
+                    mirror: Arc::default(),
                     ports: Box::new(Vec::new),
                     local_addresses: Box::new(|_| {}),
                     known: Known::new(),

@@ -4,6 +4,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use shunt_service::Times;
+
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
         /// Why a packet was dropped. The one list: counter, listing and metric all come from it.
@@ -132,11 +134,13 @@ macro_rules! tallies {
         pub struct WorkerCounters {
             $($(#[$doc])* pub $name: Counter,)*
             drops: [Counter; DropReason::ALL.len()],
+            /// How long iterations took that found work.
+            pub busy_iterations: Times,
         }
 
         impl Default for WorkerCounters {
             fn default() -> Self {
-                Self { $($name: Counter::default(),)* drops: core::array::from_fn(|_| Counter::default()) }
+                Self { $($name: Counter::default(),)* drops: core::array::from_fn(|_| Counter::default()), busy_iterations: Times::default() }
             }
         }
 

@@ -261,6 +261,10 @@ pub(crate) fn note<P: Port>(
         let took = handshake_clock(cx).wrapping_sub(began);
         let slot = session.entry().slot();
         of.load.record_handshake(slot, took, cx.now);
+        if let Some(held) = cx.config.services.held(slot) {
+            // `handshake_clock` ticks every 1024 ns.
+            held.record_handshake(of.id, u64::from(took) << 10);
+        }
         count_outcome(&of, session, Outcome::Answered);
     } else if segment.flags & RST != 0 && in_window {
         count_reset(&of, session, from);

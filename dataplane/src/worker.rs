@@ -124,6 +124,8 @@ pub struct Worker<P: Port> {
     from_workers: FromWorkers<P::Buf>,
     /// Whether the first configuration has been taken up.
     started: bool,
+    /// When the last iteration began, if it found work: the next begins right after it.
+    began: Option<Ticks>,
     announcer: announce::Announcer,
 }
 
@@ -150,6 +152,7 @@ impl<P: Port> Worker<P> {
             ),
             from_workers: from,
             started: false,
+            began: None,
             announcer: announce::Announcer::default(),
             config: setup.config,
         }
@@ -171,8 +174,12 @@ impl<P: Port> Worker<P> {
             flows,
             from_workers,
             started,
+            began,
             announcer,
         } = self;
+        if let Some(began) = began.take() {
+            egress.counters.busy_iterations.add(now.since(began));
+        }
         let config = config.get();
         let cx = Context {
             config,
@@ -251,6 +258,8 @@ impl<P: Port> Worker<P> {
         egress.counters.iterations.add(1);
         if polled.is_idle() {
             egress.counters.idle_iterations.add(1);
+        } else {
+            *began = Some(now);
         }
         polled
     }

@@ -20,6 +20,7 @@ pub mod publish;
 pub mod service;
 pub mod settings;
 pub mod snapshot;
+pub mod times;
 
 pub use destination::{Destination, Ports, ServiceKey, SetName, Vip, VipError};
 pub use fib::{Adjacency, AdjacencyId, Fib, Interface, InterfaceId, NextHop, PortId, Route};
@@ -35,3 +36,4 @@ pub use service::{
 };
 pub use settings::{Settings, TcpState, Timeouts};
 pub use snapshot::{OnePacketReply, Services, Snapshot};
+pub use times::Times;

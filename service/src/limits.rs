@@ -10,6 +10,9 @@ use std::sync::Arc;
 
 use crossbeam::utils::CachePadded;
 
+use crate::id::WorkerId;
+use crate::times::{Counted, Times};
+
 #[cfg(not(loom))]
 use core::sync::atomic::AtomicU32;
 #[cfg(loom)]
@@ -70,9 +73,14 @@ pub enum OnFull {
     Deny,
 }
 
-/// The live sessions of a service over all workers, and how many were refused.
+/// The live sessions of a service over all workers, how many were refused, and how long its handshakes
+/// took.
 #[derive(Clone, Debug, Default)]
-pub struct Held(Arc<CachePadded<Counts>>);
+pub struct Held {
+    counts: Arc<CachePadded<Counts>>,
+    /// By worker.
+    handshakes: Arc<[CachePadded<Times>]>,
+}
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -81,12 +89,35 @@ struct Counts {
 }
 
 impl Held {
+    /// Nothing yet, of so many workers. [`Held::default`] is of none: it takes no handshakes.
+    pub fn new(workers: u16) -> Self {
+        Self {
+            handshakes: (0..workers).map(|_| CachePadded::default()).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Takes in how long a handshake took, in nanoseconds: from the first SYN to the SYN-ACK, or to the
+    /// client's ACK where replies do not pass. For that worker alone.
+    #[inline]
+    pub fn record_handshake(&self, worker: WorkerId, ns: u64) {
+        if let Some(times) = self.handshakes.get(worker.index()) {
+            times.add(ns);
+        }
+    }
+
+    /// How long handshakes took, of all workers.
+    pub fn handshakes(&self) -> Counted {
+        let all = self.handshakes.iter();
+        all.fold(Counted::default(), |sum, times| times.add_to(sum))
+    }
+
     /// Counts a session that is about to be made; not if there are `most` already (0: no limit).
     /// There never are more than `most`, nor is one refused while there are less, in any interleaving.
     #[inline(always)]
     pub fn take(&self, most: u32) -> bool {
         if most == 0 {
-            self.0.sessions.fetch_add(1, Relaxed);
+            self.counts.sessions.fetch_add(1, Relaxed);
             return true;
         }
         self.take_below(most)
@@ -96,33 +127,36 @@ impl Held {
     fn take_below(&self, most: u32) -> bool {
         // The count is all that workers tell one another by it: its own order is enough.
         let more = |held: u32| (held < most).then(|| held + 1);
-        self.0.sessions.fetch_update(Relaxed, Relaxed, more).is_ok()
+        self.counts
+            .sessions
+            .fetch_update(Relaxed, Relaxed, more)
+            .is_ok()
     }
 
     /// A session has ended, or could not be made.
     #[inline(always)]
     pub fn give_back(&self) {
-        self.0.sessions.fetch_sub(1, Relaxed);
+        self.counts.sessions.fetch_sub(1, Relaxed);
     }
 
     /// Counts sessions that an earlier process made, whatever the limit says.
     pub fn adopt(&self, sessions: u32) {
-        self.0.sessions.fetch_add(sessions, Relaxed);
+        self.counts.sessions.fetch_add(sessions, Relaxed);
     }
 
     /// Live sessions, and those about to be made.
     pub fn sessions(&self) -> u32 {
-        self.0.sessions.load(Relaxed)
+        self.counts.sessions.load(Relaxed)
     }
 
     /// A new session was refused by a limit of the service or of its source.
     pub fn count_refused(&self) {
-        self.0.refused.fetch_add(1, Relaxed);
+        self.counts.refused.fetch_add(1, Relaxed);
     }
 
     /// New sessions that were refused by a limit of the service or of a source of it.
     pub fn refused(&self) -> u64 {
-        self.0.refused.load(Relaxed)
+        self.counts.refused.load(Relaxed)
     }
 }
 

@@ -196,6 +196,13 @@ pub(crate) fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|b| format!("{b:02x}")).join(":")
 }
 
+/// What the device counts for each of its queues, as far as it does.
+fn queues(control: &PortControl) -> Vec<(String, u64)> {
+    let mut all = control.xstats().unwrap_or_default();
+    all.retain(|(name, _)| name.starts_with("rx_q") || name.starts_with("tx_q"));
+    all
+}
+
 /// What the API tells of the ports.
 pub(crate) fn report(config: &Config, controls: &[PortControl]) -> Vec<types::Port> {
     config
@@ -220,7 +227,9 @@ pub(crate) fn report(config: &Config, controls: &[PortControl]) -> Vec<types::Po
                         ("tx_errors", s.tx_errors),
                     ]
                     .map(|(name, n)| (name.to_owned(), n))
-                    .into()
+                    .into_iter()
+                    .chain(queues(control))
+                    .collect()
                 },
             );
             types::Port {

@@ -258,6 +258,7 @@ pub(crate) fn run(
         fibs,
         file: Some(file),
         machine,
+        mirror: mirror_counters,
         ports: Box::new(move || ports::report(&reported, &controls)),
         local_addresses: Box::new(move |local| ports::steer_local(&steered, &steers, local)),
         known,
@@ -276,9 +277,6 @@ pub(crate) fn run(
     }
     if let Some(Err(error)) = holder.map(Holder::release) {
         debug!(%error, "the holder of the mirrors does not answer");
-    }
-    for (name, n) in mirror_counters.fields().filter(|(_, n)| *n > 0) {
-        debug!(counter = name, n, "mirror");
     }
     drop(runtime);
     outcome.map_err(StartError::Control)?;

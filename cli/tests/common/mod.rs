@@ -81,6 +81,7 @@ impl Lab {
                     machine: Machine::default(),
                     local_addresses: Box::new(|_| {}),
                     known: Known::new(),
+                    mirror: Arc::default(),
                     ports: Box::new(|| {
                         vec![types::Port {
                             name: "p0".into(),

@@ -1,19 +1,27 @@
-//! `/metrics`: Prometheus text, made of the counters at each request. Nothing is kept here.
+//! `/metrics`: Prometheus text, made of the counters at each request. Nothing is kept here. docs/monitoring.md
+//! is its manual.
 
-use std::collections::BTreeMap;
+mod families;
 
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, TEXT_FORMAT, TextEncoder};
+use shunt_service::times::Counted;
 
 use crate::runtime::shared::Core;
 
 use super::{Api, show, types};
 
+use self::families::Families;
+
 /// What is a state, among the workers' fields; the others only grow.
 const GAUGES: [&str; 3] = ["waiting", "sessions", "generation"];
+
+/// Beyond so many servers they have no samples of their own: a scrape would take seconds, and a database
+/// gigabytes. Their services' have their sums.
+const SERVERS: usize = 10_000;
 
 /// The metrics.
 pub(super) async fn metrics(State(api): State<Api>) -> impl IntoResponse {
@@ -62,6 +70,12 @@ fn families(core: &Core) -> Vec<MetricFamily> {
                 );
             }
         }
+        list.times(
+            "shunt_worker_iteration_seconds",
+            "How long iterations of the worker took that found work.",
+            &[("worker", n.as_str())],
+            &counters.busy_iterations.add_to(Counted::default()),
+        );
         for (reason, value) in &worker.drops {
             let labels = [("worker", n.as_str()), ("reason", reason.as_str())];
             list.counter(
@@ -72,8 +86,37 @@ fn families(core: &Core) -> Vec<MetricFamily> {
             );
         }
     }
-    for service in show::services(core) {
+    for (name, value) in core.mirror.fields() {
+        let help = format!("The mirror thread's counter {name}, see docs/operations.md.");
+        list.counter(&format!("shunt_mirror_{name}_total"), &help, &[], value);
+    }
+    for port in (core.ports)() {
+        self::port(&mut list, &port);
+    }
+    let services = show::services(core);
+    let servers: usize = services.iter().map(|s| s.servers.len()).sum();
+    let each = servers <= SERVERS;
+    list.gauge(
+        "shunt_metrics_servers_left_out",
+        "Servers without samples of their own, as there are too many.",
+        &[],
+        if each { 0 } else { servers as u64 },
+    );
+    for (service, (_, workers)) in services.iter().zip(core.director.services()) {
         let labels = [("service", service.key.as_str())];
+        list.times(
+            "shunt_service_handshake_seconds",
+            "How long servers of the service took to answer new connections.",
+            &labels,
+            &workers.limits.held.handshakes(),
+        );
+        carried(
+            &mut list,
+            "shunt_service",
+            "service",
+            &service.counters,
+            &labels,
+        );
         for (name, help, value) in [
             (
                 "live_weight",
@@ -104,11 +147,78 @@ fn families(core: &Core) -> Vec<MetricFamily> {
             &labels,
             service.refused,
         );
-        for server in &service.servers {
+        for server in service.servers.iter().filter(|_| each) {
             self::server(&mut list, server);
         }
     }
-    list.0.into_values().collect()
+    list.into_vec()
+}
+
+/// A port, and its queues where the device counts these.
+fn port(list: &mut Families, port: &types::Port) {
+    let name = port.name.as_str();
+    let labels = [("port", name)];
+    if let Some(up) = port.link {
+        list.gauge(
+            "shunt_port_up",
+            "Whether the port has a link.",
+            &labels,
+            up.into(),
+        );
+    }
+    for (counter, value) in &port.counters {
+        if let Some((direction, queue, what)) = of_queue(counter) {
+            let labels = [("port", name), ("queue", queue), ("direction", direction)];
+            let help = format!("The device's {what} of a queue.");
+            list.counter(
+                &format!("shunt_port_queue_{what}_total"),
+                &help,
+                &labels,
+                *value,
+            );
+        } else {
+            let help = format!("The device's counter {counter}, see docs/operations.md.");
+            list.counter(
+                &format!("shunt_port_{counter}_total"),
+                &help,
+                &labels,
+                *value,
+            );
+        }
+    }
+}
+
+/// Direction, number and what of a queue's counter as DPDK names it: `rx_q0_packets`.
+fn of_queue(counter: &str) -> Option<(&str, &str, &str)> {
+    let (direction, rest) = counter.split_once("_q")?;
+    let (queue, what) = rest.split_once('_')?;
+    let number = !queue.is_empty() && queue.bytes().all(|b| b.is_ascii_digit());
+    let known = ["packets", "bytes", "errors"].contains(&what);
+    (number && known).then_some((direction, queue, what))
+}
+
+/// Sessions, packets and bytes of a server or service.
+fn carried(
+    list: &mut Families,
+    prefix: &str,
+    whose: &str,
+    c: &types::Counters,
+    labels: &[(&str, &str)],
+) {
+    for (name, help, value) in [
+        ("sessions_total", "Sessions made.", c.sessions),
+        ("packets_in_total", "Packets from clients.", c.packets_in),
+        ("bytes_in_total", "Bytes from clients.", c.bytes_in),
+        ("packets_out_total", "Packets from servers.", c.packets_out),
+        ("bytes_out_total", "Bytes from servers.", c.bytes_out),
+    ] {
+        list.counter(&format!("{prefix}_{name}"), help, labels, value);
+    }
+    let live = format!("Live sessions of the {whose} that count as");
+    for (name, value) in [("active", c.active), ("inactive", c.inactive)] {
+        let help = format!("{live} {name}.");
+        list.gauge(&format!("{prefix}_{name}_sessions"), &help, labels, value);
+    }
 }
 
 fn server(list: &mut Families, server: &types::Server) {
@@ -157,34 +267,21 @@ fn server(list: &mut Families, server: &types::Server) {
             u64::from(server.status == "ejected"),
         );
     }
-    let c = &server.counters;
-    let live = "Live sessions of the server that count as";
-    list.gauge(
-        "shunt_server_active_sessions",
-        &format!("{live} active."),
-        &labels,
-        c.active,
-    );
-    list.gauge(
-        "shunt_server_inactive_sessions",
-        &format!("{live} inactive."),
-        &labels,
-        c.inactive,
-    );
-    for (name, help, value) in [
-        ("sessions", "Sessions made.", c.sessions),
-        (
-            "refused",
-            "Sessions refused although the server was picked.",
-            c.refused,
-        ),
-        ("packets_in", "Packets from clients.", c.packets_in),
-        ("bytes_in", "Bytes from clients.", c.bytes_in),
-        ("packets_out", "Packets from the server.", c.packets_out),
-        ("bytes_out", "Bytes from the server.", c.bytes_out),
-    ] {
-        list.counter(&format!("shunt_server_{name}_total"), help, &labels, value);
+    if let Some(us) = server.handshake_us {
+        list.seconds(
+            "shunt_server_handshake_average_seconds",
+            "Moving average of how long the server took to answer new connections.",
+            &labels,
+            f64::from(us) / 1e6,
+        );
     }
+    carried(list, "shunt_server", "server", &server.counters, &labels);
+    list.counter(
+        "shunt_server_refused_total",
+        "Sessions refused although the server was picked.",
+        &labels,
+        server.counters.refused,
+    );
 }
 
 /// A drain; servers without one have no samples.
@@ -241,56 +338,4 @@ fn health(list: &mut Families, health: &types::Health, labels: &[(&str, &str)]) 
             *n,
         );
     }
-}
-
-/// Families by name.
-#[derive(Default)]
-struct Families(BTreeMap<String, MetricFamily>);
-
-impl Families {
-    fn gauge(&mut self, name: &str, help: &str, labels: &[(&str, &str)], value: u64) {
-        self.seconds(name, help, labels, value as f64);
-    }
-
-    /// A gauge with a fraction.
-    fn seconds(&mut self, name: &str, help: &str, labels: &[(&str, &str)], value: f64) {
-        let mut gauge = Gauge::default();
-        gauge.set_value(value);
-        let mut metric = labelled(labels);
-        metric.set_gauge(gauge);
-        self.push(name, help, MetricType::GAUGE, metric);
-    }
-
-    fn counter(&mut self, name: &str, help: &str, labels: &[(&str, &str)], value: u64) {
-        let mut counter = Counter::default();
-        counter.set_value(value as f64);
-        let mut metric = labelled(labels);
-        metric.set_counter(counter);
-        self.push(name, help, MetricType::COUNTER, metric);
-    }
-
-    fn push(&mut self, name: &str, help: &str, kind: MetricType, metric: Metric) {
-        if let Some(family) = self.0.get_mut(name) {
-            family.mut_metric().push(metric);
-            return;
-        }
-        let mut family = MetricFamily::default();
-        family.set_name(name.to_owned());
-        family.set_help(help.to_owned());
-        family.set_field_type(kind);
-        family.mut_metric().push(metric);
-        self.0.insert(name.to_owned(), family);
-    }
-}
-
-fn labelled(labels: &[(&str, &str)]) -> Metric {
-    let pairs = labels.iter().map(|(name, value)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).to_owned());
-        pair.set_value((*value).to_owned());
-        pair
-    });
-    let mut metric = Metric::default();
-    metric.set_label(pairs.collect());
-    metric
 }

@@ -161,6 +161,7 @@ fn server(core: &Core, service: &ServiceKey, server: &RealServer) -> types::Serv
         sorry: false,
         health: None,
         passive: None,
+        handshake_us: director.load().handshake_time(server.slot, core.now()),
         overloaded: director.load().overloaded(server.slot),
         removed_seconds: None,
         counters: counters(&director.totals(server)),

@@ -324,6 +324,8 @@ pub struct Server {
     pub health: Option<Health>,
     /// What its clients' handshakes say; absent where nobody looks.
     pub passive: Option<Passive>,
+    /// Moving average of its handshakes, microseconds; absent where there was none within ten seconds.
+    pub handshake_us: Option<u32>,
     /// Whether it is full: it has reached its upper threshold and not yet fallen below the lower.
     pub overloaded: bool,
     /// Seconds since it was removed.

@@ -32,6 +32,7 @@ use crate::director::Director;
 use crate::health::saved::Known;
 use crate::health::{Book, Prober, Report};
 use crate::kernel;
+use crate::mirror::MirrorCounters;
 
 use self::keeper::Keeper;
 use self::mailboxes::Mailboxes;
@@ -62,6 +63,8 @@ pub struct Control {
     pub file: Option<PathBuf>,
     /// What it is checked against: found out at start, before threads were pinned.
     pub machine: Machine,
+    /// What the mirror thread counts.
+    pub mirror: Arc<MirrorCounters>,
     /// Tells how the ports are.
     pub ports: PortReport,
     /// Hears of the local addresses.
@@ -96,6 +99,7 @@ pub async fn run(
         mut fibs,
         file,
         machine,
+        mirror,
         ports,
         local_addresses,
         known,
@@ -107,6 +111,7 @@ pub async fn run(
         director,
         counters,
         follower,
+        mirror,
         ports,
         local_addresses,
         Source { file, machine },

@@ -17,6 +17,7 @@ use crate::config::{self, Config, LoadError, Machine, Service};
 use crate::director::{CannotApply, Director};
 use crate::health::{Book, saved};
 use crate::kernel;
+use crate::mirror::MirrorCounters;
 use crate::snapshot::{CannotBuild, Changes};
 use crate::statistics::Statistics;
 
@@ -34,6 +35,7 @@ pub(crate) type Shared = Arc<Mutex<Core>>;
 pub(crate) struct Core {
     pub(crate) director: Director,
     pub(crate) counters: Vec<Arc<WorkerCounters>>,
+    pub(crate) mirror: Arc<MirrorCounters>,
     pub(crate) ports: PortReport,
     local_addresses: LocalAddresses,
     /// Those that were told last.
@@ -72,10 +74,15 @@ pub(crate) enum CannotReload {
 }
 
 impl Core {
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "it is made once, of what the start made"
+    )]
     pub(super) fn new(
         director: Director,
         counters: Vec<Arc<WorkerCounters>>,
         follower: kernel::Handle,
+        mirror: Arc<MirrorCounters>,
         ports: PortReport,
         local_addresses: LocalAddresses,
         source: Source,
@@ -84,6 +91,7 @@ impl Core {
         let mut core = Self {
             director,
             counters,
+            mirror,
             ports,
             local_addresses,
             told: None,
