@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import secrets
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,7 @@ class Director:
         self.plugin = plugin and plugin_in(net, plugin)
         self.socket = net.dir / "shunt.sock"
         self.config = net.dir / "shunt.toml"
+        self.token = net.dir / "token"
         self.sessions = pathlib.Path("/dev/shm") / f"{net.prefix}.sessions"
         self.health = pathlib.Path("/dev/shm") / f"{net.prefix}.health"
         self.dpdk = {}  # further keys of [dpdk]
@@ -84,7 +86,8 @@ class Director:
         that is not its VIP and port."""
         start = self.start
         tables = {
-            "daemon": {"socket": str(self.socket), "name": self.net.prefix},
+            "daemon": {"socket": str(self.socket), "name": self.net.prefix,
+                       "listen": "127.0.0.1:9790", "token_file": str(self.token)},
             "dpdk": {"memory": "256M", "eal": self._eal(), **self.dpdk},
             "workers": self._workers(),
             "limits": {"sessions": 16384 + 5 * start.crowd, "servers": 256},
@@ -142,6 +145,8 @@ class Director:
 
     def _run(self, toml, *options):
         self.config.write_text(toml)
+        self.token.touch(0o600)
+        self.token.write_text(secrets.token_hex(16))
         self.process = self.net.spawn(
             "d", "shuntd", self.shuntd, "--config", self.config, *options)
         settled = network.wait_for(lambda: self.answers() or not self.process.running(), 30, 0.02)
