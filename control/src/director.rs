@@ -475,6 +475,7 @@ fn settings(config: &Config) -> Settings {
         mirror_per_second: config.mirror.packets_per_second,
         toa_kind: config.fullnat.toa_kind,
         probes: config.health.probes,
+        session_log: config.session_log.as_ref().map(|log| log.which),
         // The reader lets no configuration pass without a worker.
         ..Settings::for_workers(config.workers.cores.len().max(1) as u16)
     }

@@ -14,6 +14,7 @@ pub mod identity;
 pub mod kernel;
 pub mod mirror;
 pub mod runtime;
+pub mod session_log;
 pub mod slow_start;
 pub mod snapshot;
 pub mod statistics;

@@ -85,6 +85,7 @@ fn records(n: usize) -> Vec<SessionRecord> {
         state: Some(TcpState::Established),
         idle_ms: i,
         expires_ms: 900_000 - i,
+        age_ms: i,
         packets_in: 1,
         bytes_in: 40,
         packets_out: 2,

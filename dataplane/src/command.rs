@@ -6,6 +6,10 @@ use core::net::IpAddr;
 use shunt_service::{Mode, Protocol, ServerId, ServiceId, TcpState};
 
 use crate::io::Event;
+use crate::session_log::SessionEvent;
+
+/// Sessions for the log that wait for control: what a busy worker makes in some milliseconds.
+const SESSIONS: usize = 4096;
 
 /// A session as listings show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +34,8 @@ pub struct SessionRecord {
     pub idle_ms: u32,
     /// Milliseconds of silence left until it expires.
     pub expires_ms: u32,
+    /// Milliseconds since it was made; wraps after 49 days.
+    pub age_ms: u32,
     /// Packets and bytes from the client.
     pub packets_in: u64,
     /// See `packets_in`.
@@ -76,6 +82,8 @@ pub struct Mailbox {
     pub replies: rtrb::Producer<Reply>,
     /// Events for control.
     pub events: rtrb::Producer<Event>,
+    /// Sessions that begin and end, for control's log.
+    pub sessions: rtrb::Producer<SessionEvent>,
 }
 
 /// Control's end of one worker's mailbox.
@@ -87,6 +95,8 @@ pub struct MailboxPeer {
     pub replies: rtrb::Consumer<Reply>,
     /// Events from the worker.
     pub events: rtrb::Consumer<Event>,
+    /// Sessions that began and ended, for the log.
+    pub sessions: rtrb::Consumer<SessionEvent>,
 }
 
 /// Makes a mailbox with room for `depth` commands, as many answers, and `events` events.
@@ -94,16 +104,19 @@ pub fn mailbox(depth: usize, events: usize) -> (Mailbox, MailboxPeer) {
     let (commands_tx, commands) = rtrb::RingBuffer::new(depth);
     let (replies, replies_rx) = rtrb::RingBuffer::new(depth);
     let (events_tx, events_rx) = rtrb::RingBuffer::new(events);
+    let (sessions, sessions_rx) = rtrb::RingBuffer::new(SESSIONS);
     (
         Mailbox {
             commands,
             replies,
             events: events_tx,
+            sessions,
         },
         MailboxPeer {
             commands: commands_tx,
             replies: replies_rx,
             events: events_rx,
+            sessions: sessions_rx,
         },
     )
 }

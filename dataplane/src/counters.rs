@@ -194,6 +194,10 @@ tallies! {
     sources_uncounted,
     /// Live sessions (a gauge).
     sessions,
+    /// Sessions that ended and are not logged, as they are not of the sample.
+    session_log_sampled_out,
+    /// Beginnings and ends of sessions that the log had no room for.
+    session_log_lost,
     /// Events that the queue to control had no room for.
     events_lost,
     /// Iterations of the poll loop.

@@ -20,6 +20,7 @@ use crate::egress::Egress;
 use crate::gone::{self, Fate};
 use crate::hit::handshake_clock;
 use crate::io::Port;
+use crate::session_log::{self, Why};
 use crate::worker::{Config, Context};
 
 /// A service as the data path has it.
@@ -186,6 +187,7 @@ impl Flows {
             release(ports, load, *id, cx, closed, at);
             leave(templates.as_deref(), closed);
             admit::leave(sources.as_deref(), cx, closed);
+            session_log::ended(egress, cx, closed, session_log::why(closed));
         }
         egress.counters.sessions_closed.add(ended.len() as u64);
         self.owed -= u64::from(looked) * u64::from(SWEEP_PERIOD);
@@ -212,12 +214,14 @@ impl Flows {
         egress: &mut Egress<P>,
         cx: &Context<'_>,
         line: LineNo,
+        why: Why,
     ) {
         let closed = self.table.remove(line);
         let at = Whereabouts::UNKNOWN;
         release(&mut self.ports, &self.load, self.id, cx, &closed, at);
         leave(self.templates.as_deref(), &closed);
         admit::leave(self.sources.as_deref(), cx, &closed);
+        session_log::ended(egress, cx, &closed, why);
         egress.counters.sessions_closed.add(1);
         egress.counters.sessions.set(self.table.len() as u64);
     }
@@ -244,7 +248,7 @@ impl Flows {
         let Some(line) = self.table.half_open_session() else {
             return false;
         };
-        self.close(egress, cx, line);
+        self.close(egress, cx, line, Why::Evicted);
         egress.counters.sessions_evicted.add(1);
         true
     }
@@ -285,14 +289,15 @@ impl Flows {
         let records = &mut page.records;
         page.next = self.table.page(cx.now_ms, page.cursor, room, |view| {
             if records.len() < records.capacity() {
-                records.push(record(cx.config, view));
+                records.push(record(cx, view));
             }
         });
     }
 }
 
-fn record(config: &Config, v: &SessionView) -> SessionRecord {
-    let timeout = timeout(config, v);
+/// A session as control sees it.
+pub(crate) fn record(cx: &Context<'_>, v: &SessionView) -> SessionRecord {
+    let timeout = timeout(cx.config, v);
     SessionRecord {
         protocol: v.protocol,
         mode: v.mode,
@@ -304,6 +309,7 @@ fn record(config: &Config, v: &SessionView) -> SessionRecord {
         state: (v.protocol == Protocol::Tcp).then_some(v.state),
         idle_ms: v.idle_ms,
         expires_ms: timeout.saturating_sub(v.idle_ms),
+        age_ms: cx.now_ms.wrapping_sub(v.created_ms),
         packets_in: v.packets_in,
         bytes_in: v.bytes_in,
         packets_out: v.packets_out,

@@ -21,6 +21,7 @@ use crate::counters::DropReason;
 use crate::egress::{Account, Egress};
 use crate::flows::Flows;
 use crate::io::Port;
+use crate::session_log::Why;
 use crate::worker::{Config, Context, Packet};
 use crate::{answer, frame, hit, miss};
 
@@ -101,7 +102,7 @@ pub(crate) fn packet<P: Port>(
         // Who opens another connection does not want this one any more. One that is held may be another
         // client's: it goes on once the server is back, unless it has ended.
         Some(policy) if opens && (policy != OnRemoved::Hold || is_over(entry.state())) => {
-            flows.close(egress, cx, line);
+            flows.close(egress, cx, line, Why::ServerGone);
             miss::handle(egress, flows, cx, packet);
         }
         Some(OnRemoved::Hold) => egress.discard(packet.buf, DropReason::ServerGone),
@@ -110,7 +111,7 @@ pub(crate) fn packet<P: Port>(
         Some(OnRemoved::Reset) if tcp && packet.parsed.tcp_flags & RST != 0 => {
             flows.table.set_gone(line, false);
             hit::apply(egress, flows, cx, packet, line);
-            flows.close(egress, cx, line);
+            flows.close(egress, cx, line, Why::ServerGone);
         }
         // The session stays, for the client to be told.
         Some(OnRemoved::Reset) if reply => {
@@ -118,12 +119,12 @@ pub(crate) fn packet<P: Port>(
         }
         Some(_) if reply => egress.discard(packet.buf, DropReason::ServerGone),
         Some(OnRemoved::Reschedule) => {
-            flows.close(egress, cx, line);
+            flows.close(egress, cx, line, Why::ServerGone);
             miss::handle(egress, flows, cx, packet);
         }
         Some(OnRemoved::Reset) => {
             tell_server_next(egress, &flows.table, cx, &packet, line);
-            flows.close(egress, cx, line);
+            flows.close(egress, cx, line, Why::ServerGone);
             answer::send_reset(egress, cx, packet, DropReason::ServerGone);
         }
     }

@@ -17,6 +17,7 @@ use crate::egress::{Account, Egress};
 use crate::flows::{Flows, Memo};
 use crate::io::{PacketBuf, Port};
 use crate::modes::{self, Rewrite};
+use crate::session_log::Why;
 use crate::worker::{Context, Packet};
 use crate::{answer, fragment, gone, miss};
 
@@ -43,7 +44,7 @@ pub(crate) fn apply<P: Port>(
             entry.record(seq, ack, window);
         } else if let Some(reschedule) = control_segment(egress, flows, cx, &mut packet, line) {
             if reschedule {
-                flows.close(egress, cx, line);
+                flows.close(egress, cx, line, Why::Reused);
                 return miss::handle(egress, flows, cx, packet);
             }
         } else {

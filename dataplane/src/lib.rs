@@ -40,6 +40,7 @@ mod open;
 mod persist;
 mod probe;
 mod rings;
+pub mod session_log;
 pub mod share;
 mod steer;
 mod syn;

@@ -12,6 +12,7 @@ use crate::egress::{Egress, Outgoing};
 use crate::flows::Flows;
 use crate::io::{BURST, PacketBuf, Port};
 use crate::open::{Opening, Seen, Wanted};
+use crate::session_log::Why;
 use crate::syn::Sight;
 use crate::worker::{Context, Packet};
 use crate::{answer, burst, control, hit, one_packet, open, probe, syn};
@@ -92,7 +93,7 @@ fn begin<P: Port>(
         Ok(line) => {
             hit::apply(egress, flows, cx, packet, line);
             if service.one_packet {
-                flows.close(egress, cx, line);
+                flows.close(egress, cx, line, Why::OnePacket);
             }
         }
         Err(reason) if is_told(reason) => match service.no_server {

@@ -27,6 +27,7 @@ use crate::io::{PacketBuf, Port};
 use crate::miss::{Aside, What, flow_key, is_for_us};
 use crate::modes::fullnat;
 use crate::persist;
+use crate::session_log;
 use crate::syn::Syn;
 use crate::worker::{Context, Packet};
 
@@ -270,9 +271,10 @@ fn attempt<P: Port>(
     let of = (server, counts);
     let made = held.and_then(|held| insert(egress, flows, cx, wanted, of, &held));
     match made {
-        Ok(_) => {
+        Ok(line) => {
             egress.counters.sessions_created.add(1);
             egress.counters.sessions.set(flows.table.len() as u64);
+            session_log::created(egress, &flows.table, cx, line);
         }
         Err(_) => uncount(flows, wanted, server, counts.template),
     }

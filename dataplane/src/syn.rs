@@ -21,6 +21,7 @@ use crate::hit;
 use crate::io::{PacketBuf, Port};
 use crate::modes::fullnat;
 use crate::open::{self, Turn, Wanted, take_local};
+use crate::session_log;
 use crate::worker::Context;
 
 /// Where the TCP header of a plain frame is, bytes.
@@ -224,14 +225,18 @@ pub(crate) fn serve<P: Port>(
     if made == Err(InsertError::Full) && flows.evict(egress, cx) {
         made = flows.table.insert_syn(&new, cx.now_ms);
     }
-    if let Err(why) = made {
-        if let Some(port) = held.port {
-            open::give_back(flows, cx, &Key::V4(held.to), port);
+    let line = match made {
+        Ok(line) => line,
+        Err(why) => {
+            if let Some(port) = held.port {
+                open::give_back(flows, cx, &Key::V4(held.to), port);
+            }
+            return Err((buf, open::refusal(why)));
         }
-        return Err((buf, open::refusal(why)));
-    }
+    };
     egress.counters.sessions_created.add(1);
     egress.counters.sessions.set(flows.table.len() as u64);
+    session_log::created(egress, &flows.table, cx, line);
     if let Some(c) = cx.mine.get(server.slot.index()) {
         c.add_in(1, sight.length.into());
     }

@@ -34,6 +34,6 @@ pub use service::{
     NoServer, OnDown, OnRemoved, Persistence, RealServer, Servers, Service, Status,
     TemplateWeight0, TtlPolicy, Unknown,
 };
-pub use settings::{Settings, TcpState, Timeouts};
+pub use settings::{SessionLog, Settings, TcpState, Timeouts};
 pub use snapshot::{OnePacketReply, Services, Snapshot};
 pub use times::Times;

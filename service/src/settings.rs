@@ -149,6 +149,17 @@ pub struct Settings {
     pub toa_kind: u8,
     /// By which the director's host reaches real servers as clients do.
     pub probes: ProbeAddresses,
+    /// Which sessions control hears of, for its log; `None`: of none.
+    pub session_log: Option<SessionLog>,
+}
+
+/// Which sessions are logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionLog {
+    /// One in so many; at least 1, which is all.
+    pub one_in: u32,
+    /// When they begin, too; when they end in any case.
+    pub created: bool,
 }
 
 impl Settings {
@@ -170,6 +181,7 @@ impl Settings {
             mirror_per_second: 200_000,
             toa_kind: 254,
             probes: ProbeAddresses::default(),
+            session_log: None,
         }
     }
 }

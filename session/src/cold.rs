@@ -59,7 +59,7 @@ pub(crate) const fn prefix_of(byte: u8) -> Option<u8> {
     byte.checked_sub(1)
 }
 
-/// The cold part of a session, 24 bytes.
+/// The cold part of a session, 28 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Cold {
@@ -67,12 +67,14 @@ pub struct Cold {
     pub(crate) check: u32,
     pub(crate) service: u32,
     pub(crate) server: u32,
+    /// When it was made, milliseconds of the table's clock; wraps after 49 days.
+    created: u32,
     folded: Folded,
     /// One more than the bits of the client's address that its template is known by; 0: it has none.
     template: u8,
 }
 
-const _: () = assert!(size_of::<Cold>() == 24);
+const _: () = assert!(size_of::<Cold>() == 28);
 
 impl Cold {
     /// Where each field stands: part of what a session file's layout is known by.
@@ -80,14 +82,21 @@ impl Cold {
         offset_of!(Cold, check),
         offset_of!(Cold, service),
         offset_of!(Cold, server),
+        offset_of!(Cold, created),
         offset_of!(Cold, folded),
         offset_of!(Cold, template),
     ];
 
-    pub(crate) fn new(service: ServiceId, server: ServerId, template: Option<u8>) -> Self {
+    pub(crate) fn new(
+        service: ServiceId,
+        server: ServerId,
+        template: Option<u8>,
+        now_ms: u32,
+    ) -> Self {
         Self {
             service: service.0,
             server: server.0,
+            created: now_ms,
             template: byte_of(template),
             ..Self::default()
         }
@@ -101,6 +110,11 @@ impl Cold {
     /// The real server.
     pub const fn server(&self) -> ServerId {
         ServerId(self.server)
+    }
+
+    /// When it was made, milliseconds of the table's clock.
+    pub(crate) const fn created(&self) -> u32 {
+        self.created
     }
 
     /// Bits of the client's address by which the session counts for a template of persistence, if it

@@ -42,7 +42,7 @@ const _: () = {
 
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"SHUNTSES");
 /// Counts up with every change of the format.
-pub(crate) const VERSION: u32 = 6;
+pub(crate) const VERSION: u32 = 7;
 
 /// See the module.
 #[derive(Debug)]

@@ -90,6 +90,14 @@ fn families(core: &Core) -> Vec<MetricFamily> {
         let help = format!("The mirror thread's counter {name}, see docs/operations.md.");
         list.counter(&format!("shunt_mirror_{name}_total"), &help, &[], value);
     }
+    if let Some(log) = &core.session_log {
+        list.counter(
+            "shunt_session_log_unwritten_total",
+            "Beginnings and ends of sessions that the log's writer fell behind with, or could not write.",
+            &[],
+            log.lost(),
+        );
+    }
     for port in (core.ports)() {
         self::port(&mut list, &port);
     }

@@ -272,6 +272,7 @@ pub(super) fn session(
         state: record.state.map(TcpState::name).map(str::to_owned),
         idle_ms: record.idle_ms,
         expires_ms: record.expires_ms,
+        age_ms: record.age_ms,
         packets_in: record.packets_in,
         bytes_in: record.bytes_in,
         packets_out: record.packets_out,

@@ -427,6 +427,8 @@ pub struct Session {
     pub idle_ms: u32,
     /// Milliseconds of silence left until it expires.
     pub expires_ms: u32,
+    /// Milliseconds since it was made; wraps after 49 days.
+    pub age_ms: u32,
     /// Packets from the client.
     pub packets_in: u64,
     /// Bytes from the client.

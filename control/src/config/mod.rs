@@ -23,6 +23,7 @@ mod passive;
 mod port;
 mod read;
 mod service;
+mod session_log;
 mod words;
 mod write;
 
@@ -42,6 +43,7 @@ pub use model::{
     Mirror, MirrorLimits, Neighbour, Port, Route, Server, Service, Sessions, Steering, Workers,
 };
 pub use node::Place;
+pub use session_log::SessionLogging;
 pub use words::milliseconds;
 pub use write::{server_to_json, service_to_json};
 
@@ -162,6 +164,7 @@ fn read(root: &node::Node, machine: &Machine, mistakes: &Mistakes) -> Option<Con
     let health = file::health(section("health", "[health]"), &daemon.name);
     let mirror = file::mirror(section("mirror", "[mirror]"));
     let fullnat = file::fullnat(section("fullnat", "[fullnat]"));
+    let session_log = session_log::read(section("session_log", "[session_log]"));
     let timeouts = file::timeouts(section("timeouts", "[timeouts]"), &Default::default());
     let port_nodes = table.tables("port", "[[port]]");
     let ports = port::ports(&port_nodes, &daemon.name, &root.place, mistakes);
@@ -192,6 +195,7 @@ fn read(root: &node::Node, machine: &Machine, mistakes: &Mistakes) -> Option<Con
         health,
         mirror,
         fullnat,
+        session_log,
         ports,
         neighbours,
         routes,

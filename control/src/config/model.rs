@@ -17,6 +17,8 @@ use shunt_service::{
 
 use crate::health::{Check, Passive};
 
+use super::session_log::SessionLogging;
+
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -36,6 +38,8 @@ pub struct Config {
     pub mirror: MirrorLimits,
     /// `[fullnat]`
     pub fullnat: FullNat,
+    /// `[session_log]`; `None`: sessions are not logged.
+    pub session_log: Option<SessionLogging>,
     /// `[[port]]`, in file order; [`PortId`] is the place in this list.
     pub ports: Vec<Port>,
     /// `[[neighbour]]`

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use shunt_dataplane::command::{Command, MailboxPeer, Reply, SessionPage, SessionRecord};
 use shunt_dataplane::io::Event;
+use shunt_dataplane::session_log::SessionEvent;
 use tokio::sync::oneshot;
 
 /// A worker that leaves a question open this long does not answer at all.
@@ -86,10 +87,20 @@ impl Mailboxes {
         self.pause
     }
 
-    /// Takes what came: answers go to their askers, events to `event`.
-    pub(super) fn look(&mut self, now: Instant, mut event: impl FnMut(Event)) {
+    /// Takes what came: answers go to their askers, events to `event`; returns the sessions that began and
+    /// ended, each with its worker.
+    pub(super) fn look(
+        &mut self,
+        now: Instant,
+        mut event: impl FnMut(Event),
+    ) -> Vec<(u16, SessionEvent)> {
         let mut came = false;
-        for peer in &mut self.peers {
+        let mut sessions = Vec::new();
+        for (worker, peer) in (0u16..).zip(&mut self.peers) {
+            let waiting = peer.sessions.slots();
+            if let Ok(chunk) = peer.sessions.read_chunk(waiting) {
+                sessions.extend(chunk.into_iter().map(|event| (worker, event)));
+            }
             while let Ok(Reply::Sessions(page)) = peer.replies.pop() {
                 came = true;
                 if let Some((_, answer)) = self.open.remove(&page.tag) {
@@ -115,5 +126,9 @@ impl Mailboxes {
         } else {
             (self.pause * 2).min(SELDOM)
         };
+        if !sessions.is_empty() {
+            self.pause = SOON;
+        }
+        sessions
     }
 }

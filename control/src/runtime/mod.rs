@@ -169,13 +169,18 @@ pub async fn run(
                 keeper.tick(&core);
             }
             () = tokio::time::sleep_until(look.into()) => {
-                mailboxes.look(Instant::now(), |event| heard(&core, event));
+                let sessions = mailboxes.look(Instant::now(), |event| heard(&core, event));
+                if !sessions.is_empty() {
+                    core.lock().log_sessions(sessions);
+                }
                 look = Instant::now() + mailboxes.pause();
             }
         }
     }
     info!("control stops");
     server.stop().await;
+    let sessions = mailboxes.look(Instant::now(), |_| {});
+    core.lock().log_sessions(sessions);
     keeper.close(&core).await;
     drop(socket);
     Ok(())

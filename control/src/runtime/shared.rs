@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use shunt_dataplane::counters::WorkerCounters;
+use shunt_dataplane::session_log::SessionEvent;
 use shunt_service::{Fib, InterfaceId, PortId, ServiceId, Ticks};
 use tracing::info;
 
@@ -18,6 +19,7 @@ use crate::director::{CannotApply, Director};
 use crate::health::{Book, saved};
 use crate::kernel;
 use crate::mirror::MirrorCounters;
+use crate::session_log;
 use crate::snapshot::{CannotBuild, Changes};
 use crate::statistics::Statistics;
 
@@ -48,6 +50,8 @@ pub(crate) struct Core {
     pub(crate) health: Book,
     /// Rates, and what else is made of the servers' counters.
     pub(crate) statistics: Statistics,
+    /// Where sessions are logged, if they are.
+    pub(crate) session_log: Option<session_log::Log>,
 }
 
 /// Where a reload takes the configuration from.
@@ -101,8 +105,10 @@ impl Core {
             faults: BTreeMap::new(),
             health,
             statistics: Statistics::default(),
+            session_log: None,
         };
         core.tell();
+        core.follow_session_log();
         core
     }
 
@@ -131,6 +137,7 @@ impl Core {
         let changes = self.director.apply(config, self.now())?;
         self.follower.set_statics(statics(self.director.config()));
         self.health.forget_files();
+        self.follow_session_log();
         self.tell();
         info!(?changes, "configuration read again");
         Ok(changes)
@@ -155,6 +162,11 @@ impl Core {
         if self.director.tick() > 0 {
             self.tell();
         }
+        if let Some(log) = &mut self.session_log {
+            let sum = |of: fn(&WorkerCounters) -> u64| self.counters.iter().map(|c| of(c)).sum();
+            let sampled_out = sum(|c| c.session_log_sampled_out.get());
+            log.tell_left_out(sampled_out, sum(|c| c.session_log_lost.get()));
+        }
         let now = self.now();
         if let Some(ejected) = self.health.judge(&self.director, now) {
             self.director.set_ejected(ejected, now);
@@ -177,6 +189,23 @@ impl Core {
         let unix_now = saved::unix_now();
         let drains = self.director.kept_drains(unix_now, self.now());
         saved::text(self.health.facts(), drains, unix_now)
+    }
+
+    /// Logs sessions that began and ended.
+    pub(super) fn log_sessions(&mut self, events: Vec<(u16, SessionEvent)>) {
+        // Without a log they are what workers said before they knew.
+        if let Some(log) = &mut self.session_log {
+            log.take(&self.director, events);
+        }
+    }
+
+    /// The log of sessions as the configuration has it now.
+    fn follow_session_log(&mut self) {
+        let wanted = self.director.config().session_log.as_ref();
+        match (&mut self.session_log, wanted) {
+            (Some(log), Some(wanted)) if *log.to() == wanted.to => log.reopen(),
+            (log, wanted) => *log = wanted.map(|w| session_log::Log::new(w.to.clone())),
+        }
     }
 
     /// Sets the counters of a service, or of all, to zero, as `ipvsadm -Z` does.

@@ -208,7 +208,7 @@ impl Table {
         };
         let parts = self.chunks.parts_mut(line);
         write(parts.own, &new.forward, false);
-        *parts.cold = Cold::new(new.service, new.server, new.counts.template);
+        *parts.cold = Cold::new(new.service, new.server, new.counts.template, now_ms);
         *parts.source = new.counts.source_byte();
         let ids = u64::from(new.service.0) << 32 | u64::from(new.server.0);
         let forward = parts.own.immutable();

@@ -122,7 +122,7 @@ impl Table {
             now_ms,
             bytes: Some(new.bytes),
         });
-        *cold = Cold::new(new.service, new.server, new.counts.template);
+        *cold = Cold::new(new.service, new.server, new.counts.template, now_ms);
         *source = new.counts.source_byte();
         let ids = u64::from(new.service.0) << 32 | u64::from(new.server.0);
         let forward = own.immutable();

@@ -45,6 +45,8 @@ pub struct SessionView {
     pub unanswered: Option<u32>,
     /// Milliseconds since the last packet of either direction.
     pub idle_ms: u32,
+    /// When it was made, milliseconds of the table's clock; wraps after 49 days.
+    pub created_ms: u32,
     /// Packets from the client.
     pub packets_in: u64,
     /// Bytes from the client.
@@ -112,6 +114,11 @@ impl Table {
             .map(|(addr, port)| SocketAddr::new(addr, port))
     }
 
+    /// A session by its forward entry, as listings see it.
+    pub fn describe(&self, line: LineNo, now_ms: u32) -> SessionView {
+        self.view(line, Some(now_ms))
+    }
+
     /// A session by its forward entry; idle since `now_ms` if that is given.
     pub(super) fn view(&self, line: LineNo, now_ms: Option<u32>) -> SessionView {
         let e = self.entry(line);
@@ -165,6 +172,7 @@ impl Table {
             idle_ms: now_ms.map_or(0, |now| {
                 now.wrapping_sub(last_seen).cast_signed().max(0) as u32
             }),
+            created_ms: cold.created(),
             packets_in,
             bytes_in,
             packets_out: out.0,
