@@ -88,6 +88,18 @@ pub(crate) enum Command {
         /// Only those of this server of the service.
         #[arg(long, requires = "service")]
         server: Option<String>,
+        /// Only those of this client: an address, or a prefix such as 198.51.100.0/24.
+        #[arg(long)]
+        client: Option<String>,
+        /// Only tcp or udp.
+        #[arg(long)]
+        protocol: Option<String>,
+        /// Only TCP sessions in this state, such as ESTABLISHED.
+        #[arg(long)]
+        state: Option<String>,
+        /// Count them instead of listing them.
+        #[arg(long)]
+        count: bool,
         /// List this many at most; 0 for all.
         #[arg(long, value_name = "N", default_value_t = 1000)]
         limit: usize,
@@ -118,6 +130,13 @@ pub(crate) enum Command {
     Drain(DrainCommand),
     /// List drains with how far they have come.
     Drains,
+    /// Tell what changes, as it changes: services, servers, their state and weight.
+    Events,
+    /// Show what the director logs, or have it log more or less until it ends.
+    Log {
+        /// error, warn, info, debug, trace, or such as info,shunt_control::health=debug.
+        filter: Option<String>,
+    },
     /// Have the director read its configuration file again.
     Reload,
     /// Print or apply what a real server of a service needs.

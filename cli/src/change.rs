@@ -6,7 +6,7 @@ use std::fmt::Write;
 use hyper::Method;
 use serde_json::{Value, json};
 use shunt_control::api::types::{
-    Changes, Server, ServerSpec, ServerStatus, Service, ServiceSpec, SourceSpec, Status,
+    Changes, LogFilter, Server, ServerSpec, ServerStatus, Service, ServiceSpec, SourceSpec, Status,
 };
 use shunt_service::{Destination, ServiceKey};
 
@@ -256,4 +256,19 @@ pub(crate) fn reload(client: &Client, as_json: bool) -> Result<String, Failure> 
 
 pub(crate) fn said(as_json: bool, value: &Value, text: String) -> Result<String, Failure> {
     Ok(if as_json { pretty(value) } else { text + "\n" })
+}
+
+/// `log`
+pub(crate) fn log(client: &Client, filter: Option<&str>, as_json: bool) -> Result<String, Failure> {
+    let log: LogFilter = match filter {
+        None => client.get("/v1/log")?,
+        Some(filter) => {
+            let filter = filter.to_owned();
+            client.put(Method::PUT, "/v1/log", &LogFilter { filter })?
+        }
+    };
+    Ok(match as_json {
+        true => pretty(&log),
+        false => log.filter + "\n",
+    })
 }

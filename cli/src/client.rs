@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper::{Method, Request};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -77,7 +77,59 @@ impl Client {
         })
     }
 
+    /// Follows a stream of server-sent events until the director ends it, as it does after some minutes.
+    pub(crate) fn follow(
+        &self,
+        path: &str,
+        each: &mut dyn FnMut(&str, &str),
+    ) -> Result<(), Failure> {
+        self.runtime.block_on(async {
+            let ask = self.ask(Method::GET, path, Bytes::new());
+            let response = timeout(PATIENCE, ask)
+                .await
+                .unwrap_or_else(|_| Err(self.silent("no answer".to_owned())))?;
+            let mut body = response.into_body();
+            let (mut text, mut event, mut data) = (Vec::new(), String::new(), String::new());
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|e| self.silent(format!("the stream broke: {e}")))?;
+                text.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+                if text.len() > ANSWER {
+                    return Err(self.silent("an event without end".to_owned()));
+                }
+                while let Some(end) = text.iter().position(|b| *b == b'\n') {
+                    let line: Vec<u8> = text.drain(..=end).collect();
+                    let line = String::from_utf8_lossy(&line);
+                    match line.trim_end().split_once(": ") {
+                        Some(("event", name)) => name.clone_into(&mut event),
+                        Some(("data", value)) => data.push_str(value),
+                        None if line.trim_end().is_empty() && !data.is_empty() => {
+                            each(&event, &data);
+                            data.clear();
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
     async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
+        let response = self.ask(method, path, body).await?;
+        Limited::new(response.into_body(), ANSWER)
+            .collect()
+            .await
+            .map(|body| body.to_bytes())
+            .map_err(|error| self.silent(format!("the answer broke off: {error}")))
+    }
+
+    /// Sends a request; what is answered is a success.
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, Failure> {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|error| self.unreachable(&error))?;
@@ -95,14 +147,14 @@ impl Client {
             .map_err(|error| Failure::Other(format!("cannot ask for {path}: {error}")))?;
         let response = sender.send_request(request).await.map_err(broken)?;
         let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
         let body = Limited::new(response.into_body(), ANSWER)
             .collect()
             .await
             .map_err(|error| self.silent(format!("the answer broke off: {error}")))?
             .to_bytes();
-        if status.is_success() {
-            return Ok(body);
-        }
         Err(match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) => Failure::Refused(problem),
             Err(_) => Failure::Other(format!("the director answered {status}")),

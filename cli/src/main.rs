@@ -85,8 +85,24 @@ fn run(arguments: &Arguments) -> Result<String, Failure> {
         Command::Sessions {
             service,
             server,
+            client: of,
+            protocol,
+            state,
+            count,
             limit,
-        } => show::sessions(&client, service.as_deref(), server.as_deref(), *limit, json),
+        } => {
+            let filter = [
+                ("service", service),
+                ("server", server),
+                ("client", of),
+                ("protocol", protocol),
+                ("state", state),
+            ];
+            match count {
+                true => show::count_sessions(&client, &filter, json),
+                false => show::sessions(&client, &filter, *limit, json),
+            }
+        }
         Command::Counters { all } => show::counters(&client, *all, json),
         Command::Interfaces => show::interfaces(&client, json),
         Command::Neighbours => show::neighbours(&client, json),
@@ -127,6 +143,8 @@ fn run(arguments: &Arguments) -> Result<String, Failure> {
         },
         Command::Drain(command) => drain::drain(&client, command, json),
         Command::Drains => drain::drains(&client, json),
+        Command::Events => show::events(&client, json),
+        Command::Log { filter } => change::log(&client, filter.as_deref(), json),
         Command::Reload => change::reload(&client, json),
         Command::RsSetup(setup) => rs_setup::rs_setup(&client, setup, json),
     }

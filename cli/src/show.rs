@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use shunt_control::api::types::{
     Counters, Health, Interfaces, Rates, Route, Server, Service, Session, Sessions, Status,
     WorkersCounters,
@@ -355,6 +355,7 @@ pub(crate) fn every_session(client: &Client, filter: &str) -> Result<Sessions, F
 /// Sessions, up to so many.
 fn page_by_page(client: &Client, filter: &str, most: usize) -> Result<Sessions, Failure> {
     let mut all = Sessions {
+        count: None,
         sessions: Vec::new(),
         next: None,
     };
@@ -371,22 +372,48 @@ fn page_by_page(client: &Client, filter: &str, most: usize) -> Result<Sessions, 
     }
 }
 
+/// What of these is given, as the rest of a query.
+fn query(filter: &[(&str, &Option<String>)]) -> String {
+    let mut text = String::new();
+    for (key, value) in filter {
+        if let Some(value) = value {
+            let _ = write!(text, "&{key}={}", escaped(value));
+        }
+    }
+    text
+}
+
+/// `sessions --count`
+pub(crate) fn count_sessions(
+    client: &Client,
+    filter: &[(&str, &Option<String>)],
+    as_json: bool,
+) -> Result<String, Failure> {
+    let query = query(filter);
+    let (mut count, mut cursor) = (0, String::new());
+    loop {
+        let page: Sessions = client.get(&format!("/v1/sessions?count=true{query}{cursor}"))?;
+        count += page.count.unwrap_or(0);
+        match page.next {
+            Some(next) => cursor = format!("&cursor={}", escaped(&next)),
+            None => break,
+        }
+    }
+    Ok(match as_json {
+        true => pretty(&json!({ "count": count })),
+        false => format!("{count}\n"),
+    })
+}
+
 /// `sessions`
 pub(crate) fn sessions(
     client: &Client,
-    service: Option<&str>,
-    server: Option<&str>,
+    filter: &[(&str, &Option<String>)],
     limit: usize,
     as_json: bool,
 ) -> Result<String, Failure> {
     let most = if limit == 0 { usize::MAX } else { limit };
-    let mut filter = String::new();
-    for (key, value) in [("service", service), ("server", server)] {
-        if let Some(value) = value {
-            let _ = write!(filter, "&{key}={}", escaped(value));
-        }
-    }
-    let all = page_by_page(client, &filter, most)?;
+    let all = page_by_page(client, &query(filter), most)?;
     if as_json {
         return Ok(pretty(&all));
     }
@@ -615,5 +642,55 @@ mod tests {
         let text = health(Some(&down), 1003);
         let end = format!("refused: {}…", "é".repeat(ERROR - 9));
         assert_eq!(text, format!("http down 3.0s: {end}"));
+    }
+}
+
+/// `events`: prints until it is interrupted, or the director goes.
+pub(crate) fn events(client: &Client, as_json: bool) -> Result<String, Failure> {
+    let mut print = |event: &str, data: &str| {
+        use std::io::Write;
+        let line = match as_json {
+            true => format!("{{\"event\":\"{event}\",\"data\":{data}}}"),
+            false => told(event, data),
+        };
+        let mut out = std::io::stdout().lock();
+        // Nobody reads any more: there is nothing left to do.
+        if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+            std::process::exit(0);
+        }
+    };
+    loop {
+        client.follow("/v1/events", &mut print)?;
+    }
+}
+
+/// An event for people.
+fn told(event: &str, data: &str) -> String {
+    let data: Value = serde_json::from_str(data).unwrap_or_default();
+    let word = |of: &Value, key: &str| of[key].as_str().unwrap_or_default().to_owned();
+    let standing = |of: &Value| format!("{}, weight {}", word(of, "status"), of["weight"]);
+    match event {
+        "server" => {
+            let mut text = format!(
+                "{} {} {}",
+                word(&data, "service"),
+                word(&data, "server"),
+                word(&data, "change")
+            );
+            if !data["status"].is_null() {
+                let _ = write!(text, ": {}", standing(&data));
+            }
+            if !data["was"].is_null() {
+                let _ = write!(text, " (was {})", standing(&data["was"]));
+            }
+            text
+        }
+        "service" => format!("{} {}", word(&data, "service"), word(&data, "change")),
+        "hello" => format!(
+            "shunt {}, snapshot {}",
+            word(&data, "version"),
+            data["generation"]
+        ),
+        _ => format!("{event} {data}"),
     }
 }

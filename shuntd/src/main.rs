@@ -3,18 +3,18 @@
 //!
 //! This is the one place that knows every room. `start` builds, `sessions` brings back what an
 //! earlier process left, `ports` sets devices up, `threads` runs workers and mirror, `clock` tells
-//! them the time, `idle` decides how they wait.
+//! them the time, `idle` decides how they wait, `log` what is said.
 
 #![forbid(unsafe_code)]
 
 mod clock;
 mod idle;
+mod log;
 mod ports;
 mod sessions;
 mod start;
 mod threads;
 
-use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,7 +22,6 @@ use std::process::ExitCode;
 use clap::Parser;
 use shunt_control::config::{self, Machine};
 use shunt_control::tap::holder;
-use tracing_subscriber::EnvFilter;
 
 /// A layer-4 load balancer on DPDK.
 ///
@@ -49,8 +48,12 @@ struct Arguments {
     #[arg(long, hide = true)]
     hold_mirrors: bool,
     /// What is logged: error, warn, info, debug, trace, or directives like `shunt_control=debug`.
+    /// It can be changed later: shunt log.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     log: String,
+    /// The form of the log.
+    #[arg(long, value_name = "FORM", value_enum, default_value = "auto")]
+    log_format: log::Format,
 }
 
 fn hold_mirrors() -> ExitCode {
@@ -75,23 +78,13 @@ fn main() -> ExitCode {
     if arguments.hold_mirrors {
         return hold_mirrors();
     }
-    let filter = match EnvFilter::try_new(&arguments.log) {
-        Ok(filter) => filter,
+    let levels = match log::start(&arguments.log, arguments.log_format) {
+        Ok(levels) => levels,
         Err(error) => {
-            eprintln!(
-                "shuntd: --log {:?} is no log filter: {error}",
-                arguments.log
-            );
+            eprintln!("shuntd: --log {:?}: {error}", arguments.log);
             return ExitCode::from(2);
         }
     };
-    // Colours are for eyes, not for journals and files (https://no-color.org).
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(colours)
-        .with_writer(std::io::stderr)
-        .init();
     // Frames of a terminal program do not belong into a journal.
     let handler =
         miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::unicode_nocolor());
@@ -116,6 +109,7 @@ fn main() -> ExitCode {
         arguments.config,
         machine,
         arguments.discard_sessions,
+        levels,
     ) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -32,6 +32,7 @@ use shunt_session::{ArenaError, IdTable, LocalPorts, Shards, Table, TableError};
 use tracing::{debug, error, info, warn};
 
 use crate::clock::Clock;
+use crate::log::Levels;
 use crate::ports::{self, DESCRIPTORS, RunningPort};
 use crate::sessions::{self, Sessions};
 use crate::threads::Threads;
@@ -114,6 +115,7 @@ pub(crate) fn run(
     file: PathBuf,
     machine: Machine,
     discard: bool,
+    levels: Levels,
 ) -> Result<(), StartError> {
     let socket = Socket::bind_for(&config.daemon.socket, Access::of(&config.daemon)?)?;
     let tcp = config
@@ -258,6 +260,7 @@ pub(crate) fn run(
         fibs,
         file: Some(file),
         machine,
+        log: Box::new(levels),
         mirror: mirror_counters,
         ports: Box::new(move || ports::report(&reported, &controls)),
         local_addresses: Box::new(move |local| ports::steer_local(&steered, &steers, local)),

@@ -81,6 +81,7 @@ impl Lab {
                     machine: Machine::default(),
                     local_addresses: Box::new(|_| {}),
                     known: Known::new(),
+                    log: Box::new(()),
                     mirror: Arc::default(),
                     ports: Box::new(|| {
                         vec![types::Port {
@@ -182,6 +183,7 @@ fn records() -> [SessionRecord; 2] {
         state: Some(TcpState::Established),
         idle_ms: 1250,
         expires_ms: 898_750,
+        age_ms: 0,
         packets_in: 12,
         bytes_in: 1024,
         packets_out: 20,

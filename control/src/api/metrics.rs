@@ -90,6 +90,12 @@ fn families(core: &Core) -> Vec<MetricFamily> {
         let help = format!("The mirror thread's counter {name}, see docs/operations.md.");
         list.counter(&format!("shunt_mirror_{name}_total"), &help, &[], value);
     }
+    list.counter(
+        "shunt_log_held_back_total",
+        "Lines of the daemon's log that were held back, as they repeat others.",
+        &[],
+        core.held_back,
+    );
     if let Some(log) = &core.session_log {
         list.counter(
             "shunt_session_log_unwritten_total",

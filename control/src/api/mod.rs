@@ -6,6 +6,7 @@
 //! memory; only a page of sessions is asked of a worker.
 
 mod drains;
+mod events;
 mod listener;
 mod metrics;
 mod openapi;
@@ -65,6 +66,7 @@ pub(crate) struct Api {
     pub(crate) core: Shared,
     /// Questions to workers.
     pub(crate) ask: mpsc::Sender<Question>,
+    listeners: events::Listeners,
 }
 
 fn router(api: Api) -> Router {
@@ -74,6 +76,8 @@ fn router(api: Api) -> Router {
         .route("/v1/interfaces", get(status::interfaces))
         .route("/v1/route", get(status::route))
         .route("/v1/reload", post(status::reload))
+        .route("/v1/events", get(events::events))
+        .route("/v1/log", get(status::log).put(status::set_log))
         .route("/v1/sessions", get(sessions::list))
         .route("/v1/services", get(services::list).post(services::add))
         .route(
@@ -168,7 +172,11 @@ pub(crate) fn serve(
     core: Shared,
     ask: mpsc::Sender<Question>,
 ) -> io::Result<Server> {
-    let router = router(Api { core, ask });
+    let router = router(Api {
+        core,
+        ask,
+        listeners: events::Listeners::default(),
+    });
     let (stop, stopped) = watch::channel(false);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut tasks = JoinSet::new();

@@ -3,7 +3,7 @@
 use axum::Json;
 use utoipa::OpenApi;
 
-use super::{drains, servers, services, sessions, status};
+use super::{drains, events, servers, services, sessions, status};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -17,6 +17,9 @@ use super::{drains, servers, services, sessions, status};
         status::interfaces,
         status::route,
         status::reload,
+        status::log,
+        events::events,
+        status::set_log,
         sessions::list,
         services::list,
         services::show,

@@ -17,6 +17,7 @@ use crate::health::Record;
 use crate::health::passive::Judge;
 use crate::runtime::shared::Core;
 use crate::slow_start::Slow;
+use crate::snapshot::Services;
 use crate::statistics::Rates;
 
 use super::types;
@@ -92,6 +93,17 @@ pub(super) fn services(core: &Core) -> Vec<types::Service> {
             }
         })
         .collect()
+}
+
+/// Where each server stands: service, address, status, weight.
+pub(super) fn standings(
+    core: &Core,
+) -> impl Iterator<Item = (ServerId, (ServiceKey, SocketAddr, String, u16))> {
+    let servers = services(core).into_iter().flat_map(|s| s.servers);
+    servers.filter_map(|s| {
+        let key = ServiceKey::from_name(&s.service)?;
+        Some((ServerId(s.id), (key, s.address, s.status, s.weight)))
+    })
 }
 
 /// What its clients' handshakes say of a server.
@@ -252,12 +264,13 @@ fn add(a: types::Counters, b: &types::Counters) -> types::Counters {
     }
 }
 
-/// A session; `servers` are the addresses of all servers.
+/// A session.
 pub(super) fn session(
     worker: WorkerId,
     record: &SessionRecord,
-    servers: &HashMap<ServerId, SocketAddr>,
+    services: &Services,
 ) -> types::Session {
+    let server = services.server_of(record.server);
     let socket = |(address, port): (IpAddr, u16)| SocketAddr::new(address, port);
     types::Session {
         worker: worker.0,
@@ -266,7 +279,7 @@ pub(super) fn session(
         client: socket(record.client),
         vip: socket(record.vip),
         local: record.local.map(socket),
-        server: servers.get(&record.server).copied(),
+        server: server.map(|s| SocketAddr::new(s.addr, s.port)),
         service_id: record.service.0,
         server_id: record.server.0,
         state: record.state.map(TcpState::name).map(str::to_owned),
@@ -278,14 +291,6 @@ pub(super) fn session(
         packets_out: record.packets_out,
         bytes_out: record.bytes_out,
     }
-}
-
-/// Addresses of all servers, removed ones included.
-pub(super) fn server_addresses(director: &Director) -> HashMap<ServerId, SocketAddr> {
-    let servers = director.snapshot().services.servers();
-    servers
-        .map(|s| (s.id, SocketAddr::new(s.addr, s.port)))
-        .collect()
 }
 
 /// Counters of one worker.

@@ -7,10 +7,13 @@ use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
+use tracing::info;
 
+use crate::config::{Mistake, Place};
 use crate::runtime::shared::{CannotReload, Core};
 
 use super::problem::Problem;
+use super::request::Body;
 use super::{Api, show, types};
 
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = types::Status)))]
@@ -144,4 +147,36 @@ pub(super) async fn reload(State(api): State<Api>) -> Result<Json<types::Changes
         servers_added: changes.servers_added,
         servers_removed: changes.servers_removed,
     }))
+}
+
+#[utoipa::path(get, path = "/v1/log", responses((status = 200, body = types::LogFilter)))]
+/// What the daemon logs.
+pub(super) async fn log(State(api): State<Api>) -> Json<types::LogFilter> {
+    let filter = api.core.lock().log.filter().to_owned();
+    Json(types::LogFilter { filter })
+}
+
+#[utoipa::path(
+    put, path = "/v1/log", request_body = types::LogFilter,
+    responses((status = 200, body = types::LogFilter), (status = 422, body = types::Problem))
+)]
+/// Has the daemon log more or less, until it ends.
+pub(super) async fn set_log(
+    State(api): State<Api>,
+    Body(body): Body,
+) -> Result<Json<types::LogFilter>, Problem> {
+    let wrong = |detail: String| {
+        let mistake = Mistake::new(&Place::Pointer("/filter".to_owned()), detail);
+        let help = "error, warn, info, debug, trace, or such as info,shunt_control::health=debug";
+        Problem::mistakes(&[mistake.help(help)])
+    };
+    let wanted: types::LogFilter =
+        serde_json::from_value(body).map_err(|error| wrong(error.to_string()))?;
+    let mut core = api.core.lock();
+    core.log.set_filter(&wanted.filter).map_err(wrong)?;
+    info!(
+        filter = wanted.filter,
+        "what is logged was changed by the API"
+    );
+    Ok(Json(wanted))
 }

@@ -392,6 +392,9 @@ pub struct ServerStatus {
 pub struct Sessions {
     /// A page of sessions.
     pub sessions: Vec<Session>,
+    /// How many there are between the cursors, where they are counted; absent where they are listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
     /// What to give as `cursor` for the next page; absent on the last.
     pub next: Option<String>,
 }
@@ -545,6 +548,15 @@ pub struct Route {
     pub source: Option<IpAddr>,
     /// Largest IP packet this way, bytes.
     pub mtu: u16,
+}
+
+/// `/v1/log`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LogFilter {
+    /// What the daemon logs: `error`, `warn`, `info`, `debug`, `trace`, or directives such as
+    /// `info,shunt_control::health=debug`.
+    pub filter: String,
 }
 
 /// What a change did.

@@ -38,7 +38,7 @@ use self::keeper::Keeper;
 use self::mailboxes::Mailboxes;
 use self::shared::{Core, Shared, Source};
 
-pub use self::shared::{LocalAddresses, PortReport, mirror_specs, statics};
+pub use self::shared::{HeldBack, LocalAddresses, LogLevels, PortReport, mirror_specs, statics};
 
 /// A worker as control has it.
 #[derive(Debug)]
@@ -63,6 +63,8 @@ pub struct Control {
     pub file: Option<PathBuf>,
     /// What it is checked against: found out at start, before threads were pinned.
     pub machine: Machine,
+    /// What the daemon logs.
+    pub log: Box<dyn LogLevels>,
     /// What the mirror thread counts.
     pub mirror: Arc<MirrorCounters>,
     /// Tells how the ports are.
@@ -99,6 +101,7 @@ pub async fn run(
         mut fibs,
         file,
         machine,
+        log,
         mirror,
         ports,
         local_addresses,
@@ -116,6 +119,7 @@ pub async fn run(
         local_addresses,
         Source { file, machine },
         health,
+        log,
     );
     let core: Shared = Arc::new(Mutex::new(core));
     let mut mailboxes = Mailboxes::new(mailboxes);

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use shunt_dataplane::counters::WorkerCounters;
 use shunt_dataplane::session_log::SessionEvent;
 use shunt_service::{Fib, InterfaceId, PortId, ServiceId, Ticks};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::api::types;
 use crate::config::{self, Config, LoadError, Machine, Service};
@@ -29,6 +29,43 @@ pub type PortReport = Box<dyn Fn() -> Vec<types::Port> + Send>;
 /// Hears which local addresses FULLNAT has, at start and when that changes: whoever owns the devices, so
 /// that these steer replies to them.
 pub type LocalAddresses = Box<dyn FnMut(&BTreeSet<IpAddr>) + Send>;
+
+/// What the daemon logs: told and changed by the API, done by whoever set the log up.
+pub trait LogLevels: Send {
+    /// The filter in force.
+    fn filter(&self) -> &str;
+    /// Puts another filter in force: levels and directives, as `shuntd --log` takes them.
+    ///
+    /// # Errors
+    /// Why it is none; the old one stays.
+    fn set_filter(&mut self, filter: &str) -> Result<(), String>;
+    /// What was held back since the last call, as it repeated itself.
+    fn take_held_back(&mut self) -> Vec<HeldBack>;
+}
+
+/// No log, for tests.
+impl LogLevels for () {
+    fn filter(&self) -> &str {
+        "off"
+    }
+
+    fn set_filter(&mut self, _: &str) -> Result<(), String> {
+        Err("there is no log".to_owned())
+    }
+
+    fn take_held_back(&mut self) -> Vec<HeldBack> {
+        Vec::new()
+    }
+}
+
+/// Lines of the log that were held back, as their place repeats itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldBack {
+    /// The module that they come from.
+    pub place: &'static str,
+    /// How many.
+    pub times: u64,
+}
 
 /// [`Core`] as it is shared.
 pub(crate) type Shared = Arc<Mutex<Core>>;
@@ -52,6 +89,10 @@ pub(crate) struct Core {
     pub(crate) statistics: Statistics,
     /// Where sessions are logged, if they are.
     pub(crate) session_log: Option<session_log::Log>,
+    /// What the daemon logs.
+    pub(crate) log: Box<dyn LogLevels>,
+    /// Lines of it that were held back so far, as they repeat others.
+    pub(crate) held_back: u64,
 }
 
 /// Where a reload takes the configuration from.
@@ -91,6 +132,7 @@ impl Core {
         local_addresses: LocalAddresses,
         source: Source,
         health: Book,
+        log: Box<dyn LogLevels>,
     ) -> Self {
         let mut core = Self {
             director,
@@ -106,6 +148,8 @@ impl Core {
             health,
             statistics: Statistics::default(),
             session_log: None,
+            log,
+            held_back: 0,
         };
         core.tell();
         core.follow_session_log();
@@ -161,6 +205,13 @@ impl Core {
         self.statistics.tick(&self.director, self.now());
         if self.director.tick() > 0 {
             self.tell();
+        }
+        for HeldBack { place, times } in self.log.take_held_back() {
+            self.held_back += times;
+            warn!(
+                place,
+                times, "lines of the log were held back, as they repeat others"
+            );
         }
         if let Some(log) = &mut self.session_log {
             let sum = |of: fn(&WorkerCounters) -> u64| self.counters.iter().map(|c| of(c)).sum();
