@@ -5,6 +5,7 @@
 mod grammar;
 mod tables;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::BufRead;
 use std::path::Path;
@@ -13,7 +14,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use hyper::Method;
 use serde_json::{Value, json};
-use shunt_control::api::types::{Problem, ServerSpec, Service, ServiceSpec, Sessions};
+use shunt_control::api::types::{
+    Problem, ServerSpec, Service, ServiceSpec, Sessions, Template, Templates,
+};
 use shunt_service::{Destination, ServiceKey};
 
 use self::grammar::{Command, Line, Named, Server, Settings};
@@ -113,6 +116,7 @@ fn obey(client: &Client, line: &Line) -> Result<String, Refusal> {
         Command::List(named) => list(client, line, named),
         Command::Save => Ok(tables::save(&all(client)?)),
         Command::Restore => restore(client, std::io::stdin().lock()),
+        Command::Timeouts(seconds) => set_timeouts(client, seconds),
         Command::Zero(None) => Ok(client.post("/v1/zero").map(|()| String::new())?),
         Command::Zero(Some(named)) => match service(client, &named)? {
             Some(_) => Ok(client
@@ -139,12 +143,21 @@ fn list(client: &Client, line: &Line, named: Option<Named>) -> Result<String, Re
     if shown.daemon {
         return Ok(String::new());
     }
+    if shown.timeout {
+        let all: BTreeMap<String, String> = client.get("/v1/timeouts")?;
+        return Ok(tables::timeouts(&all));
+    }
     if shown.connection {
         let sessions: Sessions = every_session(client, "")?;
-        return Ok(tables::sessions(&sessions.sessions));
+        let templates = templates(client)?;
+        return Ok(tables::sessions(&sessions.sessions, &templates, shown));
     }
+    let templates = match shown.persistent_conn {
+        true => templates(client)?,
+        false => Vec::new(),
+    };
     let services = match named {
-        None => return Ok(tables::list(&all(client)?, shown, true)),
+        None => return Ok(tables::list(&all(client)?, &templates, shown, true)),
         Some(named) => match service(client, &named)? {
             Some(service) => vec![service],
             None => {
@@ -155,7 +168,33 @@ fn list(client: &Client, line: &Line, named: Option<Named>) -> Result<String, Re
             }
         },
     };
-    Ok(tables::list(&services, shown, false))
+    Ok(tables::list(&services, &templates, shown, false))
+}
+
+/// All templates of persistence.
+fn templates(client: &Client) -> Result<Vec<Template>, Refusal> {
+    let mut all = Vec::new();
+    let mut path = "/v1/templates".to_owned();
+    loop {
+        let page: Templates = client.get(&path)?;
+        all.extend(page.templates);
+        match page.next {
+            Some(next) => path = format!("/v1/templates?cursor={next}"),
+            None => return Ok(all),
+        }
+    }
+}
+
+fn set_timeouts(client: &Client, seconds: [Option<u32>; 3]) -> Result<String, Refusal> {
+    let names = ["tcp_established", "tcp_fin_wait", "udp"];
+    let given = names.into_iter().zip(seconds);
+    let body: BTreeMap<&str, String> = given
+        .filter_map(|(name, seconds)| Some((name, format!("{}s", seconds?))))
+        .collect();
+    if !body.is_empty() {
+        client.put::<Value>(Method::PATCH, "/v1/timeouts", &body)?;
+    }
+    Ok(String::new())
 }
 
 fn path(named: &Named) -> String {

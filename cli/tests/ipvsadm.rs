@@ -81,18 +81,6 @@ const DIFFERENT: &[(&str, &str)] = &[
         "-a -t 10.0.0.100:80 -r 224.0.0.5:80 -g",
         "the message says what is wrong",
     ),
-    (
-        "-Ln --persistent-conn",
-        "templates are not listed yet: refused",
-    ),
-    (
-        "-Lnc --persistent-conn",
-        "templates are not listed yet: refused",
-    ),
-    (
-        "-L --timeout",
-        "timeouts are in the configuration file: refused",
-    ),
     ("-Sn", "thresholds are saved, too"),
     (
         "-Ln --nosort",
@@ -350,8 +338,11 @@ fn editing_a_service_takes_what_is_not_named_back() {
             "multiple services specified",
         ),
         (&["-A", "-f", "9"], "--match"),
-        (&["-Z"], "only grow"),
-        (&["--set", "1", "2", "3"], "[timeouts]"),
+        (&["--set", "1", "x", "3"], "invalid timeout value `x'"),
+        (
+            &["--set", "2678401", "2", "3"],
+            "invalid timeout value `2678401'",
+        ),
         (&["--start-daemon", "master"], "not synchronised"),
         (
             &["-A", "-t", "10.0.0.1:1", "-p", "5", "-M", "255.0.255.0"],
@@ -362,6 +353,16 @@ fn editing_a_service_takes_what_is_not_named_back() {
         assert_eq!(code, 2, "{arguments:?}: {err}");
         assert!(err.contains(told), "{arguments:?}: {err}");
     }
+    for arguments in [
+        &["-Z"][..],
+        &["-Z", "-t", "10.0.0.100:80"],
+        &["--set", "600", "0", "60"],
+    ] {
+        assert_eq!(ipvsadm(&lab, arguments), (0, String::new(), String::new()));
+    }
+    let timeouts = ipvsadm(&lab, &["-L", "--timeout"]).1;
+    assert_eq!(timeouts, "Timeout (tcp tcpfin udp): 600 120 60\n");
+    assert_eq!(ipvsadm(&lab, &["-Z", "-t", "10.0.0.100:81"]).0, 255);
     let dead = Command::new(env!("CARGO_BIN_EXE_shunt"))
         .args(["--socket", "/nonexistent/shunt.sock", "ipvsadm", "-Ln"])
         .output()

@@ -191,6 +191,7 @@ impl Lab {
                     file: Some(file),
                     machine: Machine::default(),
                     log: Box::new(()),
+                    templates: Box::new(|_, _| 0),
                     mirror: Arc::default(),
                     ports: Box::new(Vec::new),
                     local_addresses: Box::new(|_| {}),
@@ -1160,4 +1161,29 @@ fn sessions_are_filtered_and_counted() {
         let (status, problem) = lab.ask("GET", &format!("/v1/sessions?{bad}"), None);
         assert_eq!((status, &problem["code"]), (400, &json!("filter")), "{bad}");
     }
+}
+
+#[test]
+fn services_follow_the_global_timeouts_unless_theirs_are_others() {
+    let lab = Lab::start();
+    let own = json!({ "timeouts": { "tcp_fin_wait": "7s" } });
+    assert_eq!(lab.ask("PATCH", SERVICE, Some(&own)).0, 200);
+    let change = json!({ "tcp_established": "1h", "tcp_fin_wait": "9s" });
+    let (status, all) = lab.ask("PATCH", "/v1/timeouts", Some(&change));
+    assert_eq!(
+        (status, &all["tcp_established"], &all["udp"]),
+        (200, &json!("1h"), &json!("5m"))
+    );
+    let service: types::Service = lab.get(SERVICE);
+    let of = service.configuration.timeouts.expect("it has some");
+    assert_eq!(
+        (&*of["tcp_established"], &*of["tcp_fin_wait"]),
+        ("1h", "7s")
+    );
+    assert_eq!(lab.get::<Value>("/v1/timeouts"), all);
+    for wrong in [json!({ "tcp": "1h" }), json!({ "udp": 5 }), json!([])] {
+        let (status, problem) = lab.ask("PATCH", "/v1/timeouts", Some(&wrong));
+        assert_eq!(status, 422, "{problem}");
+    }
+    assert_eq!(lab.get::<Value>("/v1/timeouts"), all, "nothing changed");
 }

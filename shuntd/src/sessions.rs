@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use shunt_control::config::Config;
 use shunt_control::director::Director;
+use shunt_control::runtime::ListTemplates;
 use shunt_session::file::{self, Fault, FileConfig, FileError, Keys, Origin, Stale};
 use shunt_session::shard::DEFAULT_KEY;
 use shunt_session::templates::{self, Templates};
@@ -221,6 +222,16 @@ impl Sessions {
         self.ports.iter().for_each(Provider::provide);
         report(&adopted.census, begin.elapsed());
         Ok(adopted.tables)
+    }
+
+    /// Lists templates of persistence, some places at a time.
+    pub(crate) fn list_templates(&self, clock: Clock) -> ListTemplates {
+        let templates = self.templates.clone();
+        Box::new(move |from, each| {
+            let now_ms = clock.millis() as u32;
+            let sweep = |t: &Arc<Templates>| t.sweep(from, SWEPT, now_ms, |view| each(view));
+            templates.as_ref().map_or(0, sweep)
+        })
     }
 
     /// Sees to it that tables can grow, and that the next process knows how long nobody was there.

@@ -261,6 +261,7 @@ pub(crate) fn run(
         file: Some(file),
         machine,
         log: Box::new(levels),
+        templates: sessions.list_templates(clock),
         mirror: mirror_counters,
         ports: Box::new(move || ports::report(&reported, &controls)),
         local_addresses: Box::new(move |local| ports::steer_local(&steered, &steers, local)),

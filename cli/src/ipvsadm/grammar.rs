@@ -66,7 +66,7 @@ struct What {
     /// Count from zero: all services, or one.
     #[arg(short = 'Z', long)]
     zero: bool,
-    /// Refused: timeouts are set in the configuration file, for all or for a service.
+    /// Set timeouts in seconds: of established TCP, of TCP that was closed by one end, of UDP; 0 leaves one as it is.
     #[arg(long, num_args = 3, value_names = ["TCP", "TCPFIN", "UDP"])]
     set: Option<Vec<String>>,
     /// Refused: sessions are not synchronised with another director.
@@ -173,7 +173,7 @@ pub(crate) struct Shown {
     /// Sessions.
     #[arg(short = 'c', long)]
     pub(crate) connection: bool,
-    /// Refused: the configuration file has the timeouts.
+    /// With -L: the timeouts that --set sets.
     #[arg(long)]
     pub(crate) timeout: bool,
     /// Sync daemons: there are none.
@@ -191,7 +191,7 @@ pub(crate) struct Shown {
     /// Thresholds.
     #[arg(long)]
     pub(crate) thresholds: bool,
-    /// Refused: templates are not listed yet.
+    /// With -L: how many templates of persistence each server has; with -c: their columns.
     #[arg(long)]
     pub(crate) persistent_conn: bool,
     /// In the order of the configuration.
@@ -262,6 +262,8 @@ pub(crate) enum Command {
     Restore,
     Save,
     Zero(Option<Named>),
+    /// Seconds of established TCP, of FIN_WAIT, of UDP; `None` leaves one as it is.
+    Timeouts([Option<u32>; 3]),
     List(Option<Named>),
 }
 
@@ -289,6 +291,7 @@ impl Line {
             () if what.clear => Command::Clear,
             () if what.restore => Command::Restore,
             () if what.save => Command::Save,
+            () if what.set.is_some() => Command::Timeouts(self.timeouts()?),
             () if what.zero => Command::Zero(self.named()?),
             () if what.add_service => Command::AddService(named()?, self.settings()?),
             () if what.edit_service => Command::EditService(named()?, self.settings()?),
@@ -305,7 +308,7 @@ impl Line {
 
     /// What Shunt has no counterpart of is refused with the reason, never ignored.
     fn refuse_what_is_not_built(&self) -> Result<(), Refusal> {
-        let (what, of, server, shown) = (&self.what, &self.service, &self.server, &self.shown);
+        let (what, of, server) = (&self.what, &self.service, &self.server);
         let tunnel = server.tun_type.as_deref().is_some_and(|t| t != "ipip");
         let kinds = ["ipip", "gue", "gre"];
         if server
@@ -324,10 +327,6 @@ impl Line {
                 "sessions are not synchronised between directors: a standby that takes over knows none, and answers \
               their next segments as `unknown` says",
             ),
-            (
-                what.set.is_some() || shown.timeout,
-                "timeouts are in the configuration file, [timeouts] and [service.timeouts]",
-            ),
             (of.sctp_service.is_some(), "SCTP is not built yet"),
             (of.pe.is_some(), "there are no persistence engines"),
             (
@@ -338,15 +337,25 @@ impl Line {
                     || server.tun_remcsum,
                 "tunnels are IP in IP; GUE and GRE are not built yet",
             ),
-            (
-                shown.persistent_conn,
-                "templates of persistence are not listed yet",
-            ),
         ];
         match refused.into_iter().find(|(is, _)| *is) {
             Some((_, why)) => Err(Refusal::not_built(why)),
             None => Ok(()),
         }
+    }
+
+    fn timeouts(&self) -> Result<[Option<u32>; 3], Refusal> {
+        let mut seconds = [None; 3];
+        let typed = self.what.set.iter().flatten();
+        for (place, typed) in seconds.iter_mut().zip(typed) {
+            // As in ipvsadm: up to 31 days.
+            let good = typed.parse().ok().filter(|s| *s <= 31 * 86_400);
+            let s: u32 = good.ok_or_else(|| {
+                Refusal::usage(format!("invalid timeout value `{typed}' specified"))
+            })?;
+            *place = (s > 0).then_some(s);
+        }
+        Ok(seconds)
     }
 
     fn named(&self) -> Result<Option<Named>, Refusal> {

@@ -4,8 +4,9 @@
 use core::cmp::Ordering;
 use core::fmt::Write;
 use core::net::{IpAddr, SocketAddr};
+use std::collections::BTreeMap;
 
-use shunt_control::api::types::{Counters, Rates, Server, Service, Session};
+use shunt_control::api::types::{Counters, Rates, Server, Service, Session, Template};
 use shunt_control::config::milliseconds;
 use shunt_service::{Destination, Protocol, ServiceKey};
 
@@ -21,7 +22,12 @@ pub(crate) fn version() -> String {
 }
 
 /// The table of these services; `whole` of all.
-pub(crate) fn list(services: &[Service], shown: Shown, whole: bool) -> String {
+pub(crate) fn list(
+    services: &[Service],
+    templates: &[Template],
+    shown: Shown,
+    whole: bool,
+) -> String {
     let mut text = String::from(if whole { VERSION } else { "" });
     text.push_str(match () {
         () if shown.stats => {
@@ -30,6 +36,10 @@ pub(crate) fn list(services: &[Service], shown: Shown, whole: bool) -> String {
         }
         () if shown.rate => {
             "Prot LocalAddress:Port                 CPS    InPPS   OutPPS    InBPS   OutBPS\n  \
+             -> RemoteAddress:Port\n"
+        }
+        () if shown.persistent_conn => {
+            "Prot LocalAddress:Port            Weight    PersistConn ActiveConn InActConn \n  \
              -> RemoteAddress:Port\n"
         }
         () if shown.thresholds => {
@@ -65,6 +75,16 @@ pub(crate) fn list(services: &[Service], shown: Shown, whole: bool) -> String {
                     false => since(c, server.zero.as_ref()),
                 };
                 numbers(&mut text, all, shown.exact);
+            } else if shown.persistent_conn {
+                let of =
+                    |t: &&Template| t.service == service.key && t.server == Some(server.address);
+                let persistent = templates.iter().filter(of).count();
+                let weight = weight(server);
+                let _ = write!(
+                    text,
+                    "  -> {address:<28} {weight:<9} {persistent:<11} {:<10} {:<10}",
+                    c.active, c.inactive
+                );
             } else if shown.thresholds {
                 let (upper, lower) = (server.upper_threshold, server.lower_threshold);
                 let _ = write!(
@@ -148,12 +168,44 @@ pub(crate) fn save(services: &[Service]) -> String {
     text
 }
 
+/// `-L --timeout`
+pub(crate) fn timeouts(all: &BTreeMap<String, String>) -> String {
+    let seconds = |name| all.get(name).and_then(|t| milliseconds(t)).unwrap_or(0) / 1000;
+    let [tcp, fin, udp] = ["tcp_established", "tcp_fin_wait", "udp"].map(seconds);
+    format!("Timeout (tcp tcpfin udp): {tcp} {fin} {udp}\n")
+}
+
 /// `-Lc`
-pub(crate) fn sessions(sessions: &[Session]) -> String {
+pub(crate) fn sessions(sessions: &[Session], templates: &[Template], shown: Shown) -> String {
     let mut text = String::from(
         "IPVS connection entries\n\
-         pro expire state       source             virtual            destination\n",
+         pro expire state       source             virtual            destination",
     );
+    text.push_str(match shown.persistent_conn {
+        true => "        pe name          pe_data\n",
+        false => "\n",
+    });
+    for template in templates {
+        let Some(ServiceKey::At(of)) = ServiceKey::from_name(&template.service) else {
+            // The kernel has none of marks either that would name an address.
+            continue;
+        };
+        let seconds = template.expires_ms / 1000;
+        let server = template
+            .server
+            .map_or_else(|| "?".to_owned(), |s| s.to_string());
+        let client = SocketAddr::new(template.client, 0);
+        let _ = writeln!(
+            text,
+            "{:<3} {:02}:{:02}  {:<11} {:<18} {:<18} {server}",
+            of.protocol.to_string().to_uppercase(),
+            seconds / 60,
+            seconds % 60,
+            "NONE",
+            client.to_string(),
+            of.vip.to_string(),
+        );
+    }
     for session in sessions {
         let seconds = session.expires_ms / 1000;
         let state = session.state.as_deref().unwrap_or("UDP");

@@ -82,6 +82,7 @@ impl Lab {
                     local_addresses: Box::new(|_| {}),
                     known: Known::new(),
                     log: Box::new(()),
+                    templates: Box::new(|_, _| 0),
                     mirror: Arc::default(),
                     ports: Box::new(|| {
                         vec![types::Port {

@@ -18,6 +18,7 @@ mod sessions;
 mod show;
 mod socket;
 mod status;
+mod templates;
 pub mod types;
 
 use std::io;
@@ -76,6 +77,11 @@ fn router(api: Api) -> Router {
         .route("/v1/interfaces", get(status::interfaces))
         .route("/v1/route", get(status::route))
         .route("/v1/reload", post(status::reload))
+        .route("/v1/templates", get(templates::list))
+        .route(
+            "/v1/timeouts",
+            get(templates::timeouts).patch(templates::change_timeouts),
+        )
         .route("/v1/events", get(events::events))
         .route("/v1/log", get(status::log).put(status::set_log))
         .route("/v1/sessions", get(sessions::list))

@@ -3,7 +3,7 @@
 use axum::Json;
 use utoipa::OpenApi;
 
-use super::{drains, events, servers, services, sessions, status};
+use super::{drains, events, servers, services, sessions, status, templates};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -19,6 +19,9 @@ use super::{drains, events, servers, services, sessions, status};
         status::reload,
         status::log,
         events::events,
+        templates::list,
+        templates::timeouts,
+        templates::change_timeouts,
         status::set_log,
         sessions::list,
         services::list,

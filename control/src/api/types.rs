@@ -442,6 +442,34 @@ pub struct Session {
     pub bytes_out: u64,
 }
 
+/// `GET /v1/templates`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Templates {
+    /// A page of templates.
+    pub templates: Vec<Template>,
+    /// What to give as `cursor` for the next page; absent on the last.
+    pub next: Option<u32>,
+}
+
+/// A template of persistence: a client's sessions of a service go to a server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Template {
+    /// The service.
+    pub service: String,
+    /// The client, or the part of its address that counts.
+    #[schema(value_type = String)]
+    pub client: IpAddr,
+    /// How many leading bits these are.
+    pub prefix: u8,
+    /// The server; absent if that is not known any more.
+    #[schema(value_type = Option<String>)]
+    pub server: Option<SocketAddr>,
+    /// Live sessions that keep to it.
+    pub sessions: u32,
+    /// For how long it is kept if no other session comes, milliseconds.
+    pub expires_ms: u32,
+}
+
 /// `GET /v1/counters`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WorkersCounters {

@@ -9,11 +9,12 @@ use serde_json::Value;
 use shunt_service::{Protocol, ServiceKey};
 
 use super::check::{self, Placed};
+use super::file;
 use super::health::{self, About};
 use super::mistake::Mistake;
 use super::model::{Config, Server, Service};
 use super::node::{self, Place};
-use super::read::Mistakes;
+use super::read::{Mistakes, Table};
 use super::service::{self, Behind, CHECK, Context, Of, Places};
 use super::{server_to_json, service_to_json};
 
@@ -174,6 +175,33 @@ pub fn patch_server(
     let mut whole = server_to_json(old);
     overlay(&mut whole, body, &["address"])?;
     put_server(of, &whole, config).map(|(services, _, _)| services)
+}
+
+/// The configuration with the global timeouts in `body` changed; services whose own are as the global ones
+/// were follow them.
+///
+/// # Errors
+/// Every mistake in the body.
+pub fn patch_timeouts(body: &Value, config: &Config) -> Result<Config, Refused> {
+    let mistakes = Mistakes::default();
+    let node = node::from_json(body);
+    let new = file::timeouts(Table::new("[timeouts]", &node, &mistakes), &config.timeouts);
+    none(mistakes)?;
+    let mut changed = config.clone();
+    let old = core::mem::replace(&mut changed.timeouts, new);
+    let follow = |own: &mut u32, old: u32, new: u32| {
+        if *own == old {
+            *own = new;
+        }
+    };
+    for service in &mut changed.services {
+        let own = &mut service.timeouts;
+        for ((own, old), new) in own.tcp.iter_mut().zip(old.tcp).zip(new.tcp) {
+            follow(own, old, new);
+        }
+        follow(&mut own.udp, old.udp, new.udp);
+    }
+    Ok(changed)
 }
 
 /// The services without one.

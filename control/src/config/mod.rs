@@ -45,7 +45,7 @@ pub use model::{
 pub use node::Place;
 pub use session_log::SessionLogging;
 pub use words::milliseconds;
-pub use write::{server_to_json, service_to_json};
+pub use write::{server_to_json, service_to_json, timeouts_to_json};
 
 /// What a configuration is checked against besides itself.
 #[derive(Clone, Debug, Default)]

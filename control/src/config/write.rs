@@ -58,7 +58,7 @@ pub fn service_to_json(service: &Service) -> Value {
     if let Some(source) = &service.source {
         put("source", self::source(source));
     }
-    put("timeouts", timeouts(&service.timeouts));
+    put("timeouts", timeouts_to_json(&service.timeouts));
     put("quorum", json!(service.quorum));
     put("hysteresis", json!(service.hysteresis));
     if let Some(sorry) = &service.sorry_server {
@@ -105,7 +105,8 @@ fn source(limits: &SourceLimits) -> Value {
     value
 }
 
-fn timeouts(timeouts: &Timeouts) -> Value {
+/// Timeouts by their names in the file.
+pub fn timeouts_to_json(timeouts: &Timeouts) -> Value {
     let tcp = TCP_KEYS
         .iter()
         .map(|(key, state)| (*key, timeouts.of(*state)));

@@ -38,7 +38,9 @@ use self::keeper::Keeper;
 use self::mailboxes::Mailboxes;
 use self::shared::{Core, Shared, Source};
 
-pub use self::shared::{HeldBack, LocalAddresses, LogLevels, PortReport, mirror_specs, statics};
+pub use self::shared::{
+    HeldBack, ListTemplates, LocalAddresses, LogLevels, PortReport, mirror_specs, statics,
+};
 
 /// A worker as control has it.
 #[derive(Debug)]
@@ -65,6 +67,8 @@ pub struct Control {
     pub machine: Machine,
     /// What the daemon logs.
     pub log: Box<dyn LogLevels>,
+    /// Lists templates of persistence.
+    pub templates: ListTemplates,
     /// What the mirror thread counts.
     pub mirror: Arc<MirrorCounters>,
     /// Tells how the ports are.
@@ -102,6 +106,7 @@ pub async fn run(
         file,
         machine,
         log,
+        templates,
         mirror,
         ports,
         local_addresses,
@@ -120,6 +125,7 @@ pub async fn run(
         Source { file, machine },
         health,
         log,
+        templates,
     );
     let core: Shared = Arc::new(Mutex::new(core));
     let mut mailboxes = Mailboxes::new(mailboxes);

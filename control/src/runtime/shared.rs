@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use shunt_dataplane::counters::WorkerCounters;
 use shunt_dataplane::session_log::SessionEvent;
 use shunt_service::{Fib, InterfaceId, PortId, ServiceId, Ticks};
+use shunt_session::templates::TemplateView;
 use tracing::{info, warn};
 
 use crate::api::types;
@@ -29,6 +30,10 @@ pub type PortReport = Box<dyn Fn() -> Vec<types::Port> + Send>;
 /// Hears which local addresses FULLNAT has, at start and when that changes: whoever owns the devices, so
 /// that these steer replies to them.
 pub type LocalAddresses = Box<dyn FnMut(&BTreeSet<IpAddr>) + Send>;
+
+/// Shows some templates of persistence from the n-th place on; returns the place to go on at, 0 after the
+/// last. The table is the workers', who do not notice.
+pub type ListTemplates = Box<dyn Fn(u32, &mut dyn FnMut(&TemplateView)) -> u32 + Send>;
 
 /// What the daemon logs: told and changed by the API, done by whoever set the log up.
 pub trait LogLevels: Send {
@@ -91,6 +96,8 @@ pub(crate) struct Core {
     pub(crate) session_log: Option<session_log::Log>,
     /// What the daemon logs.
     pub(crate) log: Box<dyn LogLevels>,
+    /// Templates of persistence.
+    pub(crate) templates: ListTemplates,
     /// Lines of it that were held back so far, as they repeat others.
     pub(crate) held_back: u64,
 }
@@ -133,6 +140,7 @@ impl Core {
         source: Source,
         health: Book,
         log: Box<dyn LogLevels>,
+        templates: ListTemplates,
     ) -> Self {
         let mut core = Self {
             director,
@@ -149,6 +157,7 @@ impl Core {
             statistics: Statistics::default(),
             session_log: None,
             log,
+            templates,
             held_back: 0,
         };
         core.tell();
@@ -172,6 +181,13 @@ impl Core {
         self.tell();
         info!(?changes, "services changed by the API");
         Ok(changes)
+    }
+
+    /// Puts other global timeouts in force, with the services that follow them.
+    pub(crate) fn set_timeouts(&mut self, config: Config) -> Result<(), CannotApply> {
+        self.director.apply(config, self.now())?;
+        info!("timeouts changed by the API");
+        Ok(())
     }
 
     /// Reads the file again and makes the director equal to it.
