@@ -9,9 +9,9 @@ use clap::{Args, Parser, Subcommand};
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  the director refused it, or something failed
+  1  the director refused it, or something failed; import: something was left out
   2  wrong arguments
-  3  the configuration has mistakes (check, reload)
+  3  the configuration has mistakes (check, reload), or the file cannot be read (import)
   4  no director answers
   5  the deadline came before the end of the drain (drain start --wait, drain wait)
   6  the drain was cancelled, or the server removed (the same)
@@ -27,6 +27,12 @@ pub(crate) const SOCKET: &str = "/run/shunt/shunt.sock";
 const ENDED: &str = "\
 Exit codes of who waits: 0 no session is left, 5 the deadline came first,
 6 the drain was cancelled or the server removed. Ctrl-C ends the waiting, not the drain.";
+
+const IMPORTED: &str = "\
+The configuration goes to standard output. What could not be taken over is named on standard error,
+with its file and line and the reason.
+
+Exit codes: 0 all was taken over, 1 something was left out, 3 the file cannot be read.";
 
 /// The operator's command of Shunt, a layer-4 load balancer.
 #[derive(Debug, Parser)]
@@ -147,6 +153,20 @@ pub(crate) enum Command {
         /// Arguments of ipvsadm; --help lists them.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<OsString>,
+    },
+    /// Make a configuration of another program's file, and name what cannot be taken over.
+    #[command(subcommand)]
+    Import(ImportCommand),
+    /// Print the completion of a shell, such as for /etc/bash_completion.d/shunt.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one for each command.
+    Man {
+        /// The folder that they are written to, such as /usr/local/share/man/man1.
+        #[arg(long)]
+        dir: Option<PathBuf>,
     },
     /// Check a configuration file, without a director.
     Check {
@@ -361,6 +381,39 @@ pub(crate) struct ServerSettings {
     /// Below this many sessions a full server is used again.
     #[arg(long, value_name = "N")]
     pub(crate) lower_threshold: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImportCommand {
+    /// Take over the virtual servers of a keepalived.conf.
+    #[command(after_help = IMPORTED)]
+    Keepalived {
+        /// The file, - for standard input; files that it includes are read as well.
+        file: PathBuf,
+        /// What a firewall mark stands for, such as "1=tcp 192.0.2.100:80"; may be repeated.
+        #[arg(long = "mark", value_name = "MARK=DESTINATION", value_parser = mark)]
+        marks: Vec<(u32, String)>,
+        /// keepalived's configuration id (its -i), for lines that begin with @; by default the host's name.
+        #[arg(long, value_name = "ID")]
+        config_id: Option<String>,
+    },
+    /// Take over rules of ipvsadm-save -n, or commands of ipvsadm.
+    #[command(after_help = IMPORTED)]
+    Ipvsadm {
+        /// The file, - for standard input.
+        file: PathBuf,
+        /// What a firewall mark stands for, such as "1=tcp 192.0.2.100:80"; may be repeated.
+        #[arg(long = "mark", value_name = "MARK=DESTINATION", value_parser = mark)]
+        marks: Vec<(u32, String)>,
+    },
+}
+
+fn mark(text: &str) -> Result<(u32, String), String> {
+    let (mark, to) = text.split_once('=').unwrap_or((text, ""));
+    match mark.trim().parse() {
+        Ok(mark) if !to.trim().is_empty() => Ok((mark, to.trim().to_owned())),
+        _ => Err("write MARK=DESTINATION, such as \"1=tcp 192.0.2.100:80\"".to_owned()),
+    }
 }
 
 #[derive(Debug, Args)]

@@ -2,7 +2,7 @@
 //! 1.31 for what Shunt has, so that scripts and habits go on. What it has no counterpart of is refused
 //! with the reason, never ignored; docs/ipvsadm.md lists every option.
 
-mod grammar;
+pub(crate) mod grammar;
 mod tables;
 
 use std::collections::BTreeMap;
@@ -48,6 +48,11 @@ impl Refusal {
             code: 255,
             text: text.into(),
         }
+    }
+
+    /// Why.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
     }
 
     /// Of what ipvsadm has and Shunt has not.
@@ -231,7 +236,7 @@ fn restore(client: &Client, input: impl BufRead) -> Result<String, Refusal> {
 }
 
 /// The words of a rule: blanks part them, quotes keep them together, `#` begins a comment.
-fn words(line: &str) -> Option<Vec<String>> {
+pub(crate) fn words(line: &str) -> Option<Vec<String>> {
     let (mut all, mut word, mut quoted): (Vec<String>, Option<String>, Option<char>) =
         (Vec::new(), None, None);
     for c in line.chars() {

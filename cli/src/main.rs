@@ -2,8 +2,9 @@
 //! files. It links no DPDK and keeps no state.
 //!
 //! `args` is the command line, `client` the way to the API, `show` prints what is asked, `change`
-//! sends what shall be, `drain` waits for the end of sessions, `rs_setup` tells what a real server needs.
-//! `ipvsadm` speaks as that command does.
+//! sends what shall be, `drain` waits for the end of sessions, `manual` makes completions and manual pages
+//! of the command line, `rs_setup` tells what a real server needs.
+//! `ipvsadm` speaks as that command does, `import` makes configurations of other programs' files.
 
 #![forbid(unsafe_code)]
 
@@ -13,7 +14,10 @@ mod check;
 mod client;
 mod drain;
 mod failure;
+mod import;
 mod ipvsadm;
+mod manual;
+mod progress;
 mod rs_setup;
 mod show;
 mod table;
@@ -36,6 +40,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Command::Ipvsadm { words } = &arguments.command {
         return ipvsadm::run(&arguments.socket, words);
+    }
+    if let Command::Import(command) = &arguments.command {
+        return import::run(command, arguments.json);
     }
     match run(&arguments) {
         Ok(text) => {
@@ -71,10 +78,19 @@ fn run(arguments: &Arguments) -> Result<String, Failure> {
     if let Command::Check { file, elsewhere } = &arguments.command {
         return check::check(file, *elsewhere, arguments.json);
     }
+    match &arguments.command {
+        Command::Completions { shell } => return manual::completions(*shell),
+        Command::Man { dir } => return manual::pages(dir.as_deref()),
+        _ => {}
+    }
     let client = Client::new(&arguments.socket)?;
     let json = arguments.json;
     match &arguments.command {
-        Command::Check { .. } | Command::Ipvsadm { .. } => Ok(String::new()),
+        Command::Check { .. }
+        | Command::Completions { .. }
+        | Command::Import(_)
+        | Command::Ipvsadm { .. }
+        | Command::Man { .. } => Ok(String::new()),
         Command::Status => show::status(&client, json),
         Command::Services { service } => show::services(&client, service.as_deref(), json),
         Command::Servers { service } => show::servers(&client, service.as_deref(), json),

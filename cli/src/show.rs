@@ -13,6 +13,7 @@ use shunt_control::api::types::{
 
 use crate::client::{Client, escaped};
 use crate::failure::Failure;
+use crate::progress::Progress;
 use crate::table::{short, table, time};
 
 /// Most sessions of a page of the API.
@@ -359,7 +360,9 @@ fn page_by_page(client: &Client, filter: &str, most: usize) -> Result<Sessions, 
         sessions: Vec::new(),
         next: None,
     };
+    let mut progress = Progress::begin();
     loop {
+        progress.tell(|| format!("{} sessions read", all.sessions.len()));
         let page = PAGE.min(most - all.sessions.len());
         let cursor = all.next.as_ref().map(|c| format!("&cursor={}", escaped(c)));
         let cursor = cursor.unwrap_or_default();

@@ -6,13 +6,14 @@ import net as network
 
 logging.getLogger("scapy").setLevel(logging.ERROR)
 from scapy.all import (  # noqa: E402
-    ICMP, IP, TCP, UDP, Ether, IPv6, PcapReader, conf,
+    ARP, ICMP, IP, TCP, UDP, Ether, IPv6, PcapReader, conf,
 )
 
 conf.use_pcap = False
 LAYERS = {4: IP, 6: IPv6}
 TRANSPORTS = {"tcp": TCP, "udp": UDP}
-__all__ = ["ICMP", "IP", "TCP", "UDP", "Ether", "IPv6", "Capture", "Seen", "LAYERS", "TRANSPORTS"]
+__all__ = ["ARP", "ICMP", "IP", "TCP", "UDP", "Ether", "IPv6", "PcapReader", "Capture", "Seen", "LAYERS",
+           "TRANSPORTS"]
 
 
 class Seen:

@@ -12,7 +12,7 @@ packages_lab=(
     nginx-light python3 clang-14 linux-libc-dev
 )
 packages_test=(
-    dpdk dpdk-dev tcpdump python3-scapy debootstrap valgrind keepalived prometheus
+    dpdk dpdk-dev tcpdump python3-scapy debootstrap valgrind keepalived prometheus man-db
 )
 # What shuntd needs where it only runs: libraries of the statically linked DPDK drivers
 # (dpdk-sys/build/drivers.rs), and `ip` for whoever sets the director's addresses.
