@@ -1,10 +1,11 @@
 #!/bin/bash
 # A real shuntd and shunt-pktgen, two processes, over shared memory (memif, vhost-user): rate, loss,
-# latency, connections, SYN floods in each mode, and what an idle worker costs and delays (P11).
+# latency, connections, SYN floods in each mode, what an idle worker costs and delays (P11), and a table of
+# a million sessions walked through by the API while traffic goes on.
 # No hugepages, no kernel side. shuntd's worker is on one core, the generator with everything else
 # on the other.
 #
-# usage: bench/two-process.sh [--core N] [--main-core N] [--seconds S] [memif|vhost|idle ...]
+# usage: bench/two-process.sh [--core N] [--main-core N] [--seconds S] [memif|vhost|idle|walk ...]
 #
 # BIN is where shuntd, shunt and shunt-pktgen are (default: target/release). With ROWS=FILE each figure is
 # appended to FILE, a line of JSON each.
@@ -17,12 +18,12 @@ while [ $# -gt 0 ]; do
         --core) core=$2 && shift ;;
         --main-core) main_core=$2 && shift ;;
         --seconds) seconds=$2 && shift ;;
-        memif|vhost|idle) what+=("$1") ;;
+        memif|vhost|idle|walk) what+=("$1") ;;
         *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" | sed '$d' >&2; exit 2 ;;
     esac
     shift
 done
-[ ${#what[@]} -gt 0 ] || what=(memif vhost idle)
+[ ${#what[@]} -gt 0 ] || what=(memif vhost idle walk)
 bin=${BIN:-target/release}
 for program in shuntd shunt shunt-pktgen; do
     [ -x "$bin/$program" ] || {
@@ -232,8 +233,50 @@ sessions() {
         awk '/^shunt_worker_sessions\{/ { n += $2 } END { print n + 0 }'
 }
 
+# Packets of the generator's that were forwarded in the last second, and those that the worker lost, so far.
+forwarded() {
+    "$bin/shunt" --socket "$work/shunt.sock" --json counters |
+        python3 -c 'import json, sys; print(json.load(sys.stdin)["total"]["counters"]["forwarded"])'
+}
+
+# Packets forwarded a second while a command runs.
+while_it() {
+    local before began
+    before=$(forwarded)
+    began=$(date +%s.%N)
+    "$@" >"$work/walked"
+    awk -v n=$(($(forwarded) - before)) -v a="$began" -v b="$(date +%s.%N)" 'BEGIN { printf "%.3f %.0f", b - a, n / (b - a) }'
+}
+
+# A million sessions, walked through page by page and counted, while all of them have traffic.
+walk() {
+    local ours="net_memif0,role=server,id=0,socket=$work/memif.sock,socket-abstract=no" traffic alone counting listing
+    local theirs="net_memif0,role=client,id=0,socket=$work/memif.sock,socket-abstract=no"
+    director "$ours" busy
+    generator "$theirs" fullnat --protocol udp --flows 1000000 --rate 200000 --no-echo --seconds 45 >"$work/report" &
+    traffic=$!
+    until [ "$(sessions)" -ge 1000000 ]; do
+        kill -0 $traffic || return 1
+        sleep 0.2
+    done
+    alone=$(while_it sleep 5)
+    counting=$(while_it "$bin/shunt" --socket "$work/shunt.sock" sessions --count)
+    local counted
+    counted=$(cat "$work/walked")
+    listing=$(while_it "$bin/shunt" --socket "$work/shunt.sock" --json sessions --limit 0)
+    local listed
+    listed=$(grep -c '"client"' "$work/walked")
+    wait $traffic
+    figure walk.count "sessions counted by the API, FULLNAT, 1 million with traffic" s "${counting% *}" \
+        "$counted counted; forwarded a second: ${alone#* } without, ${counting#* } meanwhile"
+    figure walk.list "sessions listed by the API, the same" s "${listing% *}" \
+        "$listed listed; forwarded a second: ${alone#* } without, ${listing#* } meanwhile; lost of the whole run {r['lost']} of {r['sent']}"
+    stop
+}
+
 for w in "${what[@]}"; do
     case $w in
+        walk) walk ;;
         memif) measure memif "net_memif0,role=server,id=0,socket=$work/memif.sock,socket-abstract=no" \
             "net_memif0,role=client,id=0,socket=$work/memif.sock,socket-abstract=no" ;;
         vhost) measure vhost "net_vhost0,iface=$work/vhost.sock" \

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
+use shunt_dataplane::command::{Command, Reply, SessionPage};
 use shunt_dataplane::counters::WorkerCounters;
 use shunt_dataplane::io::PacketBuf;
 use shunt_dataplane::worker::Worker;
@@ -95,6 +96,25 @@ impl Lab {
             self.shut(worker, true);
         }
         self.alone = true;
+    }
+
+    /// Asks the worker whose turn it is for a page of 1000 sessions: the one after that which it has filled.
+    ///
+    /// # Panics
+    /// If it has not filled the page that it was asked for before.
+    pub fn list(&mut self) {
+        let mailbox = &mut self.director.mailboxes[self.turn];
+        let mut page = match mailbox.replies.pop() {
+            Ok(Reply::Sessions(page)) => page,
+            Err(_) => Box::new(SessionPage {
+                records: Vec::with_capacity(1000),
+                ..SessionPage::default()
+            }),
+        };
+        page.cursor = page.next.take().unwrap_or(0);
+        page.records.clear();
+        let asked = mailbox.commands.push(Command::Sessions(page));
+        asked.expect("pages are filled as fast as they are asked for");
     }
 
     /// The next turn is a worker's, whose sessions stay as they are: inaccessible, if the others have

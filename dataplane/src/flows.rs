@@ -284,7 +284,8 @@ impl Flows {
     }
 
     /// Fills a page of the session listing.
-    pub(crate) fn fill(&self, page: &mut SessionPage, cx: &Context<'_>) {
+    #[inline(never)]
+    pub(crate) fn fill_page(&self, page: &mut SessionPage, cx: &Context<'_>) {
         let room = page.records.capacity() - page.records.len();
         let records = &mut page.records;
         page.next = self.table.page(cx.now_ms, page.cursor, room, |view| {

@@ -273,7 +273,7 @@ fn answer_commands<P: Port>(egress: &mut Egress<P>, flows: &Flows, cx: &Context<
     let Ok(Command::Sessions(mut page)) = egress.mailbox.commands.pop() else {
         return 0;
     };
-    flows.fill(&mut page, cx);
+    flows.fill_page(&mut page, cx);
     if egress.mailbox.replies.push(Reply::Sessions(page)).is_err() {
         egress.counters.events_lost.add(1);
     }

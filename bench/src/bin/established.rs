@@ -71,6 +71,9 @@ struct Arguments {
     /// Bursts of 32 packets to measure.
     #[arg(long, default_value_t = 200)]
     bursts: u32,
+    /// In every iteration a page of the session listing is asked for.
+    #[arg(long)]
+    listed: bool,
     /// The device has not verified IPv4 header checksums: the worker does.
     #[arg(long)]
     verify: bool,
@@ -157,6 +160,9 @@ fn main() -> ExitCode {
         }
         fresh += RX_BURST as u32;
         lock(lab.wire()).coming.append(&mut bufs);
+        if a.listed {
+            lab.list();
+        }
         let before = lab.forwarded();
         lab.measure();
         sent += lab.forwarded() - before;
