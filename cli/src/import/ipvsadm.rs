@@ -35,20 +35,25 @@ pub(super) fn import(file: &Path, told: &Told, report: &mut Report) -> Result<Do
     let all = text_of(file, MOST).map_err(|why| format!("{}: {why}", file.display()))?;
     let file = report.file(file);
     let mut tables: Vec<Table> = Vec::new();
+    let mut document = Document::default();
     for (n, line) in all.lines().enumerate() {
         let at = At { file, line: n + 1 };
-        if let Err(why) = command(line, at, &mut tables) {
+        if let Err(why) = command(line, at, &mut tables, &mut document) {
             report.left(at, line.trim(), &why);
         }
     }
-    let mut document = Document::default();
     for table in tables {
         document.services.extend(service(table, told, report));
     }
     Ok(document)
 }
 
-fn command(line: &str, at: At, tables: &mut Vec<Table>) -> Result<(), String> {
+fn command(
+    line: &str,
+    at: At,
+    tables: &mut Vec<Table>,
+    document: &mut Document,
+) -> Result<(), String> {
     let mut words = words(line).ok_or("a quote is not closed")?;
     if words.first().is_some_and(|word| word == "ipvsadm") {
         words.remove(0);
@@ -132,6 +137,18 @@ fn command(line: &str, at: At, tables: &mut Vec<Table>) -> Result<(), String> {
             }
         }
         Command::Clear => tables.clear(),
+        Command::Timeouts(seconds) => {
+            let part = document
+                .timeouts
+                .get_or_insert_with(|| Part::new(at, &name));
+            let keys = ["tcp_established", "tcp_fin_wait", "udp"];
+            for (key, seconds) in keys.into_iter().zip(seconds) {
+                if let Some(seconds) = seconds {
+                    part.entries.retain(|entry| entry.key != key);
+                    part.put_from(at, &name, key, text(&format!("{seconds}s")));
+                }
+            }
+        }
         _ => return Err("it is no rule of a service or a server".to_owned()),
     }
     Ok(())
