@@ -92,7 +92,7 @@ fn for_programs() {
             "line": 10,
             "directive": "lvs_sync_daemon eth1 VI_1",
             "reason": "sessions are not synchronised with another director",
-            "changed": false,
+            "how": "left out",
         })
     );
     let text = told.pointer("/configuration").and_then(|t| t.as_str());

@@ -225,8 +225,18 @@ impl Import<'_> {
     fn aim(&mut self, directive: &Directive) -> Option<Aim> {
         let inner = directive.inner();
         let protocol = inner.iter().rfind(|d| d.name == "protocol");
+        let is_marked = directive.words.first().is_some_and(|word| word == "fwmark");
         let protocol = match protocol.and_then(|d| d.words.first()) {
-            None => "tcp",
+            // As keepalived 2.2 says when it reads such a file.
+            None => {
+                if !is_marked {
+                    let why =
+                        "it names no protocol, which is UDP to keepalived; is it `protocol TCP`?";
+                    let title = directive.title();
+                    self.report.doubtful(directive.at, &title, why);
+                }
+                "udp"
+            }
             Some(word) if word.eq_ignore_ascii_case("tcp") => "tcp",
             Some(word) if word.eq_ignore_ascii_case("udp") => "udp",
             Some(word) => {

@@ -19,8 +19,8 @@ struct Told {
     at: At,
     name: String,
     why: String,
-    /// Taken over, and not as it was.
-    changed: bool,
+    /// What became of it.
+    how: &'static str,
 }
 
 /// All that is to be told.
@@ -40,21 +40,22 @@ impl Report {
 
     /// A directive that could not be taken over.
     pub(super) fn left(&mut self, at: At, name: &str, why: &str) {
-        self.left.push(told(at, name, why));
+        self.left.push(told(at, name, why, "left out"));
     }
 
     /// A directive that was taken over in another way than it was meant.
     pub(super) fn changed(&mut self, at: At, name: &str, why: &str) {
-        let changed = Told {
-            changed: true,
-            ..told(at, name, why)
-        };
-        self.left.push(changed);
+        self.left.push(told(at, name, why, "changed"));
+    }
+
+    /// A directive that was taken over as it is, and is perhaps not what somebody meant.
+    pub(super) fn doubtful(&mut self, at: At, name: &str, why: &str) {
+        self.left.push(told(at, name, why, "doubtful"));
     }
 
     /// A directive that is nothing of the director's: no loss.
     pub(super) fn stays(&mut self, at: At, name: &str, why: &str) {
-        self.stays.push(told(at, name, why));
+        self.stays.push(told(at, name, why, "stays"));
     }
 
     /// How many could not be taken over as they are.
@@ -87,12 +88,12 @@ impl Report {
             );
         }
         for told in &self.left {
-            let how = if told.changed { "changed" } else { "left out" };
             let _ = writeln!(
                 text,
-                "{}: {}: {how}: {}",
+                "{}: {}: {}: {}",
                 self.place(told.at),
                 told.name,
+                told.how,
                 told.why
             );
         }
@@ -108,7 +109,7 @@ impl Report {
                     "line": told.at.line,
                     "directive": told.name,
                     "reason": told.why,
-                    "changed": told.changed,
+                    "how": told.how,
                 })
             };
             list.iter().map(one).collect()
@@ -117,12 +118,12 @@ impl Report {
     }
 }
 
-fn told(at: At, name: &str, why: &str) -> Told {
+fn told(at: At, name: &str, why: &str, how: &'static str) -> Told {
     Told {
         at,
         name: shown(name),
         why: shown(why),
-        changed: false,
+        how,
     }
 }
 
