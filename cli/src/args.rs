@@ -28,6 +28,13 @@ const ENDED: &str = "\
 Exit codes of who waits: 0 no session is left, 5 the deadline came first,
 6 the drain was cancelled or the server removed. Ctrl-C ends the waiting, not the drain.";
 
+const CHECKED: &str = "\
+Exit codes: 0 there are no mistakes, 3 there are, or the file cannot be read.";
+
+const RELOADED: &str = "\
+Exit codes: 0 it is in force, 1 it would need a restart, 3 it has mistakes, 4 no director answers.
+Unless it is 0 nothing was applied.";
+
 const IMPORTED: &str = "\
 The configuration goes to standard output. What could not be taken over is named on standard error,
 with its file and line and the reason.
@@ -144,6 +151,7 @@ pub(crate) enum Command {
         filter: Option<String>,
     },
     /// Have the director read its configuration file again.
+    #[command(after_help = RELOADED)]
     Reload,
     /// Print or apply what a real server of a service needs.
     RsSetup(RsSetup),
@@ -169,6 +177,7 @@ pub(crate) enum Command {
         dir: Option<PathBuf>,
     },
     /// Check a configuration file, without a director.
+    #[command(after_help = CHECKED)]
     Check {
         /// The file.
         file: PathBuf,

@@ -292,6 +292,7 @@ def _keepalived(machine):
 virtual_server 192.0.2.100 80 {
     lb_algo wrr
     lb_kind DR
+    protocol TCP
     real_server 192.0.2.5 80 {
         TCP_CHECK {
         }

@@ -19,7 +19,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use shunt_control::config::{self, Machine};
 use shunt_control::tap::holder;
 
@@ -51,6 +51,12 @@ struct Arguments {
     /// It can be changed later: shunt log.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     log: String,
+    /// Print the completion of a shell and end.
+    #[arg(long, value_name = "SHELL")]
+    completions: Option<clap_complete::Shell>,
+    /// Print the manual page and end.
+    #[arg(long)]
+    man: bool,
     /// The form of the log.
     #[arg(long, value_name = "FORM", value_enum, default_value = "auto")]
     log_format: log::Format,
@@ -77,6 +83,21 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.hold_mirrors {
         return hold_mirrors();
+    }
+    if let Some(shell) = arguments.completions {
+        let mut command = Arguments::command();
+        clap_complete::generate(shell, &mut command, "shuntd", &mut std::io::stdout());
+        return ExitCode::SUCCESS;
+    }
+    if arguments.man {
+        let page = clap_mangen::Man::new(Arguments::command());
+        return match page.render(&mut std::io::stdout()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("shuntd: cannot print the manual page: {error}");
+                ExitCode::FAILURE
+            }
+        };
     }
     let levels = match log::start(&arguments.log, arguments.log_format) {
         Ok(levels) => levels,
