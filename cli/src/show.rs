@@ -611,43 +611,6 @@ pub(crate) fn route(client: &Client, to: IpAddr, as_json: bool) -> Result<String
     ))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn health_in_a_table() {
-        let up = Health {
-            check: "http".into(),
-            state: "up".into(),
-            known: true,
-            since: 1000,
-            checks: 7,
-            failures: [("timeout".to_owned(), 1)].into(),
-            error: None,
-            latency_us: Some(12_345),
-        };
-        assert_eq!(health(None, 1090), "-");
-        assert_eq!(health(Some(&up), 1090), "http up 1m30s, 12.3 ms");
-        // The clock was set back.
-        assert_eq!(health(Some(&up), 10), "http up 0.0s, 12.3 ms");
-        let new = Health {
-            known: false,
-            latency_us: None,
-            ..up.clone()
-        };
-        assert_eq!(health(Some(&new), 1090), "http up (not checked yet)");
-        let down = Health {
-            state: "down".into(),
-            error: Some(format!("refused: {}", "é".repeat(100))),
-            ..up
-        };
-        let text = health(Some(&down), 1003);
-        let end = format!("refused: {}…", "é".repeat(ERROR - 9));
-        assert_eq!(text, format!("http down 3.0s: {end}"));
-    }
-}
-
 /// `events`: prints until it is interrupted, or the director goes.
 pub(crate) fn events(client: &Client, as_json: bool) -> Result<String, Failure> {
     let mut print = |event: &str, data: &str| {
@@ -695,5 +658,42 @@ fn told(event: &str, data: &str) -> String {
             data["generation"]
         ),
         _ => format!("{event} {data}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_in_a_table() {
+        let up = Health {
+            check: "http".into(),
+            state: "up".into(),
+            known: true,
+            since: 1000,
+            checks: 7,
+            failures: [("timeout".to_owned(), 1)].into(),
+            error: None,
+            latency_us: Some(12_345),
+        };
+        assert_eq!(health(None, 1090), "-");
+        assert_eq!(health(Some(&up), 1090), "http up 1m30s, 12.3 ms");
+        // The clock was set back.
+        assert_eq!(health(Some(&up), 10), "http up 0.0s, 12.3 ms");
+        let new = Health {
+            known: false,
+            latency_us: None,
+            ..up.clone()
+        };
+        assert_eq!(health(Some(&new), 1090), "http up (not checked yet)");
+        let down = Health {
+            state: "down".into(),
+            error: Some(format!("refused: {}", "é".repeat(100))),
+            ..up
+        };
+        let text = health(Some(&down), 1003);
+        let end = format!("refused: {}…", "é".repeat(ERROR - 9));
+        assert_eq!(text, format!("http down 3.0s: {end}"));
     }
 }

@@ -156,7 +156,7 @@ impl Log {
 
     fn send(&mut self, message: Message, events: u64) {
         let writer = self.writer.as_ref();
-        if !writer.is_some_and(|w| w.messages.try_send(message).is_ok()) {
+        if writer.is_none_or(|w| w.messages.try_send(message).is_err()) {
             self.lost.fetch_add(events, Relaxed);
         }
     }
