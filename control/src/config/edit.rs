@@ -242,6 +242,7 @@ fn in_force(config: &Config) -> Vec<Placed> {
 
 fn read_service(body: &Value, config: &Config, mistakes: &Mistakes) -> Option<Placed> {
     let context = Context {
+        compat: config.compat,
         timeouts: &config.timeouts,
         servers_key: "servers",
         files: true,

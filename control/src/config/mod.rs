@@ -39,7 +39,7 @@ use self::read::{Mistakes, Table};
 pub use drain::{order as drain_order, policy_of, policy_word};
 pub use mistake::{Invalid, Mistake};
 pub use model::{
-    Announce, Config, Daemon, Dpdk, FullNat, Health, Hugepages, Idle, Interface, Limits, Listen,
+    Announce, Compat, Config, Daemon, Dpdk, FullNat, Health, Hugepages, Idle, Interface, Limits, Listen,
     Mirror, MirrorLimits, Neighbour, Port, Route, Server, Service, Sessions, Steering, Workers,
 };
 pub use node::Place;
@@ -151,6 +151,8 @@ pub enum LoadError {
 /// Reads the tree; `None` if it has no usable root.
 fn read(root: &node::Node, machine: &Machine, mistakes: &Mistakes) -> Option<Config> {
     let mut table = Table::new(read::ROOT, root, mistakes)?;
+    let compat = table.get("compat", words::word(&service::COMPAT));
+    let compat = compat.unwrap_or_default();
     let mut section = |key, name| {
         table
             .node(key)
@@ -174,6 +176,7 @@ fn read(root: &node::Node, machine: &Machine, mistakes: &Mistakes) -> Option<Con
     let routes = table.tables("route", "[[route]]");
     let routes = port::routes(&routes, &ports, &interfaces, mistakes);
     let context = service::Context {
+        compat,
         timeouts: &timeouts,
         servers_key: "server",
         files: machine.cores.is_some(),
@@ -187,6 +190,7 @@ fn read(root: &node::Node, machine: &Machine, mistakes: &Mistakes) -> Option<Con
     check::services(&placed, (limits.servers, health.probes), mistakes);
     let services = placed.into_iter().map(|(service, _)| service).collect();
     Some(Config {
+        compat,
         daemon,
         dpdk,
         workers,

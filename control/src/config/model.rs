@@ -22,6 +22,8 @@ use super::session_log::SessionLogging;
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
+    /// Whose defaults services have.
+    pub compat: Compat,
     /// `[daemon]`
     pub daemon: Daemon,
     /// `[dpdk]`
@@ -50,6 +52,16 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// `[[service]]`, in file order.
     pub services: Vec<Service>,
+}
+
+/// Whose defaults services have: what a service says itself wins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compat {
+    /// Shunt's own.
+    #[default]
+    Shunt,
+    /// Those of Linux IPVS with its sysctls untouched.
+    Ipvs,
 }
 
 /// The process.

