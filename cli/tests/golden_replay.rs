@@ -7,6 +7,9 @@
 //! repository. Every difference must be listed, with the decision that wants it; what is listed must
 //! occur.
 
+#[path = "golden_replay/differences.rs"]
+mod differences;
+#[allow(dead_code, reason = "another test's module")]
 #[path = "../../dataplane/tests/golden_packets/frames.rs"]
 mod frames;
 #[path = "golden_replay/listings.rs"]
@@ -16,9 +19,13 @@ mod replay;
 #[path = "golden_replay/rig.rs"]
 mod rig;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde_json::Value;
+
+use differences::RULES;
+use replay::{Found, Stop, replay};
 
 /// Kinds of experiments that are replayed here.
 const KINDS: &[&str] = &[
@@ -55,28 +62,66 @@ fn recordings() -> Vec<(String, Value)> {
     names.into_iter().map(read).collect()
 }
 
-/// What of ours has the meaning of a sysctl: the option of `shunt service change`, and its value.
-fn setting(name: &str, on: bool) -> Result<(Option<&'static str>, &'static str), String> {
-    let word = |key, yes, no| Ok((Some(key), if on { yes } else { no }));
+/// What of ours has the meaning of a sysctl: the option of `shunt service change`, and its value. The others
+/// are as `compat = "ipvs"` has them, or refused (docs/ipvsadm.md).
+fn setting(name: &str, on: bool) -> (Option<&'static str>, &'static str) {
+    let word = |key, yes, no| (Some(key), if on { yes } else { no });
     match name {
         "expire_nodest_conn" => word("--on-removed", "reschedule", "hold"),
         "sloppy_tcp" => word("--unknown", "schedule", "reset"),
         "expire_quiescent_template" => word("--template-weight0", "ignore", "follow"),
-        _ => Ok((None, "")),
+        _ => (None, ""),
     }
 }
 
 #[test]
 fn golden_replay() {
+    let (mut wrong, mut names) = (0, Vec::new());
+    let mut used: BTreeSet<(usize, String)> = BTreeSet::new();
     for (name, recording) in recordings() {
-        match replay::replay(&recording, "compat = 'ipvs'") {
-            Err(why) => println!("{name}: not built: {why}"),
+        match replay(&recording, "compat = 'ipvs'") {
+            Err(Stop::NotBuilt(why)) => println!("{name}: not built: {why}"),
+            Err(Stop::Wrong(why)) => {
+                println!("{name}: cannot be replayed: {why}");
+                wrong += 1;
+            }
             Ok(result) => {
-                println!("{name}: {} compared", result.compared);
-                for found in result.found {
+                assert_ne!(result.compared, 0, "{name}: nothing compared");
+                let rules: BTreeSet<usize> = result.found.iter().filter_map(|f| f.rule).collect();
+                let listed: Vec<&str> = rules.iter().map(|n| RULES[*n].ours).collect();
+                let unlisted = result.found.iter().filter(|f| f.rule.is_none());
+                let unlisted: Vec<&Found> = unlisted.collect();
+                println!(
+                    "{name}: {}: {} compared{}{}",
+                    match (unlisted.is_empty(), listed.is_empty()) {
+                        (false, _) => "DIFFERS",
+                        (true, false) => "differs as listed",
+                        (true, true) => "ok",
+                    },
+                    result.compared,
+                    if listed.is_empty() { "" } else { "; " },
+                    listed.join("; "),
+                );
+                for found in &unlisted {
                     println!("    {}: {:?}", found.step, found.what);
                 }
+                wrong += unlisted.len();
+                used.extend(rules.into_iter().map(|n| (n, name.clone())));
+                names.push(name);
             }
         }
     }
+    println!("listed:");
+    for (n, rule) in RULES.iter().enumerate() {
+        let seen = used.iter().filter(|(rule, _)| *rule == n).count();
+        println!("    {} ({}): {seen} recordings", rule.ours, rule.decision);
+        if let Some(name) = rule.shows_in
+            && names.iter().any(|n| n == name)
+            && !used.contains(&(n, name.to_owned()))
+        {
+            println!("    ... but not in {name}, where it must show");
+            wrong += 1;
+        }
+    }
+    assert_eq!(wrong, 0, "differences that are not listed, or listed and none");
 }

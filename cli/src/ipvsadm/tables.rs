@@ -209,9 +209,14 @@ pub(crate) fn sessions(sessions: &[Session], templates: &[Template], shown: Show
     for session in sessions {
         let seconds = session.expires_ms / 1000;
         let state = session.state.as_deref().unwrap_or("UDP");
-        let server = session
-            .server
-            .map_or_else(|| "?".to_owned(), |s| s.to_string());
+        let server = session.server.map(|mut server| {
+            // One without a port of its own has the client's destination port.
+            if server.port() == 0 {
+                server.set_port(session.vip.port());
+            }
+            server.to_string()
+        });
+        let server = server.unwrap_or_else(|| "?".to_owned());
         let _ = writeln!(
             text,
             "{:<3} {:02}:{:02}  {state:<11} {:<18} {:<18} {server}",

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde_json::Value;
 use shunt_wire::build::PacketBuilder;
 
+use super::differences::{RULES, Story};
 use super::frames::{bytes, comparable, is_intact};
 use super::listings::{self, Counts, Sessions};
 use super::rig::{Exchange, GATEWAY, MACS, Rig, server_mac};
@@ -18,7 +19,6 @@ use super::rig::{Exchange, GATEWAY, MACS, Rig, server_mac};
 pub(crate) enum What {
     /// What came out for a frame.
     Frames {
-        frame: Vec<u8>,
         ours: Vec<(u8, Vec<u8>)>,
         kernels: Vec<(u8, Vec<u8>)>,
         /// Ours went up to the kernel.
@@ -62,7 +62,38 @@ pub(crate) enum What {
 pub(crate) struct Found {
     pub(crate) step: String,
     pub(crate) what: What,
+    /// The frame of the step, if there is one; its TCP flags; its client.
+    pub(crate) frame: Vec<u8>,
+    pub(crate) flags: u8,
+    pub(crate) client: String,
+    /// What had happened by then.
+    pub(crate) story: Story,
+    /// Place in [`RULES`] of what wants it.
+    pub(crate) rule: Option<usize>,
 }
+
+/// Why a recording is not replayed to its end.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// Something in it is refused, as docs/ipvsadm.md tells.
+    NotBuilt(String),
+    /// It is not understood.
+    Wrong(String),
+}
+
+impl From<String> for Stop {
+    fn from(why: String) -> Self {
+        Self::Wrong(why)
+    }
+}
+
+impl From<&str> for Stop {
+    fn from(why: &str) -> Self {
+        Self::Wrong(why.to_owned())
+    }
+}
+
+type Done<T> = std::result::Result<T, Stop>;
 
 /// What a recording came to.
 #[derive(Debug, Default)]
@@ -76,7 +107,7 @@ pub(crate) struct Result {
 type Settings = BTreeMap<&'static str, String>;
 
 /// Seconds for which the kernel's test, which lived in real time, may be behind ours.
-const SLOW: u64 = 4;
+const SLOW: u64 = 8;
 
 struct Replay<'a> {
     rig: Rig,
@@ -87,17 +118,24 @@ struct Replay<'a> {
     /// Flows whose frames are not recorded, and how many of them have come.
     flows: Vec<(SocketAddr, SocketAddr)>,
     sent: usize,
+    /// Bytes in each of their datagrams.
+    payload: usize,
     picks: Vec<Option<u8>>,
     /// Commands that change something still to come.
     changes: usize,
     result: Result,
+    story: Story,
+    /// The last recorded frame.
+    frame: Vec<u8>,
+    /// What each end of a client's connection acknowledged last, and its window: its own, its server's.
+    windows: BTreeMap<String, [Option<(u32, u32)>; 2]>,
 }
 
 /// Replays a recording with these lines at the top of the configuration.
 ///
 /// # Errors
 /// What cannot be done with it.
-pub(crate) fn replay(recording: &Value, top: &str) -> std::result::Result<Result, String> {
+pub(crate) fn replay(recording: &Value, top: &str) -> Done<Result> {
     let log = recording["log"].as_array().ok_or("no log")?;
     let mut replay = Replay {
         rig: Rig::start(top),
@@ -106,9 +144,13 @@ pub(crate) fn replay(recording: &Value, top: &str) -> std::result::Result<Result
         services: Vec::new(),
         flows: flows(recording, log)?,
         sent: 0,
+        payload: payload(log),
         picks: Vec::new(),
         changes: log.iter().filter(|entry| is_change(entry)).count(),
         result: Result::default(),
+        story: Story::default(),
+        frame: Vec::new(),
+        windows: BTreeMap::new(),
     };
     for entry in log {
         replay.entry(entry)?;
@@ -120,6 +162,14 @@ pub(crate) fn replay(recording: &Value, top: &str) -> std::result::Result<Result
 fn is_change(entry: &Value) -> bool {
     let words = entry["cmd"].as_str().unwrap_or_default();
     words.starts_with("ipvsadm") && !words.contains(" -L")
+}
+
+/// How long the payload of datagrams was whose frames are not recorded: what the statistics say.
+fn payload(log: &[Value]) -> usize {
+    let listings = log.iter().filter_map(|e| e["ipvsadm -Ln --stats"].as_str());
+    let mut rows = listings.flat_map(listings::stats).filter(|(_, n)| n[1] > 0);
+    let length = rows.next().map_or(0, |(_, n)| n[3] / n[1]);
+    usize::try_from(length.saturating_sub(28)).unwrap_or(0)
 }
 
 /// The destination of a recording's (first) service.
@@ -134,7 +184,7 @@ fn vip(log: &[Value]) -> Option<SocketAddr> {
 fn flows(
     recording: &Value,
     log: &[Value],
-) -> std::result::Result<Vec<(SocketAddr, SocketAddr)>, String> {
+) -> Done<Vec<(SocketAddr, SocketAddr)>> {
     let Some(vip) = vip(log) else {
         return Ok(Vec::new());
     };
@@ -157,7 +207,7 @@ fn flows(
             ))
         };
         let all: Option<Vec<_>> = all.iter().map(one).collect();
-        return all.ok_or_else(|| "packets not understood".to_owned());
+        return all.ok_or_else(|| "packets not understood".into());
     }
     let frames = log.iter().any(|entry| entry["in"].is_string());
     if frames || !recording["picks"].is_array() {
@@ -183,11 +233,31 @@ fn flows(
 }
 
 impl Replay<'_> {
+    /// Notes a difference, and what it means for those to come.
     fn differs(&mut self, step: &str, what: What) {
-        self.result.found.push(Found {
+        let mut found = Found {
             step: step.to_owned(),
             what,
-        });
+            frame: self.frame.clone(),
+            flags: tcp_flags(&self.frame),
+            client: client(&self.frame).unwrap_or_default(),
+            story: self.story.clone(),
+            rule: None,
+        };
+        found.rule = RULES.iter().position(|rule| (rule.fits)(&found));
+        if found.rule.is_some() {
+            match &found.what {
+                What::Frames { up: false, .. } if !self.story.one_packet => {
+                    self.story.diverged.insert(found.client.clone());
+                }
+                What::Sessions { ours, .. } => {
+                    let clients = ours.iter().filter_map(|row| row.split(' ').nth(2));
+                    self.story.diverged.extend(clients.map(str::to_owned));
+                }
+                _ => {}
+            }
+        }
+        self.result.found.push(found);
     }
 
     fn compare<T: PartialEq>(&mut self, step: &str, ours: T, kernels: T, what: fn(T, T) -> What) {
@@ -197,7 +267,7 @@ impl Replay<'_> {
         }
     }
 
-    fn entry(&mut self, entry: &Value) -> std::result::Result<(), String> {
+    fn entry(&mut self, entry: &Value) -> Done<()> {
         if let Some(name) = entry["sysctl"].as_str() {
             self.sysctl(name, &entry["value"])
         } else if let Some(command) = entry["cmd"].as_str() {
@@ -208,7 +278,7 @@ impl Replay<'_> {
             self.snapshot(step, entry)
         } else if let Some(all) = entry["picks of 9 packets of one flow"].as_array() {
             let Some(vip) = vip(self.recording["log"].as_array().ok_or("no log")?) else {
-                return Err("no service".to_owned());
+                return Err("no service".into());
             };
             let client: SocketAddr = "198.51.100.10:45000".parse().expect("an address");
             self.flows = vec![(client, vip); all.len()];
@@ -223,10 +293,12 @@ impl Replay<'_> {
     }
 
     /// A sysctl of the kernel is a setting of ours.
-    fn sysctl(&mut self, name: &str, value: &Value) -> std::result::Result<(), String> {
+    fn sysctl(&mut self, name: &str, value: &Value) -> Done<()> {
         let name = name.rsplit('.').next().unwrap_or_default();
-        let on = value.as_u64() != Some(0) && value.as_str() != Some("0");
-        let (key, word) = super::setting(name, on)?;
+        let text = value.as_str().and_then(|text| text.parse().ok());
+        let value = value.as_u64().or(text).ok_or("no number")?;
+        self.story.sysctls.insert(name.to_owned(), value);
+        let (key, word) = super::setting(name, value > 0);
         if let Some(key) = key {
             self.settings.insert(key, word.to_owned());
         }
@@ -237,7 +309,7 @@ impl Replay<'_> {
     }
 
     /// Gives a service the settings.
-    fn set(&mut self, service: &str, persistent: bool) -> std::result::Result<(), String> {
+    fn set(&mut self, service: &str, persistent: bool) -> Done<()> {
         let mut arguments = vec!["service", "change", service];
         let udp = service.starts_with("udp");
         for (key, word) in &self.settings {
@@ -257,11 +329,11 @@ impl Replay<'_> {
         let (code, _, err) = self.rig.shunt(arguments);
         match code {
             0 => Ok(()),
-            _ => Err(format!("{service}: {err}")),
+            _ => Err(format!("{service}: {err}").into()),
         }
     }
 
-    fn command(&mut self, command: &str, entry: &Value) -> std::result::Result<(), String> {
+    fn command(&mut self, command: &str, entry: &Value) -> Done<()> {
         let Some(words) = command.strip_prefix("ipvsadm ") else {
             // Tunnel devices, which Shunt has none of.
             return Ok(());
@@ -283,15 +355,40 @@ impl Replay<'_> {
         let told = ours.2.trim_end().to_owned();
         let ours = (ours.0, ours.1.trim_end().to_owned(), told.clone());
         if refused && told.starts_with("not with shunt") {
-            return Err(format!("{command}: {told}"));
+            return Err(Stop::NotBuilt(format!("{command}: {told}")));
         }
-        self.compare(command, ours, kernels, |ours, kernels| What::Command {
-            ours,
-            kernels,
-        });
+        if words.contains(&"--stats") && ours.0 == 0 && kernels.0 == 0 {
+            let (ours, kernels) = (listings::stats(&ours.1), listings::stats(&kernels.1));
+            self.compare(command, ours, kernels, |ours, kernels| What::Stats {
+                ours,
+                kernels,
+                age: None,
+            });
+        } else if !words.contains(&"--rate") {
+            // Rates are of real time.
+            self.compare(command, ours, kernels, |ours, kernels| What::Command {
+                ours,
+                kernels,
+            });
+        }
+        match words[0] {
+            "-d" if !refused => {
+                let at = words.iter().position(|w| *w == "-r").map_or(0, |n| n + 1);
+                self.story.removed.insert(words[at].to_owned());
+            }
+            "-a" if !refused => {
+                let at = words.iter().position(|w| *w == "-r").map_or(0, |n| n + 1);
+                self.story.removed.remove(words[at]);
+            }
+            "-D" if !refused => self.story.services -= 1,
+            "-C" if !refused => self.story.services = 0,
+            "-A" if !refused => self.story.services += 1,
+            _ => {}
+        }
         if words[0] == "-A" && !refused {
+            self.story.one_packet |= words.contains(&"-o");
             let protocol = if words[1] == "-u" { "udp" } else { "tcp" };
-            let service = format!("{protocol} {}", words[2]);
+            let service = format!("{protocol}:{}", words[2]);
             let persistent = words.contains(&"-p");
             self.set(&service, persistent)?;
             self.services.push((service, persistent));
@@ -300,9 +397,9 @@ impl Replay<'_> {
     }
 
     /// `--set`: established, FIN_WAIT, UDP, in seconds; 0 stays.
-    fn timeouts(&mut self, words: &[&str]) -> std::result::Result<(), String> {
+    fn timeouts(&mut self, words: &[&str]) -> Done<()> {
         let [established, fin, udp] = words else {
-            return Err(format!("--set {words:?}"));
+            return Err(format!("--set {words:?}").into());
         };
         let _ = (established, fin);
         self.settings
@@ -343,7 +440,7 @@ impl Replay<'_> {
         let from_client = |b: PacketBuilder| b.macs(MACS[0], GATEWAY).frame();
         let udp = self.services.iter().any(|(s, _)| s.starts_with("udp"));
         if udp {
-            let datagram = PacketBuilder::udp(client, vip).payload(b"q.");
+            let datagram = PacketBuilder::udp(client, vip).payload(&vec![b'q'; self.payload]);
             return pick(&self.rig.send(0, &from_client(datagram)));
         }
         let segment = |flags, ack| {
@@ -367,15 +464,17 @@ impl Replay<'_> {
         Some(pick)
     }
 
-    fn step(&mut self, step: &str, entry: &Value) -> std::result::Result<(), String> {
+    fn step(&mut self, step: &str, entry: &Value) -> Done<()> {
         let frame = bytes(entry["in"].as_str().ok_or("no frame")?);
         let port = u8::from(entry["in_side"] == "rs");
+        self.frame.clone_from(&frame);
+        self.remember(port, &frame);
         let exchange = self.rig.send(port, &frame);
         for (_, sent) in &exchange.out {
             is_intact(sent).map_err(|e| format!("{step}: {e}"))?;
         }
         if exchange.up.iter().any(|up| *up != frame) {
-            return Err(format!("{step}: what went up is not what came"));
+            return Err(format!("{step}: what went up is not what came").into());
         }
         let recorded = entry["out"].as_array().ok_or("no list of frames")?;
         let kernels = recorded.iter().map(|o| {
@@ -392,7 +491,6 @@ impl Replay<'_> {
                 kernels,
                 up: !exchange.up.is_empty(),
                 drops: exchange.drops,
-                frame: frame.clone(),
             };
             self.differs(step, what);
         }
@@ -409,22 +507,48 @@ impl Replay<'_> {
         Ok(())
     }
 
-    fn listed(&mut self, words: &[&str]) -> std::result::Result<String, String> {
+    /// Takes note of what a recorded segment means for windows.
+    fn remember(&mut self, port: u8, frame: &[u8]) {
+        let (Some(client), Some(tcp)) = (client(frame), tcp(frame)) else {
+            return;
+        };
+        let flags = tcp[13];
+        let number = |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
+        let (seq, ack) = (number(4), number(8));
+        let window = u32::from(u16::from_be_bytes([tcp[14], tcp[15]]));
+        let ends = self.windows.entry(client.clone()).or_default();
+        let (own, peer) = (usize::from(port), 1 - usize::from(port));
+        if flags & 5 != 0
+            && let Some((acknowledged, window)) = ends[peer]
+            && seq.wrapping_sub(acknowledged) > window
+        {
+            self.story.out_of_window.insert(client.clone());
+        }
+        if flags & 0x17 == 0 {
+            self.story.flagless.insert(client);
+        }
+        if flags & 0x10 != 0 {
+            ends[own] = Some((ack, window));
+        }
+    }
+
+    fn listed(&mut self, words: &[&str]) -> Done<String> {
         let (code, out, err) = self
             .rig
             .shunt(core::iter::once("ipvsadm").chain(words.iter().copied()));
         match code {
             0 => Ok(out),
-            _ => Err(format!("ipvsadm {words:?}: {err}")),
+            _ => Err(format!("ipvsadm {words:?}: {err}").into()),
         }
     }
 
-    /// Compares sessions; returns how many seconds the recorded listing was late at most.
+    /// Compares sessions; returns how many seconds passed from the last packet to the recorded listing, as far
+    /// as timers tell.
     fn sessions(
         &mut self,
         step: &str,
         kernels: &Sessions,
-    ) -> std::result::Result<Option<u64>, String> {
+    ) -> Done<Option<u64>> {
         let ours = listings::sessions(&self.listed(&["-Lnc"])?);
         self.result.compared += 1;
         let only = |a: &Sessions, b: &Sessions| {
@@ -432,6 +556,15 @@ impl Replay<'_> {
             only.cloned().collect::<Vec<_>>()
         };
         let (mine, theirs) = (only(&ours, kernels), only(kernels, &ours));
+        let (templates, theirs): (Vec<_>, Vec<_>) =
+            theirs.into_iter().partition(|row| row.contains(" NONE "));
+        if !templates.is_empty() {
+            let what = What::Sessions {
+                ours: Vec::new(),
+                kernels: templates,
+            };
+            self.differs(step, what);
+        }
         if !mine.is_empty() || !theirs.is_empty() {
             let what = What::Sessions {
                 ours: mine,
@@ -439,12 +572,12 @@ impl Replay<'_> {
             };
             self.differs(step, what);
         }
-        let mut latest = None;
+        let mut youngest: Option<u64> = None;
         for (row, kernels) in kernels {
             let Some(ours) = ours.get(row) else { continue };
             let late = ours.checked_sub(*kernels);
             match late.filter(|late| *late <= SLOW) {
-                Some(late) => latest = latest.max(Some(late)),
+                Some(late) => youngest = Some(youngest.map_or(late, |y| y.min(late))),
                 None => {
                     let what = What::Timer {
                         session: row.clone(),
@@ -455,10 +588,10 @@ impl Replay<'_> {
                 }
             }
         }
-        Ok(latest)
+        Ok(youngest)
     }
 
-    fn snapshot(&mut self, step: &str, entry: &Value) -> std::result::Result<(), String> {
+    fn snapshot(&mut self, step: &str, entry: &Value) -> Done<()> {
         self.frames_before(step);
         let text = |key: &str| entry[key].as_str().unwrap_or_default();
         let age = self.sessions(step, &listings::sessions(text("ipvsadm -Lnc")))?;
@@ -553,4 +686,46 @@ impl Replay<'_> {
 fn pick(exchange: &Exchange) -> Option<u8> {
     let (_, frame) = exchange.out.iter().find(|(port, _)| *port == 1)?;
     (0..9).find(|n| frame.starts_with(&server_mac(*n)))
+}
+
+/// The TCP header of an IP frame without options.
+fn tcp(frame: &[u8]) -> Option<&[u8]> {
+    let tcp = match frame.get(12..15)? {
+        [0x08, 0x00, 0x45] if frame.get(23) == Some(&6) => frame.get(34..),
+        [0x86, 0xdd, _] if frame.get(20) == Some(&6) => frame.get(54..),
+        _ => None,
+    };
+    tcp.filter(|tcp| tcp.len() >= 20)
+}
+
+fn tcp_flags(frame: &[u8]) -> u8 {
+    tcp(frame).map_or(0, |tcp| tcp[13])
+}
+
+/// The client's end of a recorded frame, which is not the VIP and no real server.
+fn client(frame: &[u8]) -> Option<String> {
+    let ends: [SocketAddr; 2] = match frame.get(12..15)? {
+        [0x08, 0x00, 0x45] => {
+            let end = |ip: usize, port: usize| {
+                let ip: [u8; 4] = frame.get(ip..ip + 4)?.try_into().ok()?;
+                let port: [u8; 2] = frame.get(port..port + 2)?.try_into().ok()?;
+                Some(SocketAddr::new(ip.into(), u16::from_be_bytes(port)))
+            };
+            [end(26, 34)?, end(30, 36)?]
+        }
+        [0x86, 0xdd, _] => {
+            let end = |ip: usize, port: usize| {
+                let ip: [u8; 16] = frame.get(ip..ip + 16)?.try_into().ok()?;
+                let port: [u8; 2] = frame.get(port..port + 2)?.try_into().ok()?;
+                Some(SocketAddr::new(ip.into(), u16::from_be_bytes(port)))
+            };
+            [end(22, 54)?, end(38, 56)?]
+        }
+        _ => return None,
+    };
+    let of_clients = |end: &SocketAddr| {
+        let text = end.to_string();
+        text.starts_with("198.51.") || text.starts_with("[2001:db8:99:")
+    };
+    ends.iter().find(|end| of_clients(end)).map(ToString::to_string)
 }
