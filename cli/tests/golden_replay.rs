@@ -9,6 +9,8 @@
 
 #[path = "golden_replay/differences.rs"]
 mod differences;
+#[path = "golden_replay/flows.rs"]
+mod flows;
 #[allow(dead_code, reason = "another test's module")]
 #[path = "../../dataplane/tests/golden_packets/frames.rs"]
 mod frames;
@@ -123,5 +125,8 @@ fn golden_replay() {
             wrong += 1;
         }
     }
-    assert_eq!(wrong, 0, "differences that are not listed, or listed and none");
+    assert_eq!(
+        wrong, 0,
+        "differences that are not listed, or listed and none"
+    );
 }

@@ -110,7 +110,11 @@ pub(crate) const RULES: &[Rule] = &[
         decision: "docs/design/decisions/021: secure_tcp is refused",
         shows_in: Some("state.secure-tcp.nat"),
         fits: |found| {
-            let on = found.story.sysctls.get("secure_tcp").is_some_and(|n| *n > 0);
+            let on = found
+                .story
+                .sysctls
+                .get("secure_tcp")
+                .is_some_and(|n| *n > 0);
             on && same_but_states(found)
         },
     },
@@ -203,9 +207,8 @@ pub(crate) const RULES: &[Rule] = &[
         fits: |found| match &found.what {
             What::Sessions { ours, kernels } => {
                 let client = |row: &String| row.split(' ').nth(2).map(str::to_owned);
-                let known = |row| {
-                    client(row).is_some_and(|client| found.story.diverged.contains(&client))
-                };
+                let known =
+                    |row| client(row).is_some_and(|client| found.story.diverged.contains(&client));
                 ours.iter().chain(kernels).all(known)
             }
             What::Frames { .. } => found.story.diverged.contains(&found.client),
@@ -215,7 +218,9 @@ pub(crate) const RULES: &[Rule] = &[
             }
             What::Stats { ours, kernels, .. } => {
                 let names = |rows: &[(String, Vec<u64>)]| {
-                    rows.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()
+                    rows.iter()
+                        .map(|(name, _)| name.clone())
+                        .collect::<Vec<_>>()
                 };
                 names(ours) == names(kernels) && !found.story.diverged.is_empty()
             }
@@ -257,5 +262,8 @@ fn source(frame: &[u8]) -> Option<String> {
     let ip = frame.get(14..34).filter(|ip| ip[0] == 0x45)?;
     let port = frame.get(34..36)?;
     let port = u16::from_be_bytes([port[0], port[1]]);
-    Some(format!("{}.{}.{}.{}:{port}", ip[12], ip[13], ip[14], ip[15]))
+    Some(format!(
+        "{}.{}.{}.{}:{port}",
+        ip[12], ip[13], ip[14], ip[15]
+    ))
 }

@@ -72,9 +72,7 @@ source = '2001:db8:1::1'
     );
     let mut neighbour = |address: String, mac: [u8; 6], port| {
         let mac = mac.map(|b| format!("{b:02x}")).join(":");
-        text += &format!(
-            "[[neighbour]]\naddress = '{address}'\nmac = '{mac}'\nport = '{port}'\n"
-        );
+        text += &format!("[[neighbour]]\naddress = '{address}'\nmac = '{mac}'\nport = '{port}'\n");
     };
     neighbour("10.0.0.254".to_owned(), GATEWAY, "c0");
     neighbour("2001:db8:1::fe".to_owned(), GATEWAY, "c0");
@@ -113,8 +111,7 @@ impl Rig {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("shunt.toml");
         std::fs::write(&file, configuration(top)).expect("it can be written");
-        let config =
-            config::load(&file, &Machine::default()).unwrap_or_else(|e| panic!("{e:?}"));
+        let config = config::load(&file, &Machine::default()).unwrap_or_else(|e| panic!("{e:?}"));
         let neighbours = config.neighbours.len();
         let (director, mut readers) = Director::new(config, Ticks(0)).expect("it fits");
         let mut reader = readers.remove(0);
@@ -235,7 +232,10 @@ impl Rig {
     /// A frame in by a port, and what becomes of it.
     pub(crate) fn send(&mut self, port: u8, frame: &[u8]) -> Exchange {
         let before = self.drops();
-        assert!(self.wires[usize::from(port)].send(frame), "the wire is full");
+        assert!(
+            self.wires[usize::from(port)].send(frame),
+            "the wire is full"
+        );
         self.settle();
         let (out, up) = self.take();
         let after = self.drops();
@@ -299,7 +299,10 @@ impl Drop for Rig {
         if let Some(control) = self.control.take() {
             // It waits for no worker.
             let ended = control.join();
-            assert!(std::thread::panicking() || ended.is_ok(), "control panicked");
+            assert!(
+                std::thread::panicking() || ended.is_ok(),
+                "control panicked"
+            );
         }
     }
 }
