@@ -11,7 +11,8 @@
 mod differences;
 #[path = "golden_replay/flows.rs"]
 mod flows;
-#[allow(dead_code, reason = "another test's module")]
+#[path = "golden_replay/found.rs"]
+mod found;
 #[path = "../../dataplane/tests/golden_packets/frames.rs"]
 mod frames;
 #[path = "golden_replay/listings.rs"]
@@ -27,7 +28,8 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use differences::RULES;
-use replay::{Found, Stop, replay};
+use found::{Found, Stop};
+use replay::replay;
 
 /// Kinds of experiments that are replayed here.
 const KINDS: &[&str] = &[
@@ -105,7 +107,7 @@ fn golden_replay() {
                     listed.join("; "),
                 );
                 for found in &unlisted {
-                    println!("    {}: {:?}", found.step, found.what);
+                    println!("    {}: {}", found.step, found.what);
                 }
                 wrong += unlisted.len();
                 used.extend(rules.into_iter().map(|n| (n, name.clone())));

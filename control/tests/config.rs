@@ -66,6 +66,42 @@ fn every_setting_arrives() {
 }
 
 #[test]
+fn compat_sets_the_kernels_defaults_and_a_service_wins() {
+    let services = "[[service]]\nprotocol='tcp'\nvip='10.0.0.1:80'\npersistence='5m'\n\
+                    [[service]]\nprotocol='udp'\nvip='10.0.0.1:53'\n\
+                    [[service]]\nprotocol='tcp'\nvip='10.0.0.1:81'\npersistence='5m'\n\
+                    no_server='drop'\non_removed='finish'\non_down='reset'\ntemplate_weight0='ignore'\n";
+    let read = |compat: &str| {
+        let config = parse(&format!("{compat}{PORT}{services}")).expect("it is good");
+        let settings = config.services.iter().map(|s| {
+            let weight0 = s.persistence.map(|p| p.weight0);
+            (s.no_server, s.on_removed, s.on_down, weight0, s.unknown)
+        });
+        settings.collect::<Vec<_>>()
+    };
+    use shunt_service::{NoServer, OnRemoved as Gone, TemplateWeight0 as W0, Unknown};
+    let own = (
+        NoServer::Drop,
+        Gone::Finish,
+        Gone::Reset,
+        Some(W0::Ignore),
+        Unknown::Reset,
+    );
+    let kernels = |w0| (NoServer::Icmp, Gone::Hold, Gone::Hold, w0, Unknown::Reset);
+    assert_eq!(
+        read("compat = 'ipvs'\n"),
+        [kernels(Some(W0::Follow)), kernels(None), own]
+    );
+    let shunts = read("");
+    assert_eq!(read("compat = 'shunt'\n"), shunts);
+    assert_eq!(shunts[0].0, NoServer::Reset);
+    assert_eq!(shunts[1].1, Gone::Reschedule);
+    assert_eq!(shunts[2], own);
+    let refused = parse(&format!("compat = 'ipvsadm'\n{PORT}")).expect_err("no such word");
+    assert!(refused.contains("known are: shunt, ipvs"), "{refused}");
+}
+
+#[test]
 fn interfaces_are_numbered_port_by_port_untagged_first() {
     let text = format!("{PORT}vlans = [7, 5]\n[[port]]\nname='b'\ndevice='net_null1'\n");
     let config = parse(&text).expect("it is good");

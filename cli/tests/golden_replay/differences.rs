@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::replay::{Found, What};
+use super::found::{Found, What};
+use super::listings::Rows;
+use super::rig::Frames;
 
 /// What has happened so far in a recording.
 #[derive(Clone, Debug, Default)]
@@ -53,21 +55,22 @@ pub(crate) const RULES: &[Rule] = &[
             let What::Stats { ours, kernels, age } = &found.what else {
                 return false;
             };
-            let not_more = |(o, k): (&(String, Vec<u64>), &(String, Vec<u64>))| {
-                o.0 == k.0 && k.1.iter().zip(&o.1).all(|(k, o)| k <= o)
-            };
+            let mut pairs = ours.iter().zip(kernels);
             age.is_none_or(|age| age < STALE)
                 && ours.len() == kernels.len()
-                && ours.iter().zip(kernels).all(not_more)
+                && pairs.all(|((name, ours), (other, kernels))| {
+                    name == other && kernels.iter().zip(ours).all(|(k, o)| k <= o)
+                })
         },
     },
     Rule {
-        ours: "templates are not among the sessions",
-        decision: "docs/ipvsadm.md, -L -c",
-        shows_in: Some("persist.netmask24"),
+        ours: "a template whose server cannot be used is replaced by its client's new one",
+        decision: "docs/design/decisions/015; the kernel keeps it until its time is over, renamed to port 65535",
+        shows_in: Some("persist.rs-deleted"),
         fits: |found| match &found.what {
             What::Sessions { ours, kernels } => {
-                ours.is_empty() && kernels.iter().all(|row| row.contains(" NONE "))
+                let renamed = |row: &String| row.contains(" NONE ") && row.ends_with(":65535");
+                ours.is_empty() && kernels.iter().all(renamed)
             }
             _ => false,
         },
@@ -124,7 +127,7 @@ pub(crate) const RULES: &[Rule] = &[
         shows_in: Some("state.port-reuse.conn_reuse_mode2"),
         fits: |found| match &found.what {
             What::Frames { ours, kernels, .. } => {
-                let to_servers = |frames: &[(u8, Vec<u8>)]| matches!(frames, [(1, _)]);
+                let to_servers = |frames: &Frames| matches!(frames.as_slice(), [(1, _)]);
                 found.flags & (SYN | ACK | RST | FIN) == SYN
                     && found.story.out_of_window.contains(&found.client)
                     && to_servers(ours)
@@ -140,7 +143,7 @@ pub(crate) const RULES: &[Rule] = &[
         fits: |found| match &found.what {
             What::Frames { ours, kernels, .. } => {
                 let off = found.story.sysctls.get("conn_reuse_mode") == Some(&0);
-                let to_servers = |frames: &[(u8, Vec<u8>)]| matches!(frames, [(1, _)]);
+                let to_servers = |frames: &Frames| matches!(frames.as_slice(), [(1, _)]);
                 off && found.flags & (SYN | ACK | RST | FIN) == SYN
                     && to_servers(ours)
                     && to_servers(kernels)
@@ -194,7 +197,7 @@ pub(crate) const RULES: &[Rule] = &[
         shows_in: Some("ops.one-packet-udp"),
         fits: |found| match &found.what {
             What::Frames { ours, kernels, .. } => {
-                let out = |frames: &[(u8, Vec<u8>)]| matches!(frames, [(0, _)]);
+                let out = |frames: &Frames| matches!(frames.as_slice(), [(0, _)]);
                 found.story.one_packet && out(ours) && out(kernels)
             }
             _ => false,
@@ -217,7 +220,7 @@ pub(crate) const RULES: &[Rule] = &[
                 same && !found.story.diverged.is_empty()
             }
             What::Stats { ours, kernels, .. } => {
-                let names = |rows: &[(String, Vec<u64>)]| {
+                let names = |rows: &Rows| {
                     rows.iter()
                         .map(|(name, _)| name.clone())
                         .collect::<Vec<_>>()

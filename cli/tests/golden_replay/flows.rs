@@ -1,11 +1,13 @@
 //! Who sent what: the flows of recordings whose frames are not recorded, and what there is to read in frames.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use serde_json::Value;
 
+use super::differences::Story;
+use super::found::Done;
 use super::listings;
-use super::replay::Done;
 use super::rig::{Exchange, server_mac};
 
 /// How long the payload of datagrams was whose frames are not recorded: what the statistics say.
@@ -80,7 +82,7 @@ pub(crate) fn pick(exchange: &Exchange) -> Option<u8> {
 }
 
 /// The TCP header of an IP frame without options.
-pub(crate) fn tcp(frame: &[u8]) -> Option<&[u8]> {
+fn tcp(frame: &[u8]) -> Option<&[u8]> {
     let tcp = match frame.get(12..15)? {
         [0x08, 0x00, 0x45] if frame.get(23) == Some(&6) => frame.get(34..),
         [0x86, 0xdd, _] if frame.get(20) == Some(&6) => frame.get(54..),
@@ -121,4 +123,36 @@ pub(crate) fn client(frame: &[u8]) -> Option<String> {
     ends.iter()
         .find(|end| of_clients(end))
         .map(ToString::to_string)
+}
+
+/// What each end of a client's connection acknowledged last, and its window: its own, its server's.
+#[derive(Default)]
+pub(crate) struct Windows(BTreeMap<String, [Option<(u32, u32)>; 2]>);
+
+impl Windows {
+    /// Takes note of what a recorded segment means for windows.
+    pub(crate) fn take(&mut self, port: u8, frame: &[u8], story: &mut Story) {
+        let (Some(client), Some(tcp)) = (client(frame), tcp(frame)) else {
+            return;
+        };
+        let flags = tcp[13];
+        let number =
+            |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
+        let (seq, ack) = (number(4), number(8));
+        let window = u32::from(u16::from_be_bytes([tcp[14], tcp[15]]));
+        let ends = self.0.entry(client.clone()).or_default();
+        let (own, peer) = (usize::from(port), 1 - usize::from(port));
+        if flags & 5 != 0
+            && let Some((acknowledged, window)) = ends[peer]
+            && seq.wrapping_sub(acknowledged) > window
+        {
+            story.out_of_window.insert(client.clone());
+        }
+        if flags & 0x17 == 0 {
+            story.flagless.insert(client);
+        }
+        if flags & 0x10 != 0 {
+            ends[own] = Some((ack, window));
+        }
+    }
 }

@@ -74,7 +74,10 @@ pub(crate) fn recorded_counts(value: &Value) -> Option<Counts> {
 }
 
 /// The rows of `-Ln --stats`: of what, and sessions, packets in and out, bytes in and out.
-pub(crate) fn stats(listing: &str) -> Vec<(String, Vec<u64>)> {
+pub(crate) type Rows = Vec<(String, Vec<u64>)>;
+
+/// Reads them.
+pub(crate) fn stats(listing: &str) -> Rows {
     let rows = listing.lines().skip(3).map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (name, numbers) = words.split_at(words.len().saturating_sub(5));

@@ -10,100 +10,11 @@ use serde_json::Value;
 use shunt_wire::build::PacketBuilder;
 
 use super::differences::{RULES, Story};
-use super::flows::{client, flows, payload, pick, tcp, tcp_flags, vip};
+use super::flows::{Windows, client, flows, payload, pick, tcp_flags, vip};
+use super::found::{Done, Found, Result, Stop, What};
 use super::frames::{bytes, comparable, is_intact};
-use super::listings::{self, Counts, Sessions};
+use super::listings::{self, Sessions};
 use super::rig::{GATEWAY, MACS, Rig, server_mac};
-
-/// What is not as recorded.
-#[derive(Debug)]
-pub(crate) enum What {
-    /// What came out for a frame.
-    Frames {
-        ours: Vec<(u8, Vec<u8>)>,
-        kernels: Vec<(u8, Vec<u8>)>,
-        /// Ours went up to the kernel.
-        up: bool,
-        drops: Vec<&'static str>,
-    },
-    /// Sessions that we alone have, and that the kernel alone has.
-    Sessions {
-        ours: Vec<String>,
-        kernels: Vec<String>,
-    },
-    /// `-Ln`, or the counts of a step.
-    Counts { ours: Counts, kernels: Counts },
-    /// Rows of `-Ln --stats`.
-    Stats {
-        ours: Vec<(String, Vec<u64>)>,
-        kernels: Vec<(String, Vec<u64>)>,
-        /// Seconds from the last packet to the recorded listing, as far as timers tell.
-        age: Option<u64>,
-    },
-    /// Timers are not what time that passed would make of ours.
-    Timer {
-        session: String,
-        ours: u64,
-        kernels: u64,
-    },
-    /// Exit code, output, messages of a command.
-    Command {
-        ours: (i64, String, String),
-        kernels: (i64, String, String),
-    },
-    /// The real server that a client got.
-    Pick {
-        ours: Option<u8>,
-        kernels: Option<u64>,
-    },
-}
-
-/// A difference, and where.
-#[derive(Debug)]
-pub(crate) struct Found {
-    pub(crate) step: String,
-    pub(crate) what: What,
-    /// The frame of the step, if there is one; its TCP flags; its client.
-    pub(crate) frame: Vec<u8>,
-    pub(crate) flags: u8,
-    pub(crate) client: String,
-    /// What had happened by then.
-    pub(crate) story: Story,
-    /// Place in [`RULES`] of what wants it.
-    pub(crate) rule: Option<usize>,
-}
-
-/// Why a recording is not replayed to its end.
-#[derive(Debug)]
-pub(crate) enum Stop {
-    /// Something in it is refused, as docs/ipvsadm.md tells.
-    NotBuilt(String),
-    /// It is not understood.
-    Wrong(String),
-}
-
-impl From<String> for Stop {
-    fn from(why: String) -> Self {
-        Self::Wrong(why)
-    }
-}
-
-impl From<&str> for Stop {
-    fn from(why: &str) -> Self {
-        Self::Wrong(why.to_owned())
-    }
-}
-
-/// What a part of a replay comes to.
-pub(crate) type Done<T> = std::result::Result<T, Stop>;
-
-/// What a recording came to.
-#[derive(Debug, Default)]
-pub(crate) struct Result {
-    /// Comparisons made.
-    pub(crate) compared: usize,
-    pub(crate) found: Vec<Found>,
-}
 
 /// Settings that stand for sysctls of the recording, by key.
 type Settings = BTreeMap<&'static str, String>;
@@ -129,8 +40,7 @@ struct Replay<'a> {
     story: Story,
     /// The last recorded frame.
     frame: Vec<u8>,
-    /// What each end of a client's connection acknowledged last, and its window: its own, its server's.
-    windows: BTreeMap<String, [Option<(u32, u32)>; 2]>,
+    windows: Windows,
 }
 
 /// Replays a recording with these lines at the top of the configuration.
@@ -152,7 +62,7 @@ pub(crate) fn replay(recording: &Value, top: &str) -> Done<Result> {
         result: Result::default(),
         story: Story::default(),
         frame: Vec::new(),
-        windows: BTreeMap::new(),
+        windows: Windows::default(),
     };
     for entry in log {
         replay.entry(entry)?;
@@ -277,9 +187,6 @@ impl Replay<'_> {
             self.changes -= 1;
         }
         let words: Vec<&str> = words.split_whitespace().collect();
-        if words[0] == "--set" {
-            return self.timeouts(&words[1..]);
-        }
         let ours = self
             .rig
             .shunt(core::iter::once("ipvsadm").chain(words.iter().copied()));
@@ -332,19 +239,6 @@ impl Replay<'_> {
             let persistent = words.contains(&"-p");
             self.set(&service, persistent)?;
             self.services.push((service, persistent));
-        }
-        Ok(())
-    }
-
-    /// `--set`: established, FIN_WAIT, UDP, in seconds; 0 stays.
-    fn timeouts(&mut self, words: &[&str]) -> Done<()> {
-        let [established, fin, udp] = words else {
-            return Err(format!("--set {words:?}").into());
-        };
-        let _ = (established, fin);
-        self.settings.insert("--timeout", format!("udp={udp}s"));
-        for (service, persistent) in self.services.clone() {
-            self.set(&service, persistent)?;
         }
         Ok(())
     }
@@ -407,7 +301,7 @@ impl Replay<'_> {
         let frame = bytes(entry["in"].as_str().ok_or("no frame")?);
         let port = u8::from(entry["in_side"] == "rs");
         self.frame.clone_from(&frame);
-        self.remember(port, &frame);
+        self.windows.take(port, &frame, &mut self.story);
         let exchange = self.rig.send(port, &frame);
         for (_, sent) in &exchange.out {
             is_intact(sent).map_err(|e| format!("{step}: {e}"))?;
@@ -444,32 +338,6 @@ impl Replay<'_> {
             });
         }
         Ok(())
-    }
-
-    /// Takes note of what a recorded segment means for windows.
-    fn remember(&mut self, port: u8, frame: &[u8]) {
-        let (Some(client), Some(tcp)) = (client(frame), tcp(frame)) else {
-            return;
-        };
-        let flags = tcp[13];
-        let number =
-            |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
-        let (seq, ack) = (number(4), number(8));
-        let window = u32::from(u16::from_be_bytes([tcp[14], tcp[15]]));
-        let ends = self.windows.entry(client.clone()).or_default();
-        let (own, peer) = (usize::from(port), 1 - usize::from(port));
-        if flags & 5 != 0
-            && let Some((acknowledged, window)) = ends[peer]
-            && seq.wrapping_sub(acknowledged) > window
-        {
-            self.story.out_of_window.insert(client.clone());
-        }
-        if flags & 0x17 == 0 {
-            self.story.flagless.insert(client);
-        }
-        if flags & 0x10 != 0 {
-            ends[own] = Some((ack, window));
-        }
     }
 
     fn listed(&mut self, words: &[&str]) -> Done<String> {

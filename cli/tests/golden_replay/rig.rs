@@ -4,6 +4,7 @@
 use std::io::Read;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 
 use shunt_control::api::Socket;
@@ -83,10 +84,13 @@ source = '2001:db8:1::1'
     text
 }
 
+/// Frames with the number of their port.
+pub(crate) type Frames = Vec<(u8, Vec<u8>)>;
+
 /// What became of a frame.
 pub(crate) struct Exchange {
     /// What left, with the port's number.
-    pub(crate) out: Vec<(u8, Vec<u8>)>,
+    pub(crate) out: Frames,
     /// What went up to the kernel.
     pub(crate) up: Vec<Vec<u8>>,
     /// Why packets were dropped.
@@ -103,6 +107,8 @@ pub(crate) struct Rig {
     mirror: MirrorPeer<SimBuf>,
     counters: Arc<WorkerCounters>,
     now: Ticks,
+    /// The same, for control.
+    clock: Arc<AtomicU64>,
 }
 
 impl Rig {
@@ -122,6 +128,12 @@ impl Rig {
             counters: Arc::clone(&counters),
             mailbox: peer,
         };
+        let arena =
+            Arena::with_templates(SESSIONS, 1, TEMPLATES).expect("there is room for an arena");
+        let templates = Templates::open(&arena, TEMPLATES, [5, 6]).map(Arc::new);
+        let now = Ticks::from_millis(1000);
+        let clock = Arc::new(AtomicU64::new(now.0));
+        let (listed, time) = (templates.clone(), Arc::clone(&clock));
         let socket = Socket::bind(&folder.path().join("shunt.sock")).expect("the folder is ours");
         let (stop, stopped) = oneshot::channel();
         let control = std::thread::spawn(move || {
@@ -143,6 +155,12 @@ impl Rig {
                     local_addresses: Box::new(|_| {}),
                     known: Known::new(),
                     log: Box::new(()),
+                    templates: Box::new(move |from, each| {
+                        let now_ms = Ticks(time.load(Relaxed)).0 / 1_000_000;
+                        listed.as_ref().map_or(0, |t| {
+                            t.sweep(from, TEMPLATES, now_ms as u32, |view| each(view))
+                        })
+                    }),
                     mirror: Arc::default(),
                     ports: Box::new(Vec::new),
                 };
@@ -161,8 +179,6 @@ impl Rig {
             .map(|_| port(PortSetup::default(), pool.clone()))
             .unzip();
         let (queues, mirror) = mirror_queues(256);
-        let arena =
-            Arena::with_templates(SESSIONS, 1, TEMPLATES).expect("there is room for an arena");
         let table = TableConfig {
             sessions: SESSIONS,
             secret: [1, 2],
@@ -171,7 +187,7 @@ impl Rig {
             id: WorkerId(0),
             ports,
             config: reader,
-            templates: Templates::open(&arena, TEMPLATES, [5, 6]).map(Arc::new),
+            templates,
             table: Table::new(arena, table).expect("there is room for a table"),
             sources: None,
             local_ports: LocalPorts::new(),
@@ -191,7 +207,8 @@ impl Rig {
             wires,
             mirror,
             counters,
-            now: Ticks::from_millis(1000),
+            now,
+            clock,
         }
     }
 
@@ -216,7 +233,7 @@ impl Rig {
     }
 
     /// Takes what came out since.
-    fn take(&mut self) -> (Vec<(u8, Vec<u8>)>, Vec<Vec<u8>>) {
+    fn take(&mut self) -> (Frames, Vec<Vec<u8>>) {
         let mut out = Vec::new();
         for (n, wire) in (0u8..).zip(&self.wires) {
             out.extend(wire.drain().into_iter().map(|frame| (n, frame)));
@@ -251,6 +268,7 @@ impl Rig {
     pub(crate) fn advance(&mut self, seconds: u64) {
         for _ in 0..seconds * 10 {
             self.now.0 += 100_000_000;
+            self.clock.store(self.now.0, Relaxed);
             for _ in 0..8 {
                 self.poll();
             }

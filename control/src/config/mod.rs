@@ -39,8 +39,9 @@ use self::read::{Mistakes, Table};
 pub use drain::{order as drain_order, policy_of, policy_word};
 pub use mistake::{Invalid, Mistake};
 pub use model::{
-    Announce, Compat, Config, Daemon, Dpdk, FullNat, Health, Hugepages, Idle, Interface, Limits, Listen,
-    Mirror, MirrorLimits, Neighbour, Port, Route, Server, Service, Sessions, Steering, Workers,
+    Announce, Compat, Config, Daemon, Dpdk, FullNat, Health, Hugepages, Idle, Interface, Limits,
+    Listen, Mirror, MirrorLimits, Neighbour, Port, Route, Server, Service, Sessions, Steering,
+    Workers,
 };
 pub use node::Place;
 pub use session_log::SessionLogging;

@@ -159,12 +159,13 @@ pub(super) fn service(
     let unknown = table
         .get("unknown", words::word(&UNKNOWN))
         .unwrap_or(Unknown::Reset);
-    let no_server = table
-        .get("no_server", words::word(&NO_SERVER))
-        .unwrap_or(match context.compat {
-            Compat::Shunt => NoServer::Reset,
-            Compat::Ipvs => NoServer::Icmp,
-        });
+    let no_server =
+        table
+            .get("no_server", words::word(&NO_SERVER))
+            .unwrap_or(match context.compat {
+                Compat::Shunt => NoServer::Reset,
+                Compat::Ipvs => NoServer::Icmp,
+            });
     // SEMANTICS, decisions: TCP finishes on a removed server and is reset on a dead one; UDP
     // moves on at once.
     let default = |tcp| match context.compat {
