@@ -101,7 +101,7 @@ impl State {
     pub fn resume(
         capacity: u32,
         known: impl IntoIterator<Item = Identity>,
-        configured: &[config::Service],
+        configured: &[Arc<config::Service>],
         now: Ticks,
     ) -> Self {
         let (mut services, mut servers) = (Vec::new(), Vec::new());
@@ -219,7 +219,7 @@ pub struct InForce<'a> {
     /// The services as workers read them.
     pub services: &'a Services,
     /// The same as configured.
-    pub configured: &'a [config::Service],
+    pub configured: &'a [Arc<config::Service>],
 }
 
 /// Builds the services of the snapshot with number `version`, for the configured `next`.
@@ -228,7 +228,7 @@ pub struct InForce<'a> {
 /// [`CannotBuild`]; nothing has changed.
 pub fn build(
     now: InForce<'_>,
-    next: &[config::Service],
+    next: &[Arc<config::Service>],
     load: &Load,
     version: u64,
     time: Ticks,

@@ -48,8 +48,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// `[timeouts]`
     pub timeouts: Timeouts,
-    /// `[[service]]`, in file order.
-    pub services: Vec<Service>,
+    /// `[[service]]`, in file order; shared between the generations that have them alike.
+    pub services: Vec<Arc<Service>>,
 }
 
 /// The process.
