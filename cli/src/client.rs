@@ -63,6 +63,22 @@ impl Client {
         self.send(Method::POST, path, Bytes::new()).map(|_| ())
     }
 
+    /// `POST` of a text.
+    pub(crate) fn post_text<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        text: Vec<u8>,
+    ) -> Result<T, Failure> {
+        decode(&self.send(Method::POST, path, text.into())?)
+    }
+
+    /// `GET` of a text.
+    pub(crate) fn text(&self, path: &str) -> Result<String, Failure> {
+        let bytes = self.send(Method::GET, path, Bytes::new())?;
+        String::from_utf8(bytes.into())
+            .map_err(|_| Failure::Other("the director's answer is no text".to_owned()))
+    }
+
     /// `DELETE`.
     pub(crate) fn delete(&self, path: &str) -> Result<(), Failure> {
         self.send(Method::DELETE, path, Bytes::new()).map(|_| ())

@@ -225,8 +225,13 @@ impl Core {
         uid: Option<u32>,
     ) -> Result<types::Applied, CannotChange> {
         self.none_pending()?;
-        self.make_equal(document, terms, Origin::Apply, file, uid)?;
-        Ok(self.applied())
+        let before = Arc::clone(self.director.config());
+        let (_, base) = self.make_equal(document, terms, Origin::Apply, file, uid)?;
+        let mut applied = self.applied();
+        if before == base.config {
+            applied.what = "nothing changed".to_owned();
+        }
+        Ok(applied)
     }
 
     fn make_equal(
