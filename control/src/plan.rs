@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use shunt_service::{
-    Fib, FlowKey, Load, OnRemoved, Protocol, RealServer, ServerId, Service, Status, Ticks, Weight,
+    Fib, FlowKey, Load, OnRemoved, Protocol, RealServer, Service, Status, Ticks, Weight,
 };
 
 use crate::api::mistake;
@@ -161,14 +161,15 @@ fn disturbance(
     load: &Load,
 ) -> Option<Disturbance> {
     let (before, after) = (shares(old), shares(new));
+    let there: HashSet<SocketAddr> = new.servers.iter().map(at).collect();
     let mut shares: Vec<Share> = new
         .servers
         .iter()
-        .chain(old.servers.iter().filter(|s| !after.contains_key(&s.id)))
+        .chain(old.servers.iter().filter(|s| !there.contains(&at(s))))
         .map(|server| Share {
             server: at(server).to_string(),
-            before: before.get(&server.id).copied().unwrap_or(0.0),
-            after: after.get(&server.id).copied().unwrap_or(0.0),
+            before: before.get(&at(server)).copied().unwrap_or(0.0),
+            after: after.get(&at(server)).copied().unwrap_or(0.0),
         })
         .filter(|share| share.before != share.after)
         .collect();
@@ -191,14 +192,14 @@ fn disturbance(
     })
 }
 
-/// The id of each place's server.
-fn dealt(service: &Service<Scheduler>) -> Option<impl Iterator<Item = Option<ServerId>>> {
+/// Each place's server.
+fn dealt(service: &Service<Scheduler>) -> Option<impl Iterator<Item = Option<SocketAddr>>> {
     let servers = service.servers.as_slice();
     let places = service.scheduler.places()?;
     Some(
         places
             .iter()
-            .map(|place| servers.get(*place as usize).map(|s| s.id)),
+            .map(|place| servers.get(*place as usize).map(at)),
     )
 }
 
@@ -227,7 +228,7 @@ fn clients_moved(old: &Service<Scheduler>, new: &Service<Scheduler>, load: &Load
         let n = service
             .scheduler
             .schedule(key, &service.servers, load, &mut state)?;
-        service.servers.as_slice().get(n).map(|s| s.id)
+        service.servers.as_slice().get(n).map(at)
     };
     let mut moved = 0;
     for n in 0..CLIENTS {
@@ -249,23 +250,26 @@ fn clients_moved(old: &Service<Scheduler>, new: &Service<Scheduler>, load: &Load
 }
 
 /// What part of the new sessions each server gets while all have as many as they shall.
-fn shares(service: &Service<Scheduler>) -> HashMap<ServerId, f64> {
+fn shares(service: &Service<Scheduler>) -> HashMap<SocketAddr, f64> {
     let usable = |s: &&RealServer| s.status == Status::Up && s.weight != Weight::ZERO;
-    let mut parts: HashMap<ServerId, f64> = HashMap::new();
+    let mut parts: HashMap<SocketAddr, f64> = HashMap::new();
     match (dealt(service), service.scheduler.name()) {
         (Some(dealt), _) => {
-            for id in dealt.flatten() {
-                *parts.entry(id).or_default() += 1.0;
+            for server in dealt.flatten() {
+                *parts.entry(server).or_default() += 1.0;
             }
-            let serves: HashMap<ServerId, bool> =
-                service.servers.iter().map(|s| (s.id, usable(&s))).collect();
-            parts.retain(|id, _| serves.get(id).copied().unwrap_or(false));
+            let serves: HashMap<SocketAddr, bool> = service
+                .servers
+                .iter()
+                .map(|s| (at(s), usable(&s)))
+                .collect();
+            parts.retain(|server, _| serves.get(server).copied().unwrap_or(false));
         }
         (None, "fo" | "ovf") => {
             // The first of the heaviest.
             let servers = service.servers.iter().filter(usable).rev();
             if let Some(first) = servers.max_by_key(|s| s.weight) {
-                parts.insert(first.id, 1.0);
+                parts.insert(at(first), 1.0);
             }
         }
         (None, name) => {
@@ -276,7 +280,7 @@ fn shares(service: &Service<Scheduler>) -> HashMap<ServerId, f64> {
                 } else {
                     1.0
                 };
-                parts.insert(server.id, part);
+                parts.insert(at(server), part);
             }
         }
     }

@@ -32,6 +32,9 @@ impl CannotSave {
     }
 }
 
+/// The keys that a new table begins with; the others follow by their names.
+const FIRST: [&str; 6] = ["protocol", "vip", "set", "match", "address", "weight"];
+
 /// How much of the old text stays.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Keep {
@@ -182,10 +185,13 @@ fn update(table: &mut dyn TableLike, old: &Map<String, Value>, new: &Map<String,
     for key in gone {
         table.remove(key);
     }
-    for (key, value) in new
+    let mut changed: Vec<(&String, &Value)> = new
         .iter()
         .filter(|(key, value)| old.get(*key) != Some(value))
-    {
+        .collect();
+    let place = |key: &str| FIRST.iter().position(|first| *first == key);
+    changed.sort_by_key(|(key, _)| place(key).unwrap_or(FIRST.len()));
+    for (key, value) in changed {
         if let (Some(Value::Object(old)), Value::Object(new)) = (old.get(key), value)
             && let Some(inner) = table.get_mut(key).and_then(Item::as_table_like_mut)
         {
