@@ -36,7 +36,7 @@ const CHECKED: &str = "\
 Exit codes: 0 there are no mistakes, 3 there are, or the file cannot be read.";
 
 const RELOADED: &str = "\
-Exit codes: 0 it is in force, 1 it would need a restart, 3 it has mistakes, 4 no director answers.
+Exit codes: 0 it is in force, 1 it is refused (a restart is needed, it shrinks, ...), 3 it has mistakes, 4 no director answers.
 Unless it is 0 nothing was applied.";
 
 const IMPORTED: &str = "\

@@ -5,11 +5,11 @@ use core::net::SocketAddr;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use shunt_service::ServiceKey;
 
 use crate::api::types::{Change, Setting};
-use crate::config::{Config, Server, Service, server_to_json, service_to_json};
+use crate::config::{Config, Server, Service, service_to_json};
 
 /// Everything that differs. `settings` are those of either text in its own words, without services; where
 /// they are not known, sections are named without what of them changed.
@@ -209,8 +209,7 @@ fn servers(key: &ServiceKey, old: &[Server], new: &[Server], changes: &mut Vec<C
             Some(same) if same == server => {}
             Some(before) => {
                 let mut change = of("changed", server);
-                let (old, new) = (server_to_json(before), server_to_json(server));
-                settings("", Some(&old), Some(&new), &mut change.settings);
+                server_settings(before, server, &mut change.settings);
                 // Else it is its check, as the service's says, which is told there.
                 if !change.settings.is_empty() {
                     changes.push(change);
@@ -218,16 +217,41 @@ fn servers(key: &ServiceKey, old: &[Server], new: &[Server], changes: &mut Vec<C
             }
             None => {
                 let mut change = of("added", server);
-                let words = server_to_json(server);
-                for key in ["weight", "mode"] {
-                    settings(key, None, words.get(key), &mut change.settings);
-                }
+                settings(
+                    "weight",
+                    None,
+                    Some(&json!(server.weight.0)),
+                    &mut change.settings,
+                );
+                settings(
+                    "mode",
+                    None,
+                    Some(&json!(server.mode.name())),
+                    &mut change.settings,
+                );
                 changes.push(change);
             }
         }
     }
     let gone = old.iter().filter(|s| before.contains_key(&s.address));
     changes.extend(gone.map(|server| of("removed", server)));
+}
+
+/// The same as of their words, without making these.
+fn server_settings(old: &Server, new: &Server, found: &mut Vec<Setting>) {
+    let mut differ = |name: &str, old: Value, new: Value| {
+        settings(name, Some(&old), Some(&new), found);
+    };
+    differ("weight", json!(old.weight.0), json!(new.weight.0));
+    differ("mode", json!(old.mode.name()), json!(new.mode.name()));
+    differ("upper_threshold", json!(old.upper), json!(new.upper));
+    differ("lower_threshold", json!(old.lower), json!(new.lower));
+    settings(
+        "check",
+        old.own_check.as_ref(),
+        new.own_check.as_ref(),
+        found,
+    );
 }
 
 /// All of it in a line.

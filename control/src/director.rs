@@ -94,6 +94,7 @@ impl Director {
             state: &state,
             services: &none,
             configured: &[],
+            settled: false,
         };
         let (state, services, _) = snapshot::build(before, &config.services, &load, 0, now)?;
         let first = Snapshot {
@@ -227,15 +228,15 @@ impl Director {
         now: Ticks,
     ) -> Result<Changes, CannotBuild> {
         let config = Arc::clone(&self.config);
-        self.move_on(&config.services, next, settings, now)
+        self.move_on(&config.services, next, (settings, true), now)
     }
 
-    /// From the services as `configured` to the `next` ones.
+    /// From the services as `configured` to the `next` ones; `settled` as of [`InForce`].
     fn move_on(
         &mut self,
         configured: &[Arc<config::Service>],
         next: &[Arc<config::Service>],
-        settings: Arc<Settings>,
+        (settings, settled): (Arc<Settings>, bool),
         now: Ticks,
     ) -> Result<Changes, CannotBuild> {
         let in_force = Arc::clone(&self.snapshot().services);
@@ -243,6 +244,7 @@ impl Director {
             state: &self.state,
             services: &in_force,
             configured,
+            settled,
         };
         let version = self.publisher.version() + 1;
         let (state, services, changes) = snapshot::build(before, next, &self.load, version, now)?;
@@ -344,7 +346,7 @@ impl Director {
         let config = Arc::clone(&self.config);
         let settings = Arc::clone(&self.snapshot().settings);
         // No slot is taken and no name is new, so it builds as it did before.
-        self.move_on(&config.services, &config.services, settings, now)
+        self.move_on(&config.services, &config.services, (settings, false), now)
             .is_ok()
     }
 

@@ -47,6 +47,7 @@ pub(crate) fn plan(against: &Against, document: &Document) -> Plan {
         state: &against.state,
         services: &against.services,
         configured: &old.services,
+        settled: true,
     };
     let next = against.generation + 1;
     let built = snapshot::build(in_force, &new.services, &against.load, next, against.now);
