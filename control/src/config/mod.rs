@@ -46,8 +46,8 @@ pub use model::{
     Mirror, MirrorLimits, Neighbour, Port, Route, Server, Service, Sessions, Steering, Workers,
 };
 pub use node::Place;
-pub use session_log::SessionLogging;
 pub use save::{CannotSave, replace_file};
+pub use session_log::SessionLogging;
 pub use words::milliseconds;
 pub use write::{server_to_json, service_to_json, timeouts_to_json};
 

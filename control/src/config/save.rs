@@ -80,7 +80,9 @@ fn edited(base: &Base, running: &Config, keep: Keep) -> Result<String, toml_edit
     let mut document: DocumentMut = base.text.parse()?;
     let timeouts = [base.config.timeouts, running.timeouts].map(|t| object(timeouts_to_json(&t)));
     if timeouts[0] != timeouts[1] {
-        let table = document.entry("timeouts").or_insert(Item::Table(new_table()));
+        let table = document
+            .entry("timeouts")
+            .or_insert(Item::Table(new_table()));
         if let Some(table) = table.as_table_like_mut() {
             update(table, &timeouts[0], &timeouts[1]);
         }

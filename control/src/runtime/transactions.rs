@@ -424,3 +424,6 @@ fn seconds_to(deadline: Instant) -> u64 {
     let left = deadline.saturating_duration_since(Instant::now());
     left.as_millis().div_ceil(1000) as u64
 }
+
+#[cfg(test)]
+mod tests;
