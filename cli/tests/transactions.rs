@@ -112,7 +112,7 @@ fn a_plan_tells_what_would_change_and_changes_nothing() {
     let (exit, text) = code(&lab, &format!("plan {}", wrong.display()));
     assert_eq!(exit, 3, "{text}");
     assert!(
-        text.contains("[FOLDER]/wrong.toml:15:13: `scheduler`"),
+        text.contains("[FOLDER]/wrong.toml:16:13: `scheduler`"),
         "{text}"
     );
 }

@@ -29,7 +29,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
-use axum::http::{Request, StatusCode};
+use axum::http::{HeaderValue, Request, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
@@ -144,7 +144,17 @@ fn router(api: Api) -> Router {
                 .layer(DefaultBodyLimit::max(transactions::TEXT)),
         )
         .layer(middleware::from_fn(bounded))
+        .layer(middleware::map_response(versioned))
         .with_state(api)
+}
+
+/// The header of every answer that says which version of the daemon it is from.
+pub const VERSION_HEADER: &str = "shunt-version";
+
+async fn versioned(mut response: Response) -> Response {
+    let version = HeaderValue::from_static(env!("CARGO_PKG_VERSION"));
+    response.headers_mut().insert(VERSION_HEADER, version);
+    response
 }
 
 /// Bounds the time of an answer, and makes errors that did not come from a handler problems too.
