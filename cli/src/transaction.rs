@@ -278,8 +278,8 @@ fn wait(client: &Client, applied: &Applied, as_json: bool) -> Result<String, Fai
             std::thread::sleep(LOOK);
             continue;
         }
-        let newer = history.generations.iter().rev();
-        let after = newer.skip_while(|g| g.generation <= generation).next();
+        let mut oldest_first = history.generations.iter().rev();
+        let after = oldest_first.find(|g| g.generation > generation);
         let outcome = match after.map(|g| g.origin.as_str()) {
             Some("expired") => "expired",
             Some("rollback") => "rolled-back",
