@@ -5,25 +5,27 @@
 # No hugepages, no kernel side. shuntd's worker is on one core, the generator with everything else
 # on the other.
 #
-# usage: bench/two-process.sh [--core N] [--main-core N] [--seconds S] [memif|vhost|idle|walk ...]
+# usage: bench/two-process.sh [--core N] [--main-core N] [--seconds S] [--edits N] [--edit-seconds S] [memif|vhost|idle|walk|changes ...]
 #
 # BIN is where shuntd, shunt and shunt-pktgen are (default: target/release). With ROWS=FILE each figure is
 # appended to FILE, a line of JSON each.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-core=1 main_core=0 seconds=3 what=()
+core=1 main_core=0 edit_number=10000 edit_seconds=90 seconds=3 what=()
 while [ $# -gt 0 ]; do
     case $1 in
         --core) core=$2 && shift ;;
         --main-core) main_core=$2 && shift ;;
         --seconds) seconds=$2 && shift ;;
-        memif|vhost|idle|walk) what+=("$1") ;;
+        --edits) edit_number=$2 && shift ;;
+        --edit-seconds) edit_seconds=$2 && shift ;;
+        memif|vhost|idle|walk|changes) what+=("$1") ;;
         *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" | sed '$d' >&2; exit 2 ;;
     esac
     shift
 done
-[ ${#what[@]} -gt 0 ] || what=(memif vhost idle walk)
+[ ${#what[@]} -gt 0 ] || what=(memif vhost idle walk changes)
 bin=${BIN:-target/release}
 for program in shuntd shunt shunt-pktgen; do
     [ -x "$bin/$program" ] || {
@@ -274,9 +276,44 @@ walk() {
     stop
 }
 
+# Ten thousand random changes of the configuration while packets come as fast as they are forwarded.
+changes() {
+    local ours="net_memif0,role=server,id=0,socket=$work/memif.sock,socket-abstract=no" traffic edits
+    local theirs="net_memif0,role=client,id=0,socket=$work/memif.sock,socket-abstract=no"
+    director "$ours" busy
+    generator "$theirs" fullnat --protocol udp --flows 10000 --window 200 --seconds "$edit_seconds" >"$work/report" &
+    traffic=$!
+    until [ "$(sessions)" -ge 10000 ]; do
+        kill -0 $traffic || return 1
+        sleep 0.2
+    done
+    bench/edits.py "$work/shunt.sock" "$vip:83" "$edit_number" >"$work/edits"
+    # Else some of the changes had no packets to lose.
+    kill -0 $traffic || { echo "the changes took longer than the traffic: --edit-seconds N" >&2; return 1; }
+    wait $traffic
+    edits=$(cat "$work/edits")
+    figure changes.lost "packets lost while the configuration changed, FULLNAT, UDP, 10000 flows" packets 'r["lost"]' \
+        "of {r['sent']}, {r['mpps_through_director']:.3f} Mpps; $(field "$edits" '{edits} changes, {edits_per_second:.0f} a second, {generations} snapshots, all acknowledged: {acknowledged}; dropped by the director: {drops}')"
+    figure changes.iteration "longest iteration meanwhile, by the clock, rounded up to a power of two" us \
+        "$(field "$edits" '{us_longest_below}')" \
+        "$(field "$edits" '99.99 % below {us_p99.99_below:.0f}, 99.9 % below {us_p99.9_below:.0f} of {busy_iterations}; what the machine took of the thread is in it')"
+    stop
+}
+
+# Fields of an object of JSON in a format string. Braces of what is put in are doubled for `figure`.
+field() {
+    python3 -c 'import json, re, sys
+r = json.loads(sys.argv[1])
+def one(match):
+    name, _, form = match[1].partition(":")
+    return format(r[name], form) if form else str(r[name]).replace("{", "{{").replace("}", "}}").replace("\"", "")
+print(re.sub(r"\{([^}]+)\}", one, sys.argv[2]))' "$@"
+}
+
 for w in "${what[@]}"; do
     case $w in
         walk) walk ;;
+        changes) changes ;;
         memif) measure memif "net_memif0,role=server,id=0,socket=$work/memif.sock,socket-abstract=no" \
             "net_memif0,role=client,id=0,socket=$work/memif.sock,socket-abstract=no" ;;
         vhost) measure vhost "net_vhost0,iface=$work/vhost.sock" \

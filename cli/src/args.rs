@@ -11,10 +11,14 @@ Exit codes:
   0  done
   1  the director refused it, or something failed; import: something was left out
   2  wrong arguments
-  3  the configuration has mistakes (check, reload), or the file cannot be read (import)
+  3  the configuration has mistakes (check, plan, apply, reload), or the file cannot be
+     read (import)
   4  no director answers
-  5  the deadline came before the end of the drain (drain start --wait, drain wait)
-  6  the drain was cancelled, or the server removed (the same)
+  5  the time ran out: a drain's deadline (drain start --wait, drain wait), or
+     nobody confirmed (apply --wait)
+  6  somebody ended it: the drain was cancelled or the server removed, the apply
+     was rolled back (the same)
+  7  something would change (plan --exit-code)
 
 A SERVICE is named tcp:10.0.0.100:80 or udp:[2001:db8::100]:53 by what it is for
 (a prefix and a range of ports: tcp:10.0.0.0/24:8000-8099), set:web by its match
@@ -32,7 +36,7 @@ const CHECKED: &str = "\
 Exit codes: 0 there are no mistakes, 3 there are, or the file cannot be read.";
 
 const RELOADED: &str = "\
-Exit codes: 0 it is in force, 1 it would need a restart, 3 it has mistakes, 4 no director answers.
+Exit codes: 0 it is in force, 1 it is refused (a restart is needed, it shrinks, ...), 3 it has mistakes, 4 no director answers.
 Unless it is 0 nothing was applied.";
 
 const IMPORTED: &str = "\
@@ -40,6 +44,10 @@ The configuration goes to standard output. What could not be taken over is named
 with its file and line and the reason.
 
 Exit codes: 0 all was taken over, 1 something was left out, 3 the file cannot be read.";
+
+const PLANNED: &str = "\
+Exit codes: 0 apply would take it, 1 apply would refuse it, 3 it has mistakes, 7 with
+--exit-code: apply would take it, and something would change.";
 
 /// The operator's command of Shunt, a layer-4 load balancer.
 #[derive(Debug, Parser)]
@@ -152,7 +160,40 @@ pub(crate) enum Command {
     },
     /// Have the director read its configuration file again.
     #[command(after_help = RELOADED)]
-    Reload,
+    Reload {
+        /// Even if little or nothing is left.
+        #[arg(long)]
+        allow_shrink: bool,
+    },
+    /// Show what a configuration file would change, and whom that would disturb.
+    #[command(after_help = PLANNED)]
+    Plan {
+        /// The file.
+        file: PathBuf,
+        /// Exit with 7 if something would change.
+        #[arg(long)]
+        exit_code: bool,
+    },
+    /// Put a configuration file in force, as one generation that every worker acknowledges.
+    Apply(Apply),
+    /// Keep the configuration that was applied with --confirm-within.
+    Confirm,
+    /// Go back to an earlier configuration.
+    Rollback {
+        /// Its generation; without one that before the last change, or before the apply that waits for its
+        /// confirmation.
+        generation: Option<u64>,
+    },
+    /// List the configurations that were in force.
+    History,
+    /// Write the configuration in force to a file, whole or not at all.
+    Save {
+        /// The file; without one the director's own.
+        file: Option<PathBuf>,
+        /// Even if somebody changed the director's file since it was read.
+        #[arg(long, conflicts_with = "file")]
+        force: bool,
+    },
     /// Print or apply what a real server of a service needs.
     RsSetup(RsSetup),
     /// Speak ipvsadm: its command lines, tables and exit codes.
@@ -185,6 +226,21 @@ pub(crate) enum Command {
         #[arg(long)]
         elsewhere: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    /// The file.
+    pub(crate) file: PathBuf,
+    /// Take it back unless `shunt confirm` comes in this time, such as 60s.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) confirm_within: Option<String>,
+    /// Even if little or nothing is left.
+    #[arg(long)]
+    pub(crate) allow_shrink: bool,
+    /// Wait until it is confirmed or taken back.
+    #[arg(long, requires = "confirm_within")]
+    pub(crate) wait: bool,
 }
 
 #[derive(Debug, Subcommand)]

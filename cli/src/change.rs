@@ -1,7 +1,6 @@
 //! The commands that change something: services, servers, reload.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use hyper::Method;
 use serde_json::{Value, json};
@@ -14,6 +13,7 @@ use crate::args::{ServerSettings, ServiceSettings};
 use crate::client::{Client, escaped};
 use crate::failure::Failure;
 use crate::show::pretty;
+use crate::transaction;
 
 fn service_spec(settings: &ServiceSettings) -> ServiceSpec {
     let timeouts: BTreeMap<String, String> = settings.timeout.iter().cloned().collect();
@@ -212,36 +212,21 @@ pub(crate) fn mark_server(
 }
 
 /// `reload`
-pub(crate) fn reload(client: &Client, as_json: bool) -> Result<String, Failure> {
-    let outcome: Result<Changes, Failure> = client.put(Method::POST, "/v1/reload", &json!({}));
+pub(crate) fn reload(
+    client: &Client,
+    allow_shrink: bool,
+    as_json: bool,
+) -> Result<String, Failure> {
+    let path = format!("/v1/reload?allow_shrink={allow_shrink}");
+    let outcome: Result<Changes, Failure> = client.put(Method::POST, &path, &json!({}));
     let changes = match outcome {
         Ok(changes) => changes,
-        Err(Failure::Refused(problem)) if !problem.errors.is_empty() => {
+        Err(failure) => {
             // As a compiler tells it; `shunt check` shows the lines as well.
-            let status: Status = client.get("/v1/status")?;
-            let file = status
-                .file
-                .unwrap_or_else(|| "the configuration".to_owned());
-            let mut text = format!(
-                "shunt: refused: {}",
-                problem.detail.as_deref().unwrap_or("")
-            );
-            for mistake in &problem.errors {
-                let at = match (mistake.line, mistake.column) {
-                    (Some(line), Some(column)) => format!("{file}:{line}:{column}"),
-                    _ => file.clone(),
-                };
-                let _ = write!(text, "\n{at}: {}", mistake.detail);
-                if let Some(help) = &mistake.help {
-                    let _ = write!(text, "\n    {}", help.replace('\n', "\n    "));
-                }
-            }
-            return Err(Failure::Mistakes {
-                text,
-                json: json!(problem),
-            });
+            let file = client.get::<Status>("/v1/status").ok().and_then(|s| s.file);
+            let file = file.unwrap_or_else(|| "the configuration".to_owned());
+            return Err(transaction::placed(failure, &file));
         }
-        Err(failure) => return Err(failure),
     };
     let text = format!(
         "read again, snapshot {}: services +{} -{}, servers +{} -{}",

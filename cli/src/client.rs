@@ -1,5 +1,6 @@
 //! The way to the API: one HTTP request at a time over the UNIX socket, bounded in time and size.
 
+use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use shunt_control::api::VERSION_HEADER;
 use shunt_control::api::types::Problem;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
@@ -22,10 +24,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Largest answer, bytes: a listing of some hundred thousand servers.
 const ANSWER: usize = 256 << 20;
 
+/// Version of this command.
+const OWN: &str = env!("CARGO_PKG_VERSION");
+
 /// A client of one director.
 pub(crate) struct Client {
     socket: PathBuf,
     runtime: Runtime,
+    /// Version of the director, as its last answer said.
+    theirs: RefCell<Option<String>>,
 }
 
 impl Client {
@@ -38,12 +45,13 @@ impl Client {
         Ok(Self {
             socket: socket.to_owned(),
             runtime,
+            theirs: RefCell::default(),
         })
     }
 
     /// `GET`.
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        decode(&self.send(Method::GET, path, Bytes::new())?)
+        self.decode(&self.send(Method::GET, path, Bytes::new())?)
     }
 
     /// Another method, with a body.
@@ -55,12 +63,28 @@ impl Client {
     ) -> Result<T, Failure> {
         let body = serde_json::to_vec(body)
             .map_err(|error| Failure::Other(format!("cannot write the request: {error}")))?;
-        decode(&self.send(method, path, body.into())?)
+        self.decode(&self.send(method, path, body.into())?)
     }
 
     /// `POST` without a body, to which nothing is answered.
     pub(crate) fn post(&self, path: &str) -> Result<(), Failure> {
         self.send(Method::POST, path, Bytes::new()).map(|_| ())
+    }
+
+    /// `POST` of a text.
+    pub(crate) fn post_text<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        text: Vec<u8>,
+    ) -> Result<T, Failure> {
+        self.decode(&self.send(Method::POST, path, text.into())?)
+    }
+
+    /// `GET` of a text.
+    pub(crate) fn text(&self, path: &str) -> Result<String, Failure> {
+        let bytes = self.send(Method::GET, path, Bytes::new())?;
+        String::from_utf8(bytes.into())
+            .map_err(|_| Failure::Other("the director's answer is no text".to_owned()))
     }
 
     /// `DELETE`.
@@ -146,6 +170,12 @@ impl Client {
             .body(Full::new(body))
             .map_err(|error| Failure::Other(format!("cannot ask for {path}: {error}")))?;
         let response = sender.send_request(request).await.map_err(broken)?;
+        let version = response.headers().get(VERSION_HEADER);
+        let version = version.and_then(|version| version.to_str().ok());
+        *self.theirs.borrow_mut() = version.map(str::to_owned);
+        if version.is_none() {
+            return Err(self.silent("what answers there is no director".to_owned()));
+        }
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -156,9 +186,31 @@ impl Client {
             .map_err(|error| self.silent(format!("the answer broke off: {error}")))?
             .to_bytes();
         Err(match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) if problem.code == "no-such-path" || problem.code == "method" => {
+                self.other_version().unwrap_or(Failure::Refused(problem))
+            }
             Ok(problem) => Failure::Refused(problem),
-            Err(_) => Failure::Other(format!("the director answered {status}")),
+            Err(_) => (self.other_version())
+                .unwrap_or_else(|| Failure::Other(format!("the director answered {status}"))),
         })
+    }
+
+    fn decode<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Failure> {
+        serde_json::from_slice(body).map_err(|error| {
+            self.other_version().unwrap_or_else(|| {
+                Failure::Other(format!("the director's answer is not understood: {error}"))
+            })
+        })
+    }
+
+    /// What to say of a director that does not understand, or is not understood, if it is of another version.
+    fn other_version(&self) -> Option<Failure> {
+        let theirs = self.theirs.borrow();
+        let other = theirs.as_deref().filter(|version| *version != OWN)?;
+        Some(Failure::Other(format!(
+            "the director at {} is version {other}, and this shunt is {OWN}: use the one that came with it",
+            self.socket.display()
+        )))
     }
 
     fn unreachable(&self, error: &io::Error) -> Failure {
@@ -192,13 +244,6 @@ impl Client {
             help,
         }
     }
-}
-
-fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
-    serde_json::from_slice(body).map_err(|error| {
-        let what = "the director's answer is not understood; is it of another version?";
-        Failure::Other(format!("{what} ({error})"))
-    })
 }
 
 /// A name as part of a path or query (RFC 3986, section 2): what is neither unreserved nor one of

@@ -37,6 +37,15 @@ pub(crate) enum Failure {
         /// Whether somebody cancelled it; else its deadline came first.
         cancelled: bool,
     },
+    /// An apply that was waited for was not kept.
+    TakenBack {
+        /// For people.
+        text: String,
+        /// For programs.
+        json: Value,
+        /// Whether nobody confirmed it in time; else somebody took it back.
+        expired: bool,
+    },
     /// Anything else.
     Other(String),
 }
@@ -46,7 +55,9 @@ impl Failure {
     pub(crate) fn json(&self) -> Value {
         match self {
             Self::Refused(problem) => json!(problem),
-            Self::Mistakes { json, .. } | Self::Drain { json, .. } => json.clone(),
+            Self::Mistakes { json, .. }
+            | Self::Drain { json, .. }
+            | Self::TakenBack { json, .. } => json.clone(),
             Self::NoDirector { .. } => json!({ "code": "no-director", "detail": self.to_string() }),
             Self::Other(_) => json!({ "code": "failed", "detail": self.to_string() }),
         }
@@ -59,6 +70,7 @@ impl Failure {
             Self::Mistakes { .. } => 3,
             Self::NoDirector { .. } => 4,
             Self::Drain { cancelled, .. } => 5 + u8::from(*cancelled),
+            Self::TakenBack { expired, .. } => 6 - u8::from(*expired),
         })
     }
 }
@@ -88,7 +100,9 @@ impl fmt::Display for Failure {
                 }
                 Ok(())
             }
-            Self::Mistakes { text, .. } | Self::Drain { text, .. } => f.write_str(text),
+            Self::Mistakes { text, .. }
+            | Self::Drain { text, .. }
+            | Self::TakenBack { text, .. } => f.write_str(text),
             Self::Other(what) => write!(f, "shunt: {what}"),
         }
     }

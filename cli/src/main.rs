@@ -4,7 +4,7 @@
 //! `args` is the command line, `client` the way to the API, `show` prints what is asked, `change`
 //! sends what shall be, `drain` waits for the end of sessions, `manual` makes completions and manual pages
 //! of the command line, `rs_setup` tells what a real server needs.
-//! `ipvsadm` speaks as that command does, `import` makes configurations of other programs' files.
+//! `transaction` changes the whole configuration and goes back. `ipvsadm` speaks as that command does, `import` makes configurations of other programs' files.
 
 #![forbid(unsafe_code)]
 
@@ -21,6 +21,7 @@ mod progress;
 mod rs_setup;
 mod show;
 mod table;
+mod transaction;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -45,11 +46,11 @@ fn main() -> ExitCode {
         return import::run(command, arguments.json);
     }
     match run(&arguments) {
-        Ok(text) => {
+        Ok((text, code)) => {
             let mut out = std::io::stdout().lock();
             // A reader that has seen enough (`| head`) is no failure.
             let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-            ExitCode::SUCCESS
+            ExitCode::from(code)
         }
         Err(failure) => {
             if arguments.json {
@@ -73,8 +74,16 @@ fn called_as_ipvsadm() -> Option<(PathBuf, Vec<OsString>)> {
     Some((socket.into(), words.collect()))
 }
 
-/// Does what was asked; returns what goes to standard output.
-fn run(arguments: &Arguments) -> Result<String, Failure> {
+/// Does what was asked; returns what goes to standard output, and the exit code.
+fn run(arguments: &Arguments) -> Result<(String, u8), Failure> {
+    if let Command::Plan { file, exit_code } = &arguments.command {
+        let client = Client::new(&arguments.socket)?;
+        return transaction::plan(&client, file, *exit_code, arguments.json);
+    }
+    answer(arguments).map(|text| (text, 0))
+}
+
+fn answer(arguments: &Arguments) -> Result<String, Failure> {
     if let Command::Check { file, elsewhere } = &arguments.command {
         return check::check(file, *elsewhere, arguments.json);
     }
@@ -90,7 +99,8 @@ fn run(arguments: &Arguments) -> Result<String, Failure> {
         | Command::Completions { .. }
         | Command::Import(_)
         | Command::Ipvsadm { .. }
-        | Command::Man { .. } => Ok(String::new()),
+        | Command::Man { .. }
+        | Command::Plan { .. } => Ok(String::new()),
         Command::Status => show::status(&client, json),
         Command::Services { service } => show::services(&client, service.as_deref(), json),
         Command::Servers { service } => show::servers(&client, service.as_deref(), json),
@@ -161,7 +171,12 @@ fn run(arguments: &Arguments) -> Result<String, Failure> {
         Command::Drains => drain::drains(&client, json),
         Command::Events => show::events(&client, json),
         Command::Log { filter } => change::log(&client, filter.as_deref(), json),
-        Command::Reload => change::reload(&client, json),
+        Command::Reload { allow_shrink } => change::reload(&client, *allow_shrink, json),
+        Command::Apply(how) => transaction::apply(&client, how, json),
+        Command::Confirm => transaction::confirm(&client, json),
+        Command::Rollback { generation } => transaction::rollback(&client, *generation, json),
+        Command::History => transaction::history(&client, json),
+        Command::Save { file, force } => transaction::save(&client, file.as_deref(), *force, json),
         Command::RsSetup(setup) => rs_setup::rs_setup(&client, setup, json),
     }
 }

@@ -17,9 +17,10 @@ use shunt_service::{
 use shunt_session::IdTable;
 use tracing::{info, warn};
 
-use crate::config::{self, Config};
+use crate::config::{self, Base, Config};
 use crate::fate::Quorum;
 use crate::health::saved::Known;
+use crate::plan::Against;
 use crate::snapshot::{
     self, CannotBuild, Changes, InForce, Retired, Scheduler, Services, Snapshot, State,
 };
@@ -37,7 +38,7 @@ pub enum CannotApply {
 
 /// The core of control.
 pub struct Director {
-    config: Config,
+    config: Arc<Config>,
     state: State,
     load: Arc<Load>,
     publisher: Publisher<Snapshot>,
@@ -53,8 +54,11 @@ impl Director {
     ///
     /// # Errors
     /// [`CannotBuild`].
-    pub fn new(config: Config, now: Ticks) -> Result<(Self, Vec<Reader<Snapshot>>), CannotBuild> {
-        Self::set_up(config, None, Known::new(), now)
+    pub fn new(
+        config: impl Into<Arc<Config>>,
+        now: Ticks,
+    ) -> Result<(Self, Vec<Reader<Snapshot>>), CannotBuild> {
+        Self::set_up(config.into(), None, Known::new(), now)
     }
 
     /// As [`Director::new`], going on with the identities that an earlier process gave: what of
@@ -65,16 +69,16 @@ impl Director {
     /// # Errors
     /// [`CannotBuild`].
     pub fn resume(
-        config: Config,
+        config: impl Into<Arc<Config>>,
         kept: IdTable,
         known: Known,
         now: Ticks,
     ) -> Result<(Self, Vec<Reader<Snapshot>>), CannotBuild> {
-        Self::set_up(config, Some(kept), known, now)
+        Self::set_up(config.into(), Some(kept), known, now)
     }
 
     fn set_up(
-        config: Config,
+        config: Arc<Config>,
         kept: Option<IdTable>,
         health: Known,
         now: Ticks,
@@ -90,6 +94,7 @@ impl Director {
             state: &state,
             services: &none,
             configured: &[],
+            settled: false,
         };
         let (state, services, _) = snapshot::build(before, &config.services, &load, 0, now)?;
         let first = Snapshot {
@@ -147,8 +152,23 @@ impl Director {
     }
 
     /// The configuration in force: the file's, with the changes of the API.
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &Arc<Config> {
         &self.config
+    }
+
+    /// What a plan is made against; `base` is what the configuration came from.
+    pub(crate) fn against(&self, base: Option<Arc<Base>>, now: Ticks) -> Against {
+        let snapshot = self.snapshot();
+        Against {
+            config: Arc::clone(&self.config),
+            base,
+            state: self.state.clone(),
+            services: Arc::clone(&snapshot.services),
+            fib: Arc::clone(&snapshot.fib),
+            load: Arc::clone(&self.load),
+            generation: snapshot.generation,
+            now,
+        }
     }
 
     /// The snapshot in force.
@@ -171,7 +191,12 @@ impl Director {
     ///
     /// # Errors
     /// [`CannotApply`].
-    pub fn apply(&mut self, config: Config, now: Ticks) -> Result<Changes, CannotApply> {
+    pub fn apply(
+        &mut self,
+        config: impl Into<Arc<Config>>,
+        now: Ticks,
+    ) -> Result<Changes, CannotApply> {
+        let config = config.into();
         let fixed = needs_restart(&self.config, &config);
         if !fixed.is_empty() {
             return Err(CannotApply::NeedsRestart(fixed));
@@ -187,33 +212,31 @@ impl Director {
     /// [`CannotBuild`].
     pub fn set_services(
         &mut self,
-        services: Vec<config::Service>,
+        services: Vec<Arc<config::Service>>,
         now: Ticks,
     ) -> Result<Changes, CannotBuild> {
         let settings = Arc::clone(&self.snapshot().settings);
         let changes = self.replace(&services, settings, now)?;
-        self.config.services = services;
+        Arc::make_mut(&mut self.config).services = services;
         Ok(changes)
     }
 
     fn replace(
         &mut self,
-        next: &[config::Service],
+        next: &[Arc<config::Service>],
         settings: Arc<Settings>,
         now: Ticks,
     ) -> Result<Changes, CannotBuild> {
-        let configured = core::mem::take(&mut self.config.services);
-        let changes = self.move_on(&configured, next, settings, now);
-        self.config.services = configured;
-        changes
+        let config = Arc::clone(&self.config);
+        self.move_on(&config.services, next, (settings, true), now)
     }
 
-    /// From the services as `configured` to the `next` ones.
+    /// From the services as `configured` to the `next` ones; `settled` as of [`InForce`].
     fn move_on(
         &mut self,
-        configured: &[config::Service],
-        next: &[config::Service],
-        settings: Arc<Settings>,
+        configured: &[Arc<config::Service>],
+        next: &[Arc<config::Service>],
+        (settings, settled): (Arc<Settings>, bool),
         now: Ticks,
     ) -> Result<Changes, CannotBuild> {
         let in_force = Arc::clone(&self.snapshot().services);
@@ -221,6 +244,7 @@ impl Director {
             state: &self.state,
             services: &in_force,
             configured,
+            settled,
         };
         let version = self.publisher.version() + 1;
         let (state, services, changes) = snapshot::build(before, next, &self.load, version, now)?;
@@ -246,7 +270,7 @@ impl Director {
     }
 
     /// Has workers count handshakes where passive checks want it.
-    fn watch(&self, configured: &[config::Service], services: &Services) {
+    fn watch(&self, configured: &[Arc<config::Service>], services: &Services) {
         for (configured, service) in configured.iter().zip(services.list()) {
             let watched = configured.passive.is_some();
             for server in service.servers.iter() {
@@ -319,12 +343,11 @@ impl Director {
 
     /// Builds the same services again, with what is known now of the servers.
     fn rebuild(&mut self, now: Ticks) -> bool {
-        let services = core::mem::take(&mut self.config.services);
+        let config = Arc::clone(&self.config);
         let settings = Arc::clone(&self.snapshot().settings);
         // No slot is taken and no name is new, so it builds as it did before.
-        let built = self.move_on(&services, &services, settings, now);
-        self.config.services = services;
-        built.is_ok()
+        self.move_on(&config.services, &config.services, (settings, false), now)
+            .is_ok()
     }
 
     /// Whether the server's checks say that it is dead.
@@ -396,10 +419,8 @@ impl Director {
 
     /// Services as configured, each with what workers read, in the order of the configuration.
     pub fn services(&self) -> impl Iterator<Item = (&config::Service, &Service<Scheduler>)> {
-        self.config
-            .services
-            .iter()
-            .zip(self.snapshot().services.list())
+        let configured = self.config.services.iter().map(|s| &**s);
+        configured.zip(self.snapshot().services.list())
     }
 
     /// Removed servers that may still have sessions.
@@ -442,7 +463,7 @@ fn tell_quorums(before: &State, after: &State, services: &Services) {
 }
 
 /// What in a new configuration is set up at start only, in the words of the file.
-fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+pub(crate) fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     [
         ("[daemon]", old.daemon != new.daemon),
         ("[dpdk]", old.dpdk != new.dpdk),

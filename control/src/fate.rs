@@ -2,8 +2,8 @@
 //! service has enough of them. A part of [`crate::snapshot::build`].
 
 use core::net::SocketAddr;
-use std::collections::HashMap;
 
+use hashbrown::HashMap as Map;
 use shunt_service::{RealServer, ServerId, ServiceId, ServiceKey, Status, Weight};
 
 use crate::config;
@@ -98,7 +98,7 @@ pub(crate) fn recall_the_last<'a>(fates: impl Iterator<Item = (&'a config::Serve
 pub(crate) fn judge_quorum(
     configured: &config::Service,
     id: ServiceId,
-    servers: &mut HashMap<SocketAddr, RealServer>,
+    servers: &mut Map<SocketAddr, RealServer>,
     state: &mut State,
 ) {
     // The sorry server has no weight so far.

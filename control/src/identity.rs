@@ -4,8 +4,9 @@
 //! session file keeps the ids ([`shunt_session::IdTable`]).
 
 use core::net::SocketAddr;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
+use hashbrown::HashMap;
 use shunt_service::load::Totals;
 use shunt_service::{Held, Mode, ServerId, ServerSlot, ServiceId, ServiceKey};
 use shunt_session::Identity;
@@ -134,6 +135,11 @@ impl Identities {
         let workers = self.workers;
         self.held.entry(id).or_insert_with(|| Held::new(workers));
         id
+    }
+
+    /// The id of a service, if it has one.
+    pub fn known(&self, key: &ServiceKey) -> Option<ServiceId> {
+        self.services.get(key).copied()
     }
 
     /// Where the sessions of a service are counted; `None` if nobody has the id.

@@ -6,13 +6,16 @@
 
 pub mod api;
 pub mod config;
+mod diff;
 pub mod director;
 pub mod drain;
 pub mod fate;
 pub mod health;
+mod history;
 pub mod identity;
 pub mod kernel;
 pub mod mirror;
+mod plan;
 pub mod runtime;
 pub mod session_log;
 pub mod slow_start;

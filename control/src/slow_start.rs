@@ -11,6 +11,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::HashMap;
 
+use hashbrown::HashMap as Map;
 use shunt_service::{RealServer, ServerId, Status, Ticks, Weight};
 
 use crate::snapshot::State;
@@ -108,7 +109,7 @@ pub(crate) fn note(
 /// Gives each server its part of its weight; returns by how much the weights of all were multiplied for
 /// that. Where all have the same part there is nobody to take the rest, and weights stay as they are.
 pub(crate) fn weigh(
-    servers: &mut HashMap<SocketAddr, RealServer>,
+    servers: &mut Map<SocketAddr, RealServer>,
     starts: &HashMap<ServerId, Start>,
 ) -> u16 {
     let part = |server: &RealServer| match starts.get(&server.id) {

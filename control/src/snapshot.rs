@@ -7,6 +7,7 @@ use core::net::SocketAddr;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use hashbrown::{HashMap as Map, HashSet as Seen};
 use shunt_scheduler::{BuildError, Flags};
 use shunt_service::{
     Destination, Held, Load, Mode, RealServer, ServerId, Servers, Service, ServiceId, ServiceKey,
@@ -101,7 +102,7 @@ impl State {
     pub fn resume(
         capacity: u32,
         known: impl IntoIterator<Item = Identity>,
-        configured: &[config::Service],
+        configured: &[Arc<config::Service>],
         now: Ticks,
     ) -> Self {
         let (mut services, mut servers) = (Vec::new(), Vec::new());
@@ -219,7 +220,10 @@ pub struct InForce<'a> {
     /// The services as workers read them.
     pub services: &'a Services,
     /// The same as configured.
-    pub configured: &'a [config::Service],
+    pub configured: &'a [Arc<config::Service>],
+    /// Nothing has come to be known of servers since the services were built: those whose configuration is
+    /// the same are as they are.
+    pub settled: bool,
 }
 
 /// Builds the services of the snapshot with number `version`, for the configured `next`.
@@ -228,24 +232,36 @@ pub struct InForce<'a> {
 /// [`CannotBuild`]; nothing has changed.
 pub fn build(
     now: InForce<'_>,
-    next: &[config::Service],
+    next: &[Arc<config::Service>],
     load: &Load,
     version: u64,
     time: Ticks,
 ) -> Result<(State, Services, Changes), CannotBuild> {
     let mut state = now.state.clone();
     let mut changes = Changes::default();
-    let flags: HashMap<ServiceKey, Flags> = now
-        .configured
-        .iter()
-        .map(|s| (s.key, s.scheduler_flags))
-        .collect();
-    let before: HashSet<ServerId> = ids(now.services.list()).collect();
+    let known: Map<ServiceKey, &Arc<config::Service>> =
+        now.configured.iter().map(|s| (s.key, s)).collect();
     let mut list = Vec::with_capacity(next.len());
-    state.factors.clear();
+    let mut same: Seen<ServiceId> = Seen::new();
+    let reuse = |configured: &Arc<config::Service>| {
+        let old = known.get(&configured.key)?;
+        // Slow start goes by the clock.
+        let same = now.settled && Arc::ptr_eq(old, configured) && configured.slow_start.is_none();
+        same.then_some(())
+    };
     for configured in next {
+        if reuse(configured).is_some()
+            && let Some(id) = state.ids.known(&configured.key)
+            && let Some(old) = now.services.by_id(id)
+        {
+            same.insert(id);
+            list.push(old.clone());
+            continue;
+        }
         let id = state.ids.service(configured.key);
+        state.factors.remove(&id);
         let old = now.services.by_id(id);
+        let before: Seen<ServerId> = old.into_iter().flat_map(of_service).collect();
         changes.services_added += u32::from(old.is_none());
         let mut fates = Vec::with_capacity(configured.servers.len() + 1);
         for server in configured.pool() {
@@ -272,7 +288,7 @@ pub fn build(
             fates.push((server, given, added, fate(&checked, &mut state)));
         }
         recall_the_last(fates.iter_mut().map(|(server, .., fate)| (*server, fate)));
-        let mut servers = HashMap::with_capacity(fates.len());
+        let mut servers = Map::with_capacity(fates.len());
         for (server, given, added, fate) in fates {
             let real = real_server(server, id, given, fate);
             slow_start::note(&real, configured.slow_start, added, &mut state, time);
@@ -289,7 +305,7 @@ pub fn build(
             .filter_map(|address| servers.remove(address))
             .collect();
         let servers = Servers::newest_first(servers);
-        let flags = flags.get(&configured.key).copied();
+        let flags = known.get(&configured.key).map(|s| s.scheduler_flags);
         let scheduler = scheduler(configured, &servers, old, flags).map_err(|error| {
             CannotBuild::Scheduler {
                 service: configured.key,
@@ -299,9 +315,15 @@ pub fn build(
         let held = state.ids.held(id).unwrap_or_default();
         list.push(service(configured, id, servers, scheduler, held));
     }
-    let present: HashSet<ServerId> = ids(&list).collect();
+    let others = |list: &[Service<Scheduler>], same: &Seen<ServiceId>| -> Vec<ServerId> {
+        let others = list.iter().filter(|s| !same.contains(&s.id));
+        others.flat_map(of_service).collect()
+    };
+    let before: Seen<ServerId> = others(now.services.list(), &same).into_iter().collect();
+    let present: Seen<ServerId> = others(&list, &same).into_iter().collect();
     changes.servers_added = present.difference(&before).count() as u32;
-    for service in now.services.list() {
+    let changed = now.services.list().iter().filter(|s| !same.contains(&s.id));
+    for service in changed {
         let factor = now.state.factors.get(&service.id).copied().unwrap_or(1);
         for server in service.servers.iter().filter(|s| !present.contains(&s.id)) {
             changes.servers_removed += 1;
@@ -325,7 +347,7 @@ pub fn build(
         }
     }
     remember_destinations(now.services, &list, &mut state);
-    let wanted: HashSet<ServiceKey> = next.iter().map(|s| s.key).collect();
+    let wanted: Seen<ServiceKey> = next.iter().map(|s| s.key).collect();
     let gone = now
         .services
         .list()
@@ -333,15 +355,16 @@ pub fn build(
         .filter(|s| !wanted.contains(&s.key));
     changes.services_removed = gone.count() as u32;
     state.ids.forget_services(|key| wanted.contains(key));
-    let present: HashSet<ServiceId> = list.iter().map(|s| s.id).collect();
+    let present: Seen<ServiceId> = list.iter().map(|s| s.id).collect();
     state.quorums.retain(|id, _| present.contains(id));
+    state.factors.retain(|id, _| present.contains(id));
     state.known = Known::new();
     let services = services_of(list, &state);
     Ok((state, services, changes))
 }
 
-fn ids(list: &[Service<Scheduler>]) -> impl Iterator<Item = ServerId> {
-    list.iter().flat_map(|s| s.servers.iter()).map(|s| s.id)
+fn of_service(service: &Service<Scheduler>) -> impl Iterator<Item = ServerId> {
+    service.servers.iter().map(|s| s.id)
 }
 
 /// What a server is known by.
@@ -428,7 +451,7 @@ fn newest_first(old: Option<&Service<Scheduler>>, configured: &config::Service) 
         .iter()
         .map(|s| SocketAddr::new(s.addr, s.port))
         .collect();
-    let known: HashSet<SocketAddr> = places.iter().copied().collect();
+    let known: Seen<SocketAddr> = places.iter().copied().collect();
     let mut new: Vec<SocketAddr> = configured
         .pool()
         .map(|s| s.address)

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use shunt_control::api::{Access, ListenError, Listener, Socket, SocketError, types};
-use shunt_control::config::{self, Daemon, Listen, Machine};
+use shunt_control::config::{Daemon, Document, Listen, Machine};
 use shunt_control::director::Director;
 use shunt_control::health::saved::Known;
 use shunt_control::kernel;
@@ -136,7 +136,9 @@ impl Lab {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("shunt.toml");
         std::fs::write(&file, FILE).expect("it can be written");
-        let config = config::load(&file, &Machine::default()).expect("it is good");
+        let document = Document::load(&file, &Machine::default()).expect("it is good");
+        let base = Arc::new(document.into_base(None));
+        let config = Arc::clone(&base.config);
         let (director, readers) = Director::new(config, Ticks(0)).expect("it fits");
         let load = Arc::clone(director.load());
         let (answering, stop_workers) = (
@@ -189,6 +191,7 @@ impl Lab {
                     follower,
                     fibs,
                     file: Some(file),
+                    base: Some(base),
                     machine: Machine::default(),
                     log: Box::new(()),
                     templates: Box::new(|_, _| 0),

@@ -237,7 +237,7 @@ fn what_is_written_reads_back_the_same() {
     let config = parse(include_str!("config/good.toml")).expect("it is good");
     for service in &config.services {
         let written = service_to_json(service);
-        assert_eq!(edit::service(&written, &config).as_ref(), Ok(service));
+        assert_eq!(edit::service(&written, &config).as_ref(), Ok(&**service));
         for server in &service.servers {
             let (services, _, new) =
                 edit::put_server(service, &server_to_json(server), &config).expect("it is there");

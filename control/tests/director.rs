@@ -565,10 +565,11 @@ impl Model {
                 director.set_services(next, NOW).expect("less always fits");
             }
             Op::Reload { reversed } => {
-                let mut config = director.config().clone();
+                let mut config = Config::clone(director.config());
                 if reversed {
                     // The order in the file means nothing to those who are there already.
-                    config.services.iter_mut().for_each(|s| s.servers.reverse());
+                    let services = config.services.iter_mut();
+                    services.for_each(|s| Arc::make_mut(s).servers.reverse());
                 }
                 director.apply(config, NOW).expect("as many as before");
             }

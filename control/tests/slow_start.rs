@@ -3,6 +3,7 @@
 
 use core::time::Duration;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use shunt_control::config::{self, Config, Machine};
@@ -187,7 +188,7 @@ fn one_that_is_added_begins_slowly_and_a_whole_service_does_not() {
     let mut director = start(file(&[(1, 1)]));
     let mut config = file(&[(1, 1)]);
     let mut other = file(&[(1, 1), (2, 1)]).services.remove(0);
-    other.key = ServiceKey::new(Protocol::Tcp, [10, 0, 0, 1].into(), 81);
+    Arc::make_mut(&mut other).key = ServiceKey::new(Protocol::Tcp, [10, 0, 0, 1].into(), 81);
     config.services.insert(0, other);
     director.apply(config, at(5)).expect("it fits");
     assert_eq!(weights(&director), [(1, 1), (2, 1)]);

@@ -17,7 +17,7 @@ pub(crate) const BUCKETS: u32 = 1 << BITS;
 const GOLDEN_RATIO: u32 = 0x61c8_8647;
 
 /// Content of a bucket where there is no server.
-const NONE: u32 = u32::MAX;
+const NONE: u32 = crate::NO_SERVER;
 
 /// Place in the list of each bucket's server.
 #[derive(Debug)]
@@ -37,6 +37,11 @@ impl Buckets {
         let mut buckets: Vec<u32> = deal.take(BUCKETS as usize).collect();
         buckets.resize(BUCKETS as usize, NONE);
         Self(buckets.into())
+    }
+
+    /// Place in the list of each bucket's server.
+    pub(crate) fn all(&self) -> &[u32] {
+        &self.0
     }
 
     /// The server of a bucket, if it is available.

@@ -33,6 +33,10 @@ impl Scheduler for Dh {
         NAME
     }
 
+    fn places(&self) -> Option<&[u32]> {
+        Some(self.buckets.all())
+    }
+
     fn schedule(
         &self,
         key: &FlowKey,

@@ -79,7 +79,16 @@ pub trait Scheduler: Any + fmt::Debug + Send + Sync {
         load: &Load,
         state: &mut State,
     ) -> Option<usize>;
+
+    /// For a scheduler that deals a table of places out to the servers, each client having one: the index
+    /// in the list of each place's server, [`NO_SERVER`] where there is none. `None` for all others.
+    fn places(&self) -> Option<&[u32]> {
+        None
+    }
 }
+
+/// Content of a place that no server has: see [`Scheduler::places`].
+pub const NO_SERVER: u32 = u32::MAX;
 
 /// Whether a server may get a new session: up, of some weight, below its upper threshold, and
 /// not the one to be left out.

@@ -38,7 +38,7 @@ const KEYS: [u64; 2] = [2_654_435_761, 2_654_446_892];
 const FEW: u32 = 64;
 
 /// Content of a place where there is no server.
-const NONE: u32 = u32::MAX;
+const NONE: u32 = crate::NO_SERVER;
 
 /// See the module.
 #[derive(Debug)]
@@ -182,6 +182,10 @@ impl Table {
 impl Scheduler for Mh {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn places(&self) -> Option<&[u32]> {
+        Some(&self.table.places)
     }
 
     fn schedule(

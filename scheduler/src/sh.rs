@@ -39,6 +39,10 @@ impl Scheduler for Sh {
         NAME
     }
 
+    fn places(&self) -> Option<&[u32]> {
+        Some(self.buckets.all())
+    }
+
     fn schedule(
         &self,
         key: &FlowKey,

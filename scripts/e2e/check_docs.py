@@ -275,15 +275,27 @@ def _configuration(machine):
     machine.write("shunt.toml", wrong)
 
 
-def _example(machine):
-    """The director of docs/configuration.md's example; device and cores are this machine's."""
-    text = toml("docs/configuration.md")
+def _example_here(text):
+    """docs/configuration.md's example with this machine's devices and cores."""
     for number in range(2):
         text = text.replace(f'"0000:3b:00.{number}"', f'"net_tap{number},iface=dtap{number}"')
     text = text.replace("cores = [2, 3]", f"cores = [{min(1, os.cpu_count() - 1)}]")
     expect("0000:" not in text and "[2, 3]" not in text, "the example has other devices or cores")
-    machine.write("/etc/shunt/shunt.toml", text)
+    return text
+
+
+def _example(machine):
+    """The director of docs/configuration.md's example."""
+    machine.write("/etc/shunt/shunt.toml", _example_here(toml("docs/configuration.md")))
     machine.start("shuntd --config /etc/shunt/shunt.toml")
+
+
+def _operations(machine):
+    _example(machine)
+    text = _example_here(toml("docs/configuration.md"))
+    changed = text.replace("weight = 2", "weight = 3")
+    expect(changed != text, "the example has no weight any more")
+    return {"shunt plan new.toml": lambda: machine.write("new.toml", changed)}
 
 
 def _keepalived(machine):
@@ -310,5 +322,5 @@ SCENES = {
     "docs/configuration.md": _configuration,
     "docs/guide.md": _guide,
     "docs/keepalived.md": _keepalived,
-    "docs/operations.md": _example,
+    "docs/operations.md": _operations,
 }

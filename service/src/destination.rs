@@ -65,6 +65,11 @@ impl Ports {
         self.first <= port && port <= self.last
     }
 
+    /// Whether all of `other` are among them.
+    pub const fn covers(self, other: Self) -> bool {
+        self.first <= other.first && other.last <= self.last
+    }
+
     /// How many more there are than one.
     pub(crate) const fn spread(self) -> u16 {
         self.last - self.first

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
-use shunt_control::config::{self, Machine};
+use shunt_control::config::{Document, Machine};
 use shunt_control::tap::holder;
 
 /// A layer-4 load balancer on DPDK.
@@ -110,8 +110,8 @@ fn main() -> ExitCode {
     let handler =
         miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::unicode_nocolor());
     let machine = Machine::this();
-    let config = match config::load(&arguments.config, &machine) {
-        Ok(config) => config,
+    let document = match Document::load(&arguments.config, &machine) {
+        Ok(document) => document,
         Err(error) => {
             let mut report = String::new();
             if handler.render_report(&mut report, &error).is_err() {
@@ -126,7 +126,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     match start::run(
-        config,
+        document.into_base(None),
         arguments.config,
         machine,
         arguments.discard_sessions,

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{Builder, JoinHandle};
 
 use shunt_control::api::{Access, ListenError, Listener, Socket, SocketError};
-use shunt_control::config::{Config, Hugepages, Idle, Machine, Mirror, Port};
+use shunt_control::config::{Base, Config, Hugepages, Idle, Machine, Mirror, Port};
 use shunt_control::director::Director;
 use shunt_control::health::saved::{self, Known, Saved};
 use shunt_control::kernel;
@@ -111,12 +111,13 @@ impl Drop for Adopting {
 /// Runs the daemon until it is told to stop. `machine` is as it was before any thread was pinned;
 /// `discard` is to begin without the sessions of an earlier process.
 pub(crate) fn run(
-    config: Config,
+    base: Base,
     file: PathBuf,
     machine: Machine,
     discard: bool,
     levels: Levels,
 ) -> Result<(), StartError> {
+    let config = Config::clone(&base.config);
     let socket = Socket::bind_for(&config.daemon.socket, Access::of(&config.daemon)?)?;
     let tcp = config
         .daemon
@@ -129,7 +130,7 @@ pub(crate) fn run(
     let shard_key = sessions.keys.shard;
     // While DPDK starts, which mostly waits for the kernel.
     let adopting = {
-        let config = config.clone();
+        let config = Arc::clone(&base.config);
         let thread = Builder::new().name("adopt".to_owned());
         thread.spawn(move || Restored::new(config, sessions))
     };
@@ -259,6 +260,7 @@ pub(crate) fn run(
         follower,
         fibs,
         file: Some(file),
+        base: Some(Arc::new(base)),
         machine,
         log: Box::new(levels),
         templates: sessions.list_templates(clock),
@@ -305,7 +307,7 @@ struct Restored {
 }
 
 impl Restored {
-    fn new(config: Config, mut sessions: Sessions) -> Result<Self, StartError> {
+    fn new(config: Arc<Config>, mut sessions: Sessions) -> Result<Self, StartError> {
         let ids = IdTable::open(sessions.arena());
         let Saved { known, drains } = saved::load(&config.health);
         let (mut director, readers) = Director::resume(config, ids, known.clone(), Ticks(0))?;

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use shunt_control::api::{Socket, types};
-use shunt_control::config::{self, Machine};
+use shunt_control::config::{Document, Machine};
 use shunt_control::director::Director;
 use shunt_control::health::saved::Known;
 use shunt_control::kernel;
@@ -45,7 +45,9 @@ impl Lab {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("shunt.toml");
         std::fs::write(&file, text).expect("it can be written");
-        let config = config::load(&file, &Machine::default()).expect("it is good");
+        let document = Document::load(&file, &Machine::default()).expect("it is good");
+        let base = Arc::new(document.into_base(None));
+        let config = Arc::clone(&base.config);
         let (director, readers) = Director::new(config, Ticks(0)).expect("it fits");
         if busy {
             occupy(&director);
@@ -78,6 +80,7 @@ impl Lab {
                     follower,
                     fibs,
                     file: Some(file),
+                    base: Some(base),
                     machine: Machine::default(),
                     local_addresses: Box::new(|_| {}),
                     known: Known::new(),

@@ -151,6 +151,7 @@ impl Rig {
                     follower,
                     fibs,
                     file: Some(file),
+                    base: None,
                     machine: Machine::default(),
                     local_addresses: Box::new(|_| {}),
                     known: Known::new(),

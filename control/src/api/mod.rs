@@ -19,6 +19,7 @@ mod show;
 mod socket;
 mod status;
 mod templates;
+mod transactions;
 pub mod types;
 
 use std::io;
@@ -26,14 +27,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::StatusCode;
+use axum::body::Body;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderValue, Request, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -43,8 +48,10 @@ use crate::runtime::mailboxes::Question;
 use crate::runtime::shared::Shared;
 
 use self::problem::Problem;
+use self::request::Peer;
 
 pub use listener::{ListenError, Listener};
+pub(crate) use problem::mistake;
 pub(crate) use show::port_name;
 pub use socket::{Access, Socket, SocketError};
 
@@ -68,7 +75,12 @@ pub(crate) struct Api {
     /// Questions to workers.
     pub(crate) ask: mpsc::Sender<Question>,
     listeners: events::Listeners,
+    /// Configurations that may be in memory at a time, as texts on their way in.
+    pub(crate) texts: Arc<Semaphore>,
 }
+
+/// Such texts at most.
+const TEXTS: usize = 2;
 
 fn router(api: Api) -> Router {
     Router::new()
@@ -84,6 +96,11 @@ fn router(api: Api) -> Router {
         )
         .route("/v1/events", get(events::events))
         .route("/v1/log", get(status::log).put(status::set_log))
+        .route("/v1/confirm", post(transactions::confirm))
+        .route("/v1/rollback", post(transactions::rollback))
+        .route("/v1/history", get(transactions::history))
+        .route("/v1/configuration", get(transactions::configuration))
+        .route("/v1/save", post(transactions::save))
         .route("/v1/sessions", get(sessions::list))
         .route("/v1/services", get(services::list).post(services::add))
         .route(
@@ -119,12 +136,29 @@ fn router(api: Api) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(openapi::openapi))
         .layer(DefaultBodyLimit::max(BODY))
+        // A limit of their own: a whole configuration.
+        .merge(
+            Router::new()
+                .route("/v1/plan", post(transactions::plan))
+                .route("/v1/apply", post(transactions::apply))
+                .layer(DefaultBodyLimit::max(transactions::TEXT)),
+        )
         .layer(middleware::from_fn(bounded))
+        .layer(middleware::map_response(versioned))
         .with_state(api)
 }
 
+/// The header of every answer that says which version of the daemon it is from.
+pub const VERSION_HEADER: &str = "shunt-version";
+
+async fn versioned(mut response: Response) -> Response {
+    let version = HeaderValue::from_static(env!("CARGO_PKG_VERSION"));
+    response.headers_mut().insert(VERSION_HEADER, version);
+    response
+}
+
 /// Bounds the time of an answer, and makes errors that did not come from a handler problems too.
-async fn bounded(request: Request, next: Next) -> Response {
+async fn bounded(request: Request<Body>, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let Ok(response) = timeout(ANSWER, next.run(request)).await else {
         return Problem::new(
@@ -182,6 +216,7 @@ pub(crate) fn serve(
         core,
         ask,
         listeners: events::Listeners::default(),
+        texts: Arc::new(Semaphore::new(TEXTS)),
     });
     let (stop, stopped) = watch::channel(false);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
@@ -190,17 +225,26 @@ pub(crate) fn serve(
         let (listener, router) = tcp.listener(router.clone())?;
         tasks.spawn(accept(
             listener,
+            |_| Peer::default(),
             router,
             Arc::clone(&places),
             stopped.clone(),
         ));
     }
-    tasks.spawn(accept(socket.listener()?, router, places, stopped));
+    tasks.spawn(accept(socket.listener()?, peer, router, places, stopped));
     Ok(Server { stop, tasks })
 }
 
-async fn accept(
-    mut listener: impl axum::serve::Listener,
+/// Who is at the other end of the socket.
+fn peer(stream: &UnixStream) -> Peer {
+    Peer {
+        uid: stream.peer_cred().ok().map(|c| c.uid()),
+    }
+}
+
+async fn accept<L: axum::serve::Listener>(
+    mut listener: L,
+    peer: impl Fn(&L::Io) -> Peer,
     router: Router,
     places: Arc<Semaphore>,
     mut stopped: watch::Receiver<bool>,
@@ -216,7 +260,8 @@ async fn accept(
         tokio::select! {
             _ = stopped.changed() => break,
             next = next => if let Some((stream, place)) = next {
-                let connection = connection(stream, router.clone(), stopped.clone());
+                let peer = peer(&stream);
+                let connection = connection(stream, peer, router.clone(), stopped.clone());
                 connections.spawn(async move {
                     connection.await;
                     drop(place);
@@ -234,13 +279,19 @@ async fn accept(
 
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
     router: Router,
     mut stopped: watch::Receiver<bool>,
 ) {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        router.call(request)
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let end = tokio::time::sleep(CONNECTION);
     tokio::pin!(end);

@@ -3,7 +3,7 @@
 use axum::Json;
 use utoipa::OpenApi;
 
-use super::{drains, events, servers, services, sessions, status, templates};
+use super::{drains, events, servers, services, sessions, status, templates, transactions};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -23,6 +23,13 @@ use super::{drains, events, servers, services, sessions, status, templates};
         templates::timeouts,
         templates::change_timeouts,
         status::set_log,
+        transactions::plan,
+        transactions::apply,
+        transactions::confirm,
+        transactions::rollback,
+        transactions::history,
+        transactions::configuration,
+        transactions::save,
         sessions::list,
         services::list,
         services::show,

@@ -4,8 +4,9 @@
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::config::{LoadError, Mistake, Place};
+use crate::config::{CannotSave, LoadError, Mistake, Place};
 use crate::director::CannotApply;
+use crate::runtime::transactions::CannotChange;
 use crate::snapshot::CannotBuild;
 
 use super::types;
@@ -48,7 +49,8 @@ impl Problem {
     }
 }
 
-fn mistake(mistake: &Mistake, at: Option<(usize, usize)>) -> types::Mistake {
+/// A mistake as the API tells it, with its line and column.
+pub(crate) fn mistake(mistake: &Mistake, at: Option<(usize, usize)>) -> types::Mistake {
     types::Mistake {
         detail: mistake.what.clone(),
         help: mistake.help.clone(),
@@ -79,6 +81,29 @@ impl From<CannotApply> for Problem {
             }
             CannotApply::Build(error) => error.into(),
         }
+    }
+}
+
+impl From<CannotChange> for Problem {
+    fn from(error: CannotChange) -> Self {
+        let detail = error.to_string();
+        let (status, code) = match error {
+            CannotChange::Load(error) => return error.into(),
+            CannotChange::Apply(error) => return error.into(),
+            CannotChange::NoFile => (StatusCode::CONFLICT, "no-file"),
+            CannotChange::Shrinks(_) => (StatusCode::CONFLICT, "shrinks"),
+            CannotChange::Pending { .. } => (StatusCode::CONFLICT, "unconfirmed"),
+            CannotChange::NothingPending => (StatusCode::CONFLICT, "nothing-to-confirm"),
+            CannotChange::NoGeneration(_) => (StatusCode::NOT_FOUND, "no-such-generation"),
+            CannotChange::NothingBefore => (StatusCode::CONFLICT, "nothing-before"),
+        };
+        Self::new(status, code, detail)
+    }
+}
+
+impl From<CannotSave> for Problem {
+    fn from(error: CannotSave) -> Self {
+        Self::new(StatusCode::CONFLICT, "cannot-save", error.to_string())
     }
 }
 

@@ -1,10 +1,12 @@
 //! What requests carry: bodies, and the names of services and servers in paths.
 
+use core::convert::Infallible;
 use core::net::SocketAddr;
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use serde_json::Value;
 use shunt_service::{ServiceKey, Vip};
 
@@ -14,6 +16,21 @@ use crate::snapshot::Scheduler;
 
 use super::BODY;
 use super::problem::Problem;
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Peer {
+    /// The user's number (SO_PEERCRED); `None` by TCP.
+    pub(crate) uid: Option<u32>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Peer {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get().copied().unwrap_or_default())
+    }
+}
 
 /// A JSON body, whatever its content type says.
 pub(super) struct Body(pub(super) Value);

@@ -12,7 +12,7 @@ use crate::config::{Mistake, Place, edit};
 use crate::runtime::shared::Core;
 
 use super::problem::Problem;
-use super::request::{self, Body, agree};
+use super::request::{self, Body, Peer, agree};
 use super::{Api, services, show, types};
 
 fn one(core: &Core, of: &ServiceKey, address: SocketAddr) -> Result<types::Server, Problem> {
@@ -74,6 +74,7 @@ pub(super) async fn show(
 /// Adds a server that is not there, as the newest.
 pub(super) async fn add(
     State(api): State<Api>,
+    peer: Peer,
     Path(of): Path<String>,
     Body(body): Body,
 ) -> Result<impl IntoResponse, Problem> {
@@ -86,7 +87,7 @@ pub(super) async fn add(
         let detail = format!("service {} has server {address} already", key.name());
         return Err(Problem::new(StatusCode::CONFLICT, "exists", detail));
     }
-    core.set_services(services)?;
+    core.set_services(services, peer.uid)?;
     let location = format!("/v1/services/{}/servers/{address}", key.name());
     Ok((
         StatusCode::CREATED,
@@ -106,6 +107,7 @@ pub(super) async fn add(
 /// Makes a server exactly this, whether it is there or not.
 pub(super) async fn put(
     State(api): State<Api>,
+    peer: Peer,
     Path((of, name)): Path<(String, String)>,
     Body(mut body): Body,
 ) -> Result<Response, Problem> {
@@ -119,7 +121,7 @@ pub(super) async fn put(
     agree(&mut body, "address", &address.to_string())?;
     let (services, address, new) = edit::put_server(service, &body, core.director.config())
         .map_err(|mistakes| Problem::mistakes(&mistakes))?;
-    core.set_services(services)?;
+    core.set_services(services, peer.uid)?;
     let status = if new {
         StatusCode::CREATED
     } else {
@@ -139,6 +141,7 @@ pub(super) async fn put(
 /// Changes some settings of a server.
 pub(super) async fn change(
     State(api): State<Api>,
+    peer: Peer,
     Path((of, name)): Path<(String, String)>,
     Body(body): Body,
 ) -> Result<Json<types::Server>, Problem> {
@@ -147,7 +150,7 @@ pub(super) async fn change(
     let (key, address) = (service.key, server.address);
     let services = edit::patch_server(service, server, &body, core.director.config())
         .map_err(|mistakes| Problem::mistakes(&mistakes))?;
-    core.set_services(services)?;
+    core.set_services(services, peer.uid)?;
     one(&core, &key, address).map(Json)
 }
 
@@ -158,12 +161,13 @@ pub(super) async fn change(
 /// Removes a server; its sessions go on as `on_removed` says.
 pub(super) async fn remove(
     State(api): State<Api>,
+    peer: Peer,
     Path((of, name)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let mut core = api.core.lock();
     let (service, server, _) = request::server(&core.director, &of, &name)?;
     let services = edit::remove_server(service, server.address, core.director.config());
-    core.set_services(services)?;
+    core.set_services(services, peer.uid)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -10,7 +10,7 @@ use crate::config::edit;
 use crate::runtime::shared::Core;
 
 use super::problem::Problem;
-use super::request::{self, Body, agree};
+use super::request::{self, Body, Peer, agree};
 use super::{Api, show, types};
 
 fn all(core: &Core) -> Vec<types::Service> {
@@ -59,6 +59,7 @@ pub(super) async fn show(
 /// Adds a service that is not there.
 pub(super) async fn add(
     State(api): State<Api>,
+    peer: Peer,
     Body(body): Body,
 ) -> Result<impl IntoResponse, Problem> {
     let mut core = api.core.lock();
@@ -68,7 +69,7 @@ pub(super) async fn add(
         let detail = format!("service {} is there already", key.name());
         return Err(Problem::new(StatusCode::CONFLICT, "exists", detail));
     }
-    core.set_services(services)?;
+    core.set_services(services, peer.uid)?;
     let location = format!("/v1/services/{}", key.name());
     Ok((
         StatusCode::CREATED,
@@ -88,6 +89,7 @@ pub(super) async fn add(
 /// Makes a service exactly this, whether it is there or not.
 pub(super) async fn put(
     State(api): State<Api>,
+    peer: Peer,
     Path(name): Path<String>,
     Body(mut body): Body,
 ) -> Result<Response, Problem> {
@@ -105,7 +107,7 @@ pub(super) async fn put(
     }
     let (services, key, new) = edit::put_service(&body, core.director.config())
         .map_err(|mistakes| Problem::mistakes(&mistakes))?;
-    core.set_services(services)?;
+    core.set_services(services, peer.uid)?;
     let status = if new {
         StatusCode::CREATED
     } else {
@@ -125,6 +127,7 @@ pub(super) async fn put(
 /// Changes some settings of a service.
 pub(super) async fn change(
     State(api): State<Api>,
+    peer: Peer,
     Path(name): Path<String>,
     Body(body): Body,
 ) -> Result<Json<types::Service>, Problem> {
@@ -134,7 +137,7 @@ pub(super) async fn change(
     let key = old.key;
     let services =
         edit::patch_service(old, &body, config).map_err(|mistakes| Problem::mistakes(&mistakes))?;
-    core.set_services(services)?;
+    core.set_services(services, peer.uid)?;
     one(&core, &key).map(Json)
 }
 
@@ -145,12 +148,13 @@ pub(super) async fn change(
 /// Removes a service with its servers; their sessions go on as `on_removed` says.
 pub(super) async fn remove(
     State(api): State<Api>,
+    peer: Peer,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let mut core = api.core.lock();
     let key = request::service(&core.director, &name)?.0.key;
     let services = edit::remove_service(&key, core.director.config());
-    core.set_services(services)?;
+    core.set_services(services, peer.uid)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -5,15 +5,14 @@ use core::net::IpAddr;
 
 use axum::Json;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
 use serde::Deserialize;
 use tracing::info;
 
 use crate::config::{Mistake, Place};
-use crate::runtime::shared::{CannotReload, Core};
+use crate::runtime::shared::Core;
 
 use super::problem::Problem;
-use super::request::Body;
+use super::request::{Body, Peer};
 use super::{Api, show, types};
 
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = types::Status)))]
@@ -124,8 +123,18 @@ pub(super) async fn route(
         .ok_or_else(|| Problem::missing("no-route", format!("there is no route to {to}")))
 }
 
+/// What the query of a reload may say.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Reload {
+    /// Even if little is left.
+    #[serde(default)]
+    allow_shrink: bool,
+}
+
 #[utoipa::path(
-    post, path = "/v1/reload",
+    post, path = "/v1/reload", params(Reload),
     responses(
         (status = 200, body = types::Changes),
         (status = 409, body = types::Problem),
@@ -133,13 +142,13 @@ pub(super) async fn route(
     )
 )]
 /// Reads the configuration file again and makes the director equal to it.
-pub(super) async fn reload(State(api): State<Api>) -> Result<Json<types::Changes>, Problem> {
+pub(super) async fn reload(
+    State(api): State<Api>,
+    Query(how): Query<Reload>,
+    peer: Peer,
+) -> Result<Json<types::Changes>, Problem> {
     let mut core = api.core.lock();
-    let changes = core.reload().map_err(|error| match error {
-        CannotReload::NoFile => Problem::new(StatusCode::CONFLICT, "no-file", error.to_string()),
-        CannotReload::Load(error) => error.into(),
-        CannotReload::Apply(error) => error.into(),
-    })?;
+    let changes = core.reload(how.allow_shrink, peer.uid)?;
     Ok(Json(types::Changes {
         generation: core.director.snapshot().generation,
         services_added: changes.services_added,

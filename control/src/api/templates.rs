@@ -12,7 +12,7 @@ use crate::config::{edit, timeouts_to_json};
 use crate::runtime::shared::Core;
 
 use super::problem::Problem;
-use super::request::Body;
+use super::request::{Body, Peer};
 use super::{Api, types};
 
 /// Most templates of a page: once there are so many it ends.
@@ -90,11 +90,12 @@ pub(super) async fn timeouts(State(api): State<Api>) -> Json<serde_json::Value> 
 /// Changes some of the global timeouts; services whose own are as these were follow.
 pub(super) async fn change_timeouts(
     State(api): State<Api>,
+    peer: Peer,
     Body(body): Body,
 ) -> Result<Json<serde_json::Value>, Problem> {
     let mut core = api.core.lock();
     let changed = edit::patch_timeouts(&body, core.director.config())
         .map_err(|mistakes| Problem::mistakes(&mistakes))?;
-    core.set_timeouts(changed)?;
+    core.set_timeouts(changed, peer.uid)?;
     Ok(Json(timeouts_to_json(&core.director.config().timeouts)))
 }

@@ -3,6 +3,7 @@
 //! the name says; durations that are set are strings as in the configuration file.
 
 mod drain;
+mod transaction;
 
 use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeMap;
@@ -11,6 +12,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use drain::{Drain, DrainSpec, SlowStart};
+pub use transaction::{
+    Applied, Change, Disturbance, Generation, History, Pending, Plan, Saved,
+    Sessions as PlanSessions, Setting, Share,
+};
 
 /// `GET /v1/status`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -3,6 +3,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use shunt_service::{Destination, Mode, ProbeAddresses, ServiceKey, Vip};
 
@@ -13,7 +14,7 @@ use super::read::Mistakes;
 use super::service::Places;
 
 /// A service with the places of its parts.
-pub(super) type Placed = (Service, Places);
+pub(super) type Placed = (Arc<Service>, Places);
 
 /// The destinations of all services, for what may not be one.
 #[derive(Default)]

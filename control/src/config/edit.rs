@@ -29,7 +29,8 @@ pub fn service(body: &Value, config: &Config) -> Result<Service, Refused> {
     let mistakes = Mistakes::default();
     let read = read_service(body, config, &mistakes);
     none(mistakes)?;
-    read.map(|(service, _)| service).ok_or_else(Vec::new)
+    read.map(|(service, _)| Arc::unwrap_or_clone(service))
+        .ok_or_else(Vec::new)
 }
 
 /// The services with `body` put in: in the place of the service of the same key, else at the end.
@@ -40,7 +41,7 @@ pub fn service(body: &Value, config: &Config) -> Result<Service, Refused> {
 pub fn put_service(
     body: &Value,
     config: &Config,
-) -> Result<(Vec<Service>, ServiceKey, bool), Refused> {
+) -> Result<(Vec<Arc<Service>>, ServiceKey, bool), Refused> {
     let mistakes = Mistakes::default();
     let read = read_service(body, config, &mistakes);
     let mut list = in_force(config);
@@ -77,7 +78,7 @@ pub fn patch_service(
     old: &Service,
     body: &Value,
     config: &Config,
-) -> Result<Vec<Service>, Refused> {
+) -> Result<Vec<Arc<Service>>, Refused> {
     let mut whole = service_to_json(old);
     overlay(&mut whole, body, &["protocol", "vip", "set", "servers"])?;
     // A service that goes on with the servers' new default mode keeps what each of them has.
@@ -93,7 +94,7 @@ pub fn put_server(
     of: &Service,
     body: &Value,
     config: &Config,
-) -> Result<(Vec<Service>, SocketAddr, bool), Refused> {
+) -> Result<(Vec<Arc<Service>>, SocketAddr, bool), Refused> {
     let mistakes = Mistakes::default();
     let node = node::from_json(body);
     let about = About {
@@ -133,6 +134,7 @@ pub fn put_server(
         (read, list.iter_mut().find(|(s, _)| s.key == of.key))
     {
         address = Some(server.address);
+        let service = Arc::make_mut(service);
         match service
             .servers
             .iter()
@@ -171,7 +173,7 @@ pub fn patch_server(
     old: &Server,
     body: &Value,
     config: &Config,
-) -> Result<Vec<Service>, Refused> {
+) -> Result<Vec<Arc<Service>>, Refused> {
     let mut whole = server_to_json(old);
     overlay(&mut whole, body, &["address"])?;
     put_server(of, &whole, config).map(|(services, _, _)| services)
@@ -195,17 +197,20 @@ pub fn patch_timeouts(body: &Value, config: &Config) -> Result<Config, Refused> 
         }
     };
     for service in &mut changed.services {
-        let own = &mut service.timeouts;
+        let mut own = service.timeouts;
         for ((own, old), new) in own.tcp.iter_mut().zip(old.tcp).zip(new.tcp) {
             follow(own, old, new);
         }
         follow(&mut own.udp, old.udp, new.udp);
+        if own != service.timeouts {
+            Arc::make_mut(service).timeouts = own;
+        }
     }
     Ok(changed)
 }
 
 /// The services without one.
-pub fn remove_service(key: &ServiceKey, config: &Config) -> Vec<Service> {
+pub fn remove_service(key: &ServiceKey, config: &Config) -> Vec<Arc<Service>> {
     config
         .services
         .iter()
@@ -215,20 +220,15 @@ pub fn remove_service(key: &ServiceKey, config: &Config) -> Vec<Service> {
 }
 
 /// The services with `of` less a server.
-pub fn remove_server(of: &Service, address: SocketAddr, config: &Config) -> Vec<Service> {
+pub fn remove_server(of: &Service, address: SocketAddr, config: &Config) -> Vec<Arc<Service>> {
     let mut changed = of.clone();
     changed.servers.retain(|s| s.address != address);
     replace(changed, config)
 }
 
-fn replace(changed: Service, config: &Config) -> Vec<Service> {
-    let same = |s: &Service| {
-        if s.key == changed.key {
-            changed.clone()
-        } else {
-            s.clone()
-        }
-    };
+fn replace(changed: Service, config: &Config) -> Vec<Arc<Service>> {
+    let changed = Arc::new(changed);
+    let same = |s: &Arc<Service>| Arc::clone(if s.key == changed.key { &changed } else { s });
     config.services.iter().map(same).collect()
 }
 
@@ -248,6 +248,7 @@ fn read_service(body: &Value, config: &Config, mistakes: &Mistakes) -> Option<Pl
         files: true,
     };
     service::service(&node::from_json(body), context, mistakes)
+        .map(|(service, places)| (Arc::new(service), places))
 }
 
 fn none(mistakes: Mistakes) -> Result<(), Refused> {

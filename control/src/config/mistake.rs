@@ -147,7 +147,7 @@ impl Lines {
     }
 
     /// Column of a byte in its line, counted from 1.
-    fn column(&self, at: usize) -> usize {
+    pub(super) fn column(&self, at: usize) -> usize {
         let start = self.line(at).checked_sub(1).and_then(|n| self.0.get(n));
         at - start.copied().unwrap_or(0) + 1
     }

@@ -5,11 +5,13 @@
 //! [`model`] is what everyone else uses. [`parse`] goes from text to a tree of placed values
 //! (`node`), reads typed settings out of it section by section (`file`, `port`, `service`, with
 //! the tools of `read` and `words`) and checks services against each other (`check`). The API's
-//! bodies take the same way from JSON ([`edit`]).
+//! bodies take the same way from JSON ([`edit`]). [`Document`] is a text with what it says: `warn`
+//! finds what is allowed and hardly meant, `save` brings it up to date with what is in force.
 
 mod check;
 mod daemon;
 mod destination;
+mod document;
 mod drain;
 pub mod edit;
 mod file;
@@ -22,20 +24,21 @@ mod node;
 mod passive;
 mod port;
 mod read;
+mod save;
 mod service;
 mod session_log;
+mod warn;
 mod words;
 mod write;
 
 use std::collections::HashSet;
-use std::io::Read;
 use std::path::Path;
-
-use toml::de::DeTable;
+use std::sync::Arc;
 
 use self::mistake::Lines;
 use self::read::{Mistakes, Table};
 
+pub use document::{Base, Document};
 pub use drain::{order as drain_order, policy_of, policy_word};
 pub use mistake::{Invalid, Mistake};
 pub use model::{
@@ -44,6 +47,7 @@ pub use model::{
     Workers,
 };
 pub use node::Place;
+pub use save::{CannotSave, replace_file};
 pub use session_log::SessionLogging;
 pub use words::milliseconds;
 pub use write::{server_to_json, service_to_json, timeouts_to_json};
@@ -74,48 +78,18 @@ impl Machine {
 /// # Errors
 /// [`Invalid`] with every mistake.
 pub fn parse(file: &str, text: &str, machine: &Machine) -> Result<Config, Box<Invalid>> {
-    let (document, syntax) = DeTable::parse_recoverable(text);
-    let mistakes = Mistakes::default();
-    let config = read(&node::from_toml(&document), machine, &mistakes);
-    let mut list = mistakes.into_vec();
-    if !syntax.is_empty() {
-        list = with_syntax(text, &syntax, list);
-    }
-    match config {
-        Some(config) if list.is_empty() => Ok(config),
-        _ => Err(Box::new(Invalid::new(file, text, list))),
-    }
+    Document::parse(file, text.into(), machine).map(|document| document.config)
 }
 
 /// Longest file, bytes: some hundred thousand servers.
-const LARGEST: u64 = 32 << 20;
+pub const LARGEST: u64 = 32 << 20;
 
 /// Reads a configuration from a file.
 ///
 /// # Errors
 /// [`LoadError`].
 pub fn load(path: &Path, machine: &Machine) -> Result<Config, LoadError> {
-    let name = path.display().to_string();
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes))
-        .map_err(|error| LoadError::Read {
-            path: name.clone(),
-            error,
-        })?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(LoadError::TooLong { path: name });
-    }
-    let text = String::from_utf8(bytes).map_err(|error| LoadError::NotText {
-        line: 1 + error
-            .as_bytes()
-            .iter()
-            .take(error.utf8_error().valid_up_to())
-            .filter(|b| **b == b'\n')
-            .count(),
-        path: name.clone(),
-    })?;
-    Ok(parse(&name, &text, machine)?)
+    Document::load(path, machine).map(|document| document.config)
 }
 
 /// Why a file gives no configuration.
@@ -150,7 +124,11 @@ pub enum LoadError {
 }
 
 /// Reads the tree; `None` if it has no usable root.
-fn read(root: &node::Node, machine: &Machine, mistakes: &Mistakes) -> Option<Config> {
+fn read(
+    root: &node::Node,
+    machine: &Machine,
+    mistakes: &Mistakes,
+) -> Option<(Config, Vec<service::Places>)> {
     let mut table = Table::new(read::ROOT, root, mistakes)?;
     let compat = table.get("compat", words::word(&service::COMPAT));
     let compat = compat.unwrap_or_default();
@@ -182,15 +160,16 @@ fn read(root: &node::Node, machine: &Machine, mistakes: &Mistakes) -> Option<Con
         servers_key: "server",
         files: machine.cores.is_some(),
     };
-    let placed: Vec<_> = table
+    let placed: Vec<check::Placed> = table
         .tables("service", "[[service]]")
         .into_iter()
         .filter_map(|node| service::service(node, context, mistakes))
+        .map(|(service, places)| (Arc::new(service), places))
         .collect();
     table.finish();
     check::services(&placed, (limits.servers, health.probes), mistakes);
-    let services = placed.into_iter().map(|(service, _)| service).collect();
-    Some(Config {
+    let (services, places) = placed.into_iter().unzip();
+    let config = Config {
         compat,
         daemon,
         dpdk,
@@ -206,7 +185,8 @@ fn read(root: &node::Node, machine: &Machine, mistakes: &Mistakes) -> Option<Con
         routes,
         timeouts,
         services,
-    })
+    };
+    Some((config, places))
 }
 
 /// Syntax errors, one for each line, and of the other mistakes those that a syntax error cannot

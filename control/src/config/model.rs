@@ -50,8 +50,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// `[timeouts]`
     pub timeouts: Timeouts,
-    /// `[[service]]`, in file order.
-    pub services: Vec<Service>,
+    /// `[[service]]`, in file order; shared between the generations that have them alike.
+    pub services: Vec<Arc<Service>>,
 }
 
 /// Whose defaults services have: what a service says itself wins.

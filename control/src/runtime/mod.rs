@@ -8,6 +8,7 @@
 mod keeper;
 pub(crate) mod mailboxes;
 pub(crate) mod shared;
+pub(crate) mod transactions;
 
 use std::future::Future;
 use std::io;
@@ -27,7 +28,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
 use crate::api::{self, Listener, Socket};
-use crate::config::Machine;
+use crate::config::{Base, Machine};
 use crate::director::Director;
 use crate::health::saved::Known;
 use crate::health::{Book, Prober, Report};
@@ -63,6 +64,8 @@ pub struct Control {
     pub fibs: watch::Receiver<Arc<Fib>>,
     /// The file that a reload reads.
     pub file: Option<PathBuf>,
+    /// The text that the configuration came from; without one it cannot be saved.
+    pub base: Option<Arc<Base>>,
     /// What it is checked against: found out at start, before threads were pinned.
     pub machine: Machine,
     /// What the daemon logs.
@@ -104,6 +107,7 @@ pub async fn run(
         follower,
         mut fibs,
         file,
+        base,
         machine,
         log,
         templates,
@@ -122,7 +126,12 @@ pub async fn run(
         mirror,
         ports,
         local_addresses,
-        Source { file, machine },
+        Source {
+            file,
+            read: None,
+            machine,
+        },
+        base,
         health,
         log,
         templates,
@@ -225,7 +234,7 @@ fn heard(core: &Shared, event: Event) {
 fn reload(core: &Shared) {
     // The lock is held while the file is read: no request sees half of a reload, and workers do
     // not care.
-    let Err(refused) = core.lock().reload() else {
+    let Err(refused) = core.lock().reload(false, None) else {
         return;
     };
     let mut told = String::new();

@@ -3,7 +3,7 @@
 
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,17 +12,19 @@ use shunt_dataplane::counters::WorkerCounters;
 use shunt_dataplane::session_log::SessionEvent;
 use shunt_service::{Fib, InterfaceId, PortId, ServiceId, Ticks};
 use shunt_session::templates::TemplateView;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::api::types;
-use crate::config::{self, Config, LoadError, Machine, Service};
-use crate::director::{CannotApply, Director};
+use crate::config::{Base, Config, Machine};
+use crate::director::Director;
 use crate::health::{Book, saved};
+use crate::history::{History, Origin};
 use crate::kernel;
 use crate::mirror::MirrorCounters;
 use crate::session_log;
-use crate::snapshot::{CannotBuild, Changes};
 use crate::statistics::Statistics;
+
+use super::transactions::Pending;
 
 /// Tells how the ports are: asked by the API, answered by whoever owns the devices.
 pub type PortReport = Box<dyn Fn() -> Vec<types::Port> + Send>;
@@ -84,8 +86,8 @@ pub(crate) struct Core {
     local_addresses: LocalAddresses,
     /// Those that were told last.
     told: Option<BTreeSet<IpAddr>>,
-    source: Source,
-    follower: kernel::Handle,
+    pub(super) source: Source,
+    pub(super) follower: kernel::Handle,
     started: Instant,
     faults: BTreeMap<(PortId, &'static str), u64>,
     /// What checks know of the servers.
@@ -100,29 +102,20 @@ pub(crate) struct Core {
     pub(crate) templates: ListTemplates,
     /// Lines of it that were held back so far, as they repeat others.
     pub(crate) held_back: u64,
+    /// The configurations that were in force.
+    pub(crate) history: History,
+    /// An apply that is to be confirmed.
+    pub(super) pending: Option<Pending>,
 }
 
 /// Where a reload takes the configuration from.
 pub(super) struct Source {
     /// The file.
     pub(super) file: Option<PathBuf>,
+    /// Its text when it was read or written last.
+    pub(super) read: Option<Arc<str>>,
     /// What it is checked against.
     pub(super) machine: Machine,
-}
-
-/// Why a reload changed nothing.
-#[derive(Debug, thiserror::Error, miette::Diagnostic)]
-pub(crate) enum CannotReload {
-    /// The daemon was started without a file.
-    #[error("there is no configuration file to read again")]
-    NoFile,
-    /// The file is not good.
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Load(#[from] LoadError),
-    /// It is good, and cannot be applied.
-    #[error(transparent)]
-    Apply(#[from] CannotApply),
 }
 
 impl Core {
@@ -138,6 +131,7 @@ impl Core {
         ports: PortReport,
         local_addresses: LocalAddresses,
         source: Source,
+        base: Option<Arc<Base>>,
         health: Book,
         log: Box<dyn LogLevels>,
         templates: ListTemplates,
@@ -159,7 +153,12 @@ impl Core {
             log,
             templates,
             held_back: 0,
+            history: History::default(),
+            pending: None,
         };
+        core.source.read = base.as_ref().map(|base| Arc::clone(&base.text));
+        let file = core.file().map(|file| file.display().to_string().into());
+        core.remember(Origin::Start, "the start".to_owned(), None, base, file);
         core.tell();
         core.follow_session_log();
         core
@@ -175,38 +174,6 @@ impl Core {
         self.now().since(Ticks(ticks)) / 1_000_000_000
     }
 
-    /// Puts other services in force.
-    pub(crate) fn set_services(&mut self, services: Vec<Service>) -> Result<Changes, CannotBuild> {
-        let changes = self.director.set_services(services, self.now())?;
-        self.tell();
-        info!(?changes, "services changed by the API");
-        Ok(changes)
-    }
-
-    /// Puts other global timeouts in force, with the services that follow them.
-    pub(crate) fn set_timeouts(&mut self, config: Config) -> Result<(), CannotApply> {
-        self.director.apply(config, self.now())?;
-        info!("timeouts changed by the API");
-        Ok(())
-    }
-
-    /// Reads the file again and makes the director equal to it.
-    pub(crate) fn reload(&mut self) -> Result<Changes, CannotReload> {
-        let file = self.source.file.as_deref().ok_or(CannotReload::NoFile)?;
-        let config = config::load(file, &self.source.machine)?;
-        let changes = self.director.apply(config, self.now())?;
-        self.follower.set_statics(statics(self.director.config()));
-        self.health.forget_files();
-        self.follow_session_log();
-        self.tell();
-        info!(?changes, "configuration read again");
-        Ok(changes)
-    }
-
-    pub(crate) fn file(&self) -> Option<&Path> {
-        self.source.file.as_deref()
-    }
-
     pub(super) fn set_fib(&mut self, fib: Arc<Fib>) {
         self.director.set_fib(fib);
     }
@@ -217,6 +184,7 @@ impl Core {
     }
 
     pub(super) fn tick(&mut self) {
+        self.look_at_pending();
         self.director.advance(self.now());
         self.statistics.tick(&self.director, self.now());
         if self.director.tick() > 0 {
@@ -267,7 +235,7 @@ impl Core {
     }
 
     /// The log of sessions as the configuration has it now.
-    fn follow_session_log(&mut self) {
+    pub(super) fn follow_session_log(&mut self) {
         let wanted = self.director.config().session_log.as_ref();
         match (&mut self.session_log, wanted) {
             (Some(log), Some(wanted)) if *log.to() == wanted.to => log.reopen(),
@@ -304,7 +272,7 @@ impl Core {
 
     /// Real servers' neighbours are kept resolved and their health is checked, and devices may
     /// steer replies to local addresses.
-    fn tell(&mut self) {
+    pub(super) fn tell(&mut self) {
         self.health.follow(&self.director);
         self.follower
             .set_wanted(self.director.wanted().into_iter().collect());
