@@ -78,12 +78,23 @@ fn setting(name: &str, on: bool) -> (Option<&'static str>, &'static str) {
     }
 }
 
+/// With the kernel's defaults.
 #[test]
-fn golden_replay() {
+fn golden_replay_with_the_kernels_defaults() {
+    replay_all("compat = 'ipvs'");
+}
+
+/// With Shunt's, as far as the recording sets nothing else.
+#[test]
+fn golden_replay_with_shunts_defaults() {
+    replay_all("");
+}
+
+fn replay_all(top: &str) {
     let (mut wrong, mut names) = (0, Vec::new());
     let mut used: BTreeSet<(usize, String)> = BTreeSet::new();
     for (name, recording) in recordings() {
-        match replay(&recording, "compat = 'ipvs'") {
+        match replay(&recording, top) {
             Err(Stop::NotBuilt(why)) => println!("{name}: not built: {why}"),
             Err(Stop::Wrong(why)) => {
                 println!("{name}: cannot be replayed: {why}");
@@ -117,6 +128,9 @@ fn golden_replay() {
     }
     println!("listed:");
     for (n, rule) in RULES.iter().enumerate() {
+        if rule.by_default_only && !top.is_empty() {
+            continue;
+        }
         let seen = used.iter().filter(|(rule, _)| *rule == n).count();
         println!("    {} ({}): {seen} recordings", rule.ours, rule.decision);
         if let Some(name) = rule.shows_in

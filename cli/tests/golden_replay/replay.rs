@@ -60,7 +60,10 @@ pub(crate) fn replay(recording: &Value, top: &str) -> Done<Result> {
         picks: Vec::new(),
         changes: log.iter().filter(|entry| is_change(entry)).count(),
         result: Result::default(),
-        story: Story::default(),
+        story: Story {
+            compat: !top.is_empty(),
+            ..Story::default()
+        },
         frame: Vec::new(),
         windows: Windows::default(),
     };
@@ -88,7 +91,9 @@ impl Replay<'_> {
             story: self.story.clone(),
             rule: None,
         };
-        found.rule = RULES.iter().position(|rule| (rule.fits)(&found));
+        found.rule = RULES
+            .iter()
+            .position(|rule| !(rule.by_default_only && found.story.compat) && (rule.fits)(&found));
         if found.rule.is_some() {
             match &found.what {
                 What::Frames { up: false, .. } if !self.story.one_packet => {
@@ -227,6 +232,11 @@ impl Replay<'_> {
                 let at = words.iter().position(|w| *w == "-r").map_or(0, |n| n + 1);
                 self.story.removed.remove(words[at]);
             }
+            "-e" if !refused => {
+                let persistent = self.services.iter().any(|(_, persistent)| *persistent);
+                let at = words.iter().position(|w| *w == "-w").map_or(0, |n| n + 1);
+                self.story.weight0 |= persistent && words[at] == "0";
+            }
             "-D" if !refused => self.story.services -= 1,
             "-C" if !refused => self.story.services = 0,
             "-A" if !refused => self.story.services += 1,
@@ -361,7 +371,7 @@ impl Replay<'_> {
         };
         let (mine, theirs) = (only(&ours, kernels), only(kernels, &ours));
         let (templates, theirs): (Vec<_>, Vec<_>) =
-            theirs.into_iter().partition(|row| row.contains(" NONE "));
+            theirs.into_iter().partition(|row| row.ends_with(":65535"));
         if !templates.is_empty() {
             let what = What::Sessions {
                 ours: Vec::new(),
