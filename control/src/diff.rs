@@ -34,6 +34,7 @@ fn change(object: &str, change: &str, name: impl Into<String>) -> Change {
 /// The sections of the file, by key and as they are written, with whether they differ.
 fn sections_that_differ(old: &Config, new: &Config) -> impl Iterator<Item = (&'static str, bool)> {
     [
+        ("compat", old.compat != new.compat),
         ("daemon", old.daemon != new.daemon),
         ("dpdk", old.dpdk != new.dpdk),
         ("workers", old.workers != new.workers),
@@ -59,9 +60,11 @@ fn sections(
     differ
         .map(|(key, _)| {
             let many = matches!(key, "port" | "neighbour" | "route");
-            let name = match many {
-                true => format!("[[{key}]]"),
-                false => format!("[{key}]"),
+            let name = match key {
+                // A word of its own.
+                "compat" => key.to_owned(),
+                _ if many => format!("[[{key}]]"),
+                _ => format!("[{key}]"),
             };
             let mut change = change("section", "changed", name);
             if let (Some(old), Some(new)) = (old_words, new_words) {
