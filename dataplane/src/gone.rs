@@ -117,6 +117,12 @@ pub(crate) fn packet<P: Port>(
         Some(OnRemoved::Reset) if reply => {
             answer::send_reset(egress, cx, packet, DropReason::ServerGone);
         }
+        // It answers what the client sent before: that is no packet of another server's.
+        Some(OnRemoved::Reschedule) if reply => {
+            flows.table.set_gone(line, false);
+            hit::apply(egress, flows, cx, packet, line);
+            flows.table.set_gone(line, true);
+        }
         Some(_) if reply => egress.discard(packet.buf, DropReason::ServerGone),
         Some(OnRemoved::Reschedule) => {
             flows.close(egress, cx, line, Why::ServerGone);
