@@ -10,8 +10,8 @@ use std::sync::Arc;
 use hashbrown::{HashMap as Map, HashSet as Seen};
 use shunt_scheduler::{BuildError, Flags};
 use shunt_service::{
-    Destination, Held, Load, Mode, RealServer, ServerId, Servers, Service, ServiceId, ServiceKey,
-    ServiceLimits, Status, Ticks, Timeouts, Weight,
+    Destination, Held, Load, Mode, OnRemoved, RealServer, ServerId, Servers, Service, ServiceId,
+    ServiceKey, ServiceLimits, Status, Ticks, Timeouts, Weight,
 };
 use shunt_session::Identity;
 
@@ -40,6 +40,8 @@ pub struct Retired {
     pub key: ServerKey,
     /// Its service, which may be gone as well.
     pub service: ServiceKey,
+    /// What that wanted for its sessions, if it is.
+    pub policy: Option<OnRemoved>,
     /// When it left.
     pub since: Ticks,
     /// Version of the first snapshot without it: a worker that has read this one makes no new
@@ -162,6 +164,7 @@ impl State {
                 server,
                 key,
                 service: *service,
+                policy: None,
                 since: now,
                 gone_from: 0,
             };
@@ -340,6 +343,7 @@ pub fn build(
                 },
                 key: key_of(server),
                 service: service.key,
+                policy: None,
                 since: time,
                 gone_from: version,
             };
@@ -348,12 +352,15 @@ pub fn build(
     }
     remember_destinations(now.services, &list, &mut state);
     let wanted: Seen<ServiceKey> = next.iter().map(|s| s.key).collect();
-    let gone = now
-        .services
-        .list()
-        .iter()
-        .filter(|s| !wanted.contains(&s.key));
-    changes.services_removed = gone.count() as u32;
+    let gone = now.services.list().iter();
+    let gone = gone.filter(|s| !wanted.contains(&s.key));
+    let gone: HashMap<ServiceId, OnRemoved> = gone.map(|s| (s.id, s.on_removed)).collect();
+    changes.services_removed = gone.len() as u32;
+    for retired in state.retired.values_mut() {
+        if let Some(policy) = gone.get(&retired.server.service) {
+            retired.policy = Some(*policy);
+        }
+    }
     state.ids.forget_services(|key| wanted.contains(key));
     let present: Seen<ServiceId> = list.iter().map(|s| s.id).collect();
     state.quorums.retain(|id, _| present.contains(id));
@@ -402,7 +409,12 @@ fn remember_destinations(before: &Services, after: &[Service<Scheduler>], state:
 
 /// Services as workers read them, with what of removed ones still has sessions.
 pub fn services_of(list: Vec<Service<Scheduler>>, state: &State) -> Services {
-    let servers = state.retired.values().map(|r| r.server.clone()).collect();
+    let servers = state.retired.values().map(|r| RealServer {
+        // Workers ask the service, as long as there is one.
+        status: r.policy.map_or(r.server.status, Status::Ended),
+        ..r.server.clone()
+    });
+    let servers = servers.collect();
     let retired = state.retired.values();
     let held = retired.clone().filter_map(|r| {
         let held = state.ids.held(r.server.service)?;

@@ -12,7 +12,8 @@ use shunt_control::health::saved::{Fact, Key, Known};
 use shunt_control::snapshot::{CannotBuild, Snapshot};
 use shunt_service::publish::Reader;
 use shunt_service::{
-    FlowKey, Mode, Protocol, ServerId, ServerSlot, ServiceKey, Status, Ticks, Weight, WorkerId,
+    FlowKey, Mode, OnRemoved, Protocol, ServerId, ServerSlot, ServiceKey, Status, Ticks, Weight,
+    WorkerId,
 };
 use shunt_session::{Arena, IdTable, Identity};
 
@@ -281,6 +282,42 @@ fn a_removed_server_that_returns_is_the_same_while_it_has_sessions() {
         0,
         "it does not inherit counters"
     );
+}
+
+#[test]
+fn the_sessions_of_a_removed_service_go_as_it_wanted() {
+    let wanting = |policy: &str| {
+        let own = format!("on_removed='{policy}'\n");
+        let of = service(80, "rr", &[&server(1)]);
+        of.replacen("scheduler=", &format!("{own}scheduler="), 1)
+    };
+    for (word, policy) in [("hold", OnRemoved::Hold), ("finish", OnRemoved::Finish)] {
+        let (mut director, mut reader) = start(parse(&wanting(word)));
+        let slot = director.snapshot().services.list()[0]
+            .servers
+            .iter()
+            .next()
+            .map(|s| s.slot);
+        let slot = slot.expect("a server");
+        assert!(director.load().open(W, slot, 0), "a session");
+        // The server alone first: workers ask its service.
+        let bare = wanting(word)
+            .replace("[[service.server]]", "")
+            .replace(&server(1), "");
+        director.apply(parse(&bare), NOW).expect("it fits");
+        let status = |d: &Director| d.snapshot().services.server(slot).map(|s| s.status);
+        assert_eq!(status(&director), Some(Status::Removed));
+        director.apply(parse(""), NOW).expect("it fits");
+        assert_eq!(status(&director), Some(Status::Ended(policy)));
+        reader.refresh();
+        director.tick();
+        assert_eq!(director.retired().count(), 1, "it has a session");
+        // It is up again with its service.
+        director.apply(parse(&wanting(word)), NOW).expect("it fits");
+        assert_eq!(director.snapshot().services.list()[0].servers.len(), 1);
+        let up = director.snapshot().services.list()[0].servers.iter().next();
+        assert_eq!(up.map(|s| s.status), Some(Status::Up));
+    }
 }
 
 #[test]

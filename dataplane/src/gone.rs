@@ -47,9 +47,8 @@ pub(crate) fn policy(config: &Config, slot: ServerSlot, protocol: Protocol) -> O
     };
     // UDP has no end to wait for: it moves on unless its packets shall be held.
     Some(match (protocol, policy) {
-        (Protocol::Udp, OnRemoved::Finish | OnRemoved::Reset) if service.is_some() => {
-            OnRemoved::Reschedule
-        }
+        (Protocol::Udp, OnRemoved::Reset) => OnRemoved::Reschedule,
+        (Protocol::Udp, OnRemoved::Finish) if service.is_some() => OnRemoved::Reschedule,
         _ => policy,
     })
 }
