@@ -24,7 +24,7 @@ address = '172.16.1.5:8080'
 ";
 
 /// Commands, in an order in which each has something to do.
-const COMMANDS: [&str; 24] = [
+const COMMANDS: [&str; 31] = [
     "status",
     "services",
     "servers",
@@ -49,6 +49,13 @@ const COMMANDS: [&str; 24] = [
     "service remove tcp:10.0.0.101:80",
     "log",
     "reload",
+    "service add tcp:10.0.0.102:80",
+    "plan FOLDER/shunt.toml",
+    "apply FOLDER/shunt.toml --confirm-within 60s",
+    "confirm",
+    "history",
+    "rollback",
+    "save FOLDER/saved.toml",
 ];
 
 /// Those that need no director.
@@ -73,7 +80,9 @@ fn json(line: &str, output: &Output) {
 #[test]
 fn every_command_speaks_json() {
     let lab = Lab::idle(FILE);
+    let folder = lab.folder.path().display().to_string();
     for line in COMMANDS {
+        let line = &line.replace("FOLDER", &folder);
         let output = lab.shunt(&format!("{line} --json"));
         json(line, &output);
         assert!(output.status.success(), "shunt {line} --json");
