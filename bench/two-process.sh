@@ -287,7 +287,7 @@ changes() {
         kill -0 $traffic || return 1
         sleep 0.2
     done
-    bench/edits.py "$work/shunt.sock" "$vip:83" "$edit_number" >"$work/edits"
+    taskset -c "$main_core" bench/edits.py "$work/shunt.sock" "$vip:83" "$edit_number" >"$work/edits"
     # Else some of the changes had no packets to lose.
     kill -0 $traffic || { echo "the changes took longer than the traffic: --edit-seconds N" >&2; return 1; }
     wait $traffic

@@ -252,6 +252,7 @@ impl Core {
         let was = self.history.newest().cloned();
         let changes = self.put_in_force(&base.config)?;
         if before == base.config {
+            info!(origin = origin.word(), "configuration: nothing changed");
             // The same in other words, with other comments.
             self.history.set_base(Arc::clone(&base));
             return Ok((changes, base));
