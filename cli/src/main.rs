@@ -13,6 +13,7 @@ mod change;
 mod check;
 mod client;
 mod drain;
+mod events;
 mod failure;
 mod import;
 mod ipvsadm;
@@ -169,7 +170,7 @@ fn answer(arguments: &Arguments) -> Result<String, Failure> {
         },
         Command::Drain(command) => drain::drain(&client, command, json),
         Command::Drains => drain::drains(&client, json),
-        Command::Events => show::events(&client, json),
+        Command::Events => events::follow(&client, json),
         Command::Log { filter } => change::log(&client, filter.as_deref(), json),
         Command::Reload { allow_shrink } => change::reload(&client, *allow_shrink, json),
         Command::Apply(how) => transaction::apply(&client, how, json),

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use shunt_control::api::types::{
     Counters, Health, Interfaces, Rates, Route, Server, Service, Session, Sessions, Status,
     WorkersCounters,
@@ -609,56 +609,6 @@ pub(crate) fn route(client: &Client, to: IpAddr, as_json: bool) -> Result<String
         "{to} by port {}{vlan}{source} to neighbour {} ({mac}), MTU {}\n",
         route.port, route.neighbour, route.mtu
     ))
-}
-
-/// `events`: prints until it is interrupted, or the director goes.
-pub(crate) fn events(client: &Client, as_json: bool) -> Result<String, Failure> {
-    let mut print = |event: &str, data: &str| {
-        use std::io::Write;
-        let line = match as_json {
-            true => format!("{{\"event\":\"{event}\",\"data\":{data}}}"),
-            false => told(event, data),
-        };
-        let mut out = std::io::stdout().lock();
-        // Nobody reads any more: there is nothing left to do.
-        if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
-            std::process::exit(0);
-        }
-    };
-    loop {
-        client.follow("/v1/events", &mut print)?;
-    }
-}
-
-/// An event for people.
-fn told(event: &str, data: &str) -> String {
-    let data: Value = serde_json::from_str(data).unwrap_or_default();
-    let word = |of: &Value, key: &str| of[key].as_str().unwrap_or_default().to_owned();
-    let standing = |of: &Value| format!("{}, weight {}", word(of, "status"), of["weight"]);
-    match event {
-        "server" => {
-            let mut text = format!(
-                "{} {} {}",
-                word(&data, "service"),
-                word(&data, "server"),
-                word(&data, "change")
-            );
-            if !data["status"].is_null() {
-                let _ = write!(text, ": {}", standing(&data));
-            }
-            if !data["was"].is_null() {
-                let _ = write!(text, " (was {})", standing(&data["was"]));
-            }
-            text
-        }
-        "service" => format!("{} {}", word(&data, "service"), word(&data, "change")),
-        "hello" => format!(
-            "shunt {}, snapshot {}",
-            word(&data, "version"),
-            data["generation"]
-        ),
-        _ => format!("{event} {data}"),
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use core::net::IpAddr;
 
 use shunt_service::{Load, RealServer, Servers};
 
-use crate::{State, available, is_dealt};
+use crate::{NO_SERVER, State, available, is_dealt};
 
 /// The kernel's default, `CONFIG_IP_VS_SH_TAB_BITS` and `CONFIG_IP_VS_DH_TAB_BITS`.
 const BITS: u32 = 8;
@@ -15,9 +15,6 @@ pub(crate) const BUCKETS: u32 = 1 << BITS;
 
 /// The kernel's `GOLDEN_RATIO_32`: multiplicative hashing, the upper bits are the hash.
 const GOLDEN_RATIO: u32 = 0x61c8_8647;
-
-/// Content of a bucket where there is no server.
-const NONE: u32 = crate::NO_SERVER;
 
 /// Place in the list of each bucket's server.
 #[derive(Debug)]
@@ -29,13 +26,13 @@ impl Buckets {
     /// A server that is down keeps its buckets, so that a check that flaps does not move
     /// everybody's clients; one that is being drained has none.
     pub(crate) fn deal(servers: &Servers, turn: impl Fn(&RealServer) -> usize) -> Self {
-        let deal = (0..NONE)
+        let deal = (0..NO_SERVER)
             .zip(servers.iter())
             .filter(|(_, server)| is_dealt(server))
             .cycle()
             .flat_map(|(place, server)| core::iter::repeat_n(place, turn(server)));
         let mut buckets: Vec<u32> = deal.take(BUCKETS as usize).collect();
-        buckets.resize(BUCKETS as usize, NONE);
+        buckets.resize(BUCKETS as usize, NO_SERVER);
         Self(buckets.into())
     }
 

@@ -27,7 +27,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::buckets::fold;
 use crate::weights::gcd;
-use crate::{Flags, Scheduler, State, available, is_dealt};
+use crate::{Flags, NO_SERVER, Scheduler, State, available, is_dealt};
 
 pub(crate) const NAME: &str = "mh";
 
@@ -36,9 +36,6 @@ const KEYS: [u64; 2] = [2_654_435_761, 2_654_446_892];
 
 /// After so many places in vain the fallback asks whether any server is available at all.
 const FEW: u32 = 64;
-
-/// Content of a place where there is no server.
-const NONE: u32 = crate::NO_SERVER;
 
 /// See the module.
 #[derive(Debug)]
@@ -131,7 +128,7 @@ impl Table {
         let size = flags.mh_size.places();
         let mut table = Self {
             seed: flags.mh_seed,
-            places: vec![NONE; size as usize].into(),
+            places: vec![NO_SERVER; size as usize].into(),
             filled_from: shares,
         };
         table.fill(flags.mh_size.turn_bits());
@@ -149,7 +146,7 @@ impl Table {
         let shift = (u16::BITS - heaviest.leading_zeros()).saturating_sub(turn_bits);
         let [first, second] = hashers(self.seed);
         // Where a server looks next, how far it steps, and how many places it takes in a turn.
-        let mut servers: Vec<(u32, u32, u32, u16)> = (0..NONE)
+        let mut servers: Vec<(u32, u32, u32, u16)> = (0..NO_SERVER)
             .zip(&self.filled_from)
             .filter(|(_, s)| s.weight > 0)
             .map(|(n, s)| {
@@ -163,7 +160,11 @@ impl Table {
             for (n, at, step, turn) in &mut servers {
                 for _ in 0..*turn {
                     // The size is a prime, so that steps of any length visit every place.
-                    while self.places.get(*at as usize).is_some_and(|p| *p != NONE) {
+                    while self
+                        .places
+                        .get(*at as usize)
+                        .is_some_and(|p| *p != NO_SERVER)
+                    {
                         *at = (*at + *step) % size;
                     }
                     if let Some(place) = self.places.get_mut(*at as usize) {

@@ -13,14 +13,10 @@ use super::problem::Problem;
 use super::request::{self, Body, Peer, agree};
 use super::{Api, show, types};
 
-fn all(core: &Core) -> Vec<types::Service> {
-    show::services(core)
-}
-
 /// The service of a key as listed.
 pub(super) fn one(core: &Core, key: &ServiceKey) -> Result<types::Service, Problem> {
     let name = key.name();
-    all(core)
+    show::services(core)
         .into_iter()
         .find(|s| s.key == name)
         .ok_or_else(|| Problem::missing("no-such-service", format!("there is no service {name}")))
@@ -31,7 +27,7 @@ pub(super) fn one(core: &Core, key: &ServiceKey) -> Result<types::Service, Probl
 )]
 /// All services with their servers.
 pub(super) async fn list(State(api): State<Api>) -> Json<Vec<types::Service>> {
-    Json(all(&api.core.lock()))
+    Json(show::services(&api.core.lock()))
 }
 
 #[utoipa::path(

@@ -98,10 +98,10 @@ pub(crate) struct Core {
     pub(crate) session_log: Option<session_log::Log>,
     /// What the daemon logs.
     pub(crate) log: Box<dyn LogLevels>,
-    /// Templates of persistence.
-    pub(crate) templates: ListTemplates,
     /// Lines of it that were held back so far, as they repeat others.
     pub(crate) held_back: u64,
+    /// Templates of persistence.
+    pub(crate) templates: ListTemplates,
     /// The configurations that were in force.
     pub(crate) history: History,
     /// An apply that is to be confirmed.
