@@ -82,9 +82,7 @@ impl Client {
 
     /// `GET` of a text.
     pub(crate) fn text(&self, path: &str) -> Result<String, Failure> {
-        let bytes = self.send(Method::GET, path, Bytes::new())?;
-        String::from_utf8(bytes.into())
-            .map_err(|_| Failure::Other("the director's answer is no text".to_owned()))
+        self.send(Method::GET, path, Bytes::new())
     }
 
     /// `DELETE`.
@@ -92,7 +90,7 @@ impl Client {
         self.send(Method::DELETE, path, Bytes::new()).map(|_| ())
     }
 
-    fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
+    fn send(&self, method: Method, path: &str, body: Bytes) -> Result<String, Failure> {
         let exchange = self.exchange(method, path, body);
         self.runtime.block_on(async {
             timeout(PATIENCE, exchange).await.unwrap_or_else(|_| {
@@ -138,13 +136,21 @@ impl Client {
         })
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<String, Failure> {
         let response = self.ask(method, path, body).await?;
-        Limited::new(response.into_body(), ANSWER)
-            .collect()
-            .await
-            .map(|body| body.to_bytes())
-            .map_err(|error| self.silent(format!("the answer broke off: {error}")))
+        self.whole(response).await
+    }
+
+    /// The text of an answer. Put together as it comes: a listing has a hundred megabytes.
+    async fn whole(&self, response: Response<Incoming>) -> Result<String, Failure> {
+        let mut body = Limited::new(response.into_body(), ANSWER);
+        let mut text = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|e| self.silent(format!("the answer broke off: {e}")))?;
+            text.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+        }
+        String::from_utf8(text)
+            .map_err(|_| Failure::Other("the director's answer is no text".to_owned()))
     }
 
     /// Sends a request; what is answered is a success.
@@ -180,12 +186,8 @@ impl Client {
         if status.is_success() {
             return Ok(response);
         }
-        let body = Limited::new(response.into_body(), ANSWER)
-            .collect()
-            .await
-            .map_err(|error| self.silent(format!("the answer broke off: {error}")))?
-            .to_bytes();
-        Err(match serde_json::from_slice::<Problem>(&body) {
+        let body = self.whole(response).await?;
+        Err(match serde_json::from_str::<Problem>(&body) {
             Ok(problem) if problem.code == "no-such-path" || problem.code == "method" => {
                 self.other_version().unwrap_or(Failure::Refused(problem))
             }
@@ -195,8 +197,8 @@ impl Client {
         })
     }
 
-    fn decode<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Failure> {
-        serde_json::from_slice(body).map_err(|error| {
+    fn decode<T: DeserializeOwned>(&self, body: &str) -> Result<T, Failure> {
+        serde_json::from_str(body).map_err(|error| {
             self.other_version().unwrap_or_else(|| {
                 Failure::Other(format!("the director's answer is not understood: {error}"))
             })

@@ -315,7 +315,7 @@ pub(crate) fn servers(
             server.address.to_string(),
             server.mode.clone(),
             state(server),
-            health(server.health.as_ref(), now),
+            health(server.health.as_deref(), now),
             limit,
         ];
         row.extend(

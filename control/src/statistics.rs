@@ -4,9 +4,9 @@
 //! Two rates are kept of each counter: of the last second, and the kernel's estimate (`ip_vs_est.c`: every
 //! two seconds a quarter of the difference to what came in these is added), which `ipvsadm --rate` shows.
 
-use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use hashbrown::{HashMap, HashSet};
 use shunt_service::load::Totals;
 use shunt_service::{RealServer, ServerId, ServiceId, Ticks};
 

@@ -242,8 +242,9 @@ impl Lab {
 
     fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
         let body = body.map(Value::to_string).unwrap_or_default();
+        // Of the version whose answers are never in chunks.
         let (status, head, text) = self.raw(&format!(
-            "{method} {path} HTTP/1.1\r\nhost: shunt\r\nconnection: close\r\n\
+            "{method} {path} HTTP/1.0\r\nhost: shunt\r\n\
              content-length: {}\r\n\r\n{body}",
             body.len()
         ));
@@ -460,6 +461,44 @@ fn servers_are_added_changed_marked_and_removed() {
     );
     lab.load.close(WorkerId(0), slot, false, 0, 0);
     lab.until("it is let go", || removed().is_none());
+}
+
+#[test]
+fn a_listing_of_many_parts_is_one_array() {
+    let lab = Lab::start();
+    let apply = |services: String| {
+        let text = format!("{FILE}{services}");
+        // The socket is that of the running daemon, whatever its file says.
+        let (status, _, said) = lab.raw(&format!(
+            "POST /v1/apply?allow_shrink=true HTTP/1.0\r\nhost: shunt\r\ncontent-length: {}\r\n\r\n{text}",
+            text.len()
+        ));
+        assert_eq!(status, 200, "{said}");
+    };
+    let vip = |n: usize| format!("10.1.{}.{}:80", n / 250, n % 250);
+    apply(
+        (0..2000)
+            .map(|n| format!("[[service]]\nprotocol = 'tcp'\nvip = '{}'\n", vip(n)))
+            .collect(),
+    );
+    let mut listed = lab
+        .get::<Vec<types::Service>>("/v1/services")
+        .into_iter()
+        .map(|s| s.key);
+    assert_eq!(listed.next().as_deref(), Some("tcp:10.0.0.100:80"));
+    assert!(listed.eq((0..2000).map(|n| format!("tcp:{}", vip(n)))));
+    let servers = lab.get::<Vec<types::Server>>("/v1/servers");
+    assert_eq!(servers.len(), 2, "{servers:?}");
+    apply(String::new());
+    assert_eq!(lab.ask("DELETE", SERVICE, None).0, 204);
+    assert_eq!(lab.ask("GET", "/v1/services", None).1, json!([]));
+    // Its servers may have sessions still.
+    let left = lab.get::<Vec<types::Server>>("/v1/servers");
+    assert!(
+        left.iter()
+            .all(|s| s.status == "removed" && s.removed_seconds.is_some())
+    );
+    assert_eq!(left.len(), 2, "{left:?}");
 }
 
 #[test]

@@ -151,5 +151,5 @@ def _status(ctx, service):
 def _wait(ctx, what, condition):
     if not network.wait_for(condition, PATIENCE, 0.05):
         listed = [f"{s['service']} {s['address']} {s['status']} {s['passive']}"
-                  for s in ctx.director.shunt("servers") if s["passive"]]
+                  for s in ctx.director.shunt("servers") if "passive" in s]
         expect(False, "\n".join([f"never: {what}", *listed]))

@@ -69,7 +69,7 @@ def _wait(ctx, services, wanted):
                 if s["service"] in names and s["status"] != "removed"]
 
     def met():
-        return all(s["health"] and s["health"]["known"]
+        return all("health" in s and s["health"]["known"]
                    and s["status"] == wanted[addresses[s["address"].rpartition(":")[0].strip("[]")]]
                    for s in listed())
 

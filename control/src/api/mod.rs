@@ -8,6 +8,7 @@
 mod drains;
 mod events;
 mod listener;
+mod listing;
 mod metrics;
 mod openapi;
 mod problem;

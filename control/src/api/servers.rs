@@ -13,7 +13,7 @@ use crate::runtime::shared::Core;
 
 use super::problem::Problem;
 use super::request::{self, Body, Peer, agree};
-use super::{Api, services, show, types};
+use super::{Api, listing, services, show, types};
 
 fn one(core: &Core, of: &ServiceKey, address: SocketAddr) -> Result<types::Server, Problem> {
     services::one(core, of)?
@@ -25,14 +25,17 @@ fn one(core: &Core, of: &ServiceKey, address: SocketAddr) -> Result<types::Serve
 
 #[utoipa::path(get, path = "/v1/servers", responses((status = 200, body = Vec<types::Server>)))]
 /// The servers of all services; also removed ones whose service is gone.
-pub(super) async fn all(State(api): State<Api>) -> Json<Vec<types::Server>> {
-    let core = api.core.lock();
-    let services = show::services(&core);
-    let listed: Vec<String> = services.iter().map(|s| s.key.clone()).collect();
-    let mut servers: Vec<types::Server> = services.into_iter().flat_map(|s| s.servers).collect();
-    let retired = show::retired(&core).map(|(_, server)| server);
-    servers.extend(retired.filter(|server| !listed.contains(&server.service)));
-    Json(servers)
+pub(super) async fn all(State(api): State<Api>) -> Response {
+    listing::answer(
+        api.core,
+        |service| service.servers,
+        |core, listed| {
+            let left = core.director.retired();
+            let left = left.filter(|retired| !listed.contains(&retired.service));
+            left.map(|retired| show::removed_server(core, retired))
+                .collect()
+        },
+    )
 }
 
 #[utoipa::path(

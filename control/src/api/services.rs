@@ -11,23 +11,21 @@ use crate::runtime::shared::Core;
 
 use super::problem::Problem;
 use super::request::{self, Body, Peer, agree};
-use super::{Api, show, types};
+use super::{Api, listing, show, types};
 
 /// The service of a key as listed.
 pub(super) fn one(core: &Core, key: &ServiceKey) -> Result<types::Service, Problem> {
-    let name = key.name();
-    show::services(core)
-        .into_iter()
-        .find(|s| s.key == name)
-        .ok_or_else(|| Problem::missing("no-such-service", format!("there is no service {name}")))
+    let (configured, service) = request::service(&core.director, &key.name())?;
+    let removed = core.director.retired().filter(|r| r.service == *key);
+    Ok(show::service(core, configured, service, removed.collect()))
 }
 
 #[utoipa::path(
     get, path = "/v1/services", responses((status = 200, body = Vec<types::Service>))
 )]
 /// All services with their servers.
-pub(super) async fn list(State(api): State<Api>) -> Json<Vec<types::Service>> {
-    Json(show::services(&api.core.lock()))
+pub(super) async fn list(State(api): State<Api>) -> Response {
+    listing::answer(api.core, |service| vec![service], |_, _| Vec::new())
 }
 
 #[utoipa::path(

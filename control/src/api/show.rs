@@ -7,92 +7,115 @@ use shunt_dataplane::command::SessionRecord;
 use shunt_dataplane::counters::{DropReason, WorkerCounters};
 use shunt_service::load::Totals;
 use shunt_service::{
-    AdjacencyId, Fib, PortId, RealServer, ServerId, ServiceKey, Status, TcpState, Ticks, WorkerId,
+    AdjacencyId, Fib, PortId, RealServer, ServerId, Service, ServiceKey, Status, TcpState, Ticks,
+    WorkerId,
 };
 
-use crate::config::{Config, policy_word, service_to_json};
+use crate::config::{self, Config, policy_word, service_to_json};
 use crate::director::Director;
 use crate::drain::{Drain, Outcome};
 use crate::health::Record;
 use crate::health::passive::Judge;
 use crate::runtime::shared::Core;
 use crate::slow_start::Slow;
-use crate::snapshot::Services;
+use crate::snapshot::{Retired, Scheduler, Services};
 use crate::statistics::Rates;
 
 use super::types;
 
 /// All services.
 pub(super) fn services(core: &Core) -> Vec<types::Service> {
-    let (director, health, now) = (&core.director, &core.health, core.now());
-    let statistics = &core.statistics;
-    let mut removed: HashMap<ServiceKey, Vec<types::Server>> = HashMap::new();
-    for (key, server) in retired(core) {
-        removed.entry(key).or_default().push(server);
-    }
-    director
+    let mut removed = removed(core);
+    core.director
         .services()
-        .map(|(configured, service)| {
-            // In the order of addition: workers have the newest first.
-            let present = service.servers.iter().rev();
-            let sorry = configured.sorry_server.as_ref().map(|s| s.address);
-            let weights: HashMap<SocketAddr, u16> =
-                configured.pool().map(|s| (s.address, s.weight.0)).collect();
-            let mut servers: Vec<types::Server> = present
-                .map(|s| {
-                    let mut shown = server(core, &configured.key, s);
-                    shown.configured_weight = weights.get(&shown.address).copied();
-                    shown.slow_start = director
-                        .slow_start_of(s.id)
-                        .map(|slow| slow_start(slow, now));
-                    shown.drain = director
-                        .drain_of(s.id)
-                        .map(|d| drain(director, &configured.key, s, d, now));
-                    shown.health = health.of(s.id).map(self::health);
-                    shown.passive = passive(health.passive(), s.id, now);
-                    shown.sorry = Some(shown.address) == sorry;
-                    // Also one that its checks put aside: `on_failure` says how.
-                    if shown.status == "removed" || director.is_failed(s.id) {
-                        shown.status = "down".to_owned();
-                    } else if shown.status == "up" && director.is_ejected(s.id) && s.weight.0 == 0 {
-                        shown.status = "ejected".to_owned();
-                    }
-                    shown
-                })
-                .collect();
-            servers.sort_by_key(|s| s.sorry);
-            let quorum = director.quorum(service.id);
-            servers.extend(removed.remove(&configured.key).unwrap_or_default());
-            let mut spec: types::ServiceSpec =
-                serde_json::from_value(service_to_json(configured)).unwrap_or_default();
-            spec.servers = None;
-            let (left, left_zero) = statistics.left(service.id);
-            let zeroed = servers.iter().any(|s| s.zero.is_some()) || left_zero != Totals::default();
-            let zeros = servers.iter().filter_map(|s| s.zero.as_ref());
-            let sum_of = |rates: fn((Rates, Rates)) -> Rates| {
-                let all = servers
-                    .iter()
-                    .map(|s| rates(statistics.rates(ServerId(s.id))));
-                rates_of(all.fold(Rates::default(), Rates::plus))
-            };
-            types::Service {
-                id: service.id.0,
-                key: configured.key.name(),
-                configuration: spec,
-                counters: servers
-                    .iter()
-                    .fold(counters(&left), |sum, server| add(sum, &server.counters)),
-                zero: zeroed.then(|| zeros.fold(counters(&left_zero), add)),
-                rates: sum_of(|(estimate, _)| estimate),
-                last_second: sum_of(|(_, second)| second),
-                live_sessions: service.limits.held.sessions().into(),
-                refused: service.limits.held.refused(),
-                live_weight: quorum.live,
-                quorum_lost: quorum.lost,
-                servers,
-            }
+        .map(|(configured, known)| {
+            let gone = removed.remove(&configured.key).unwrap_or_default();
+            service(core, configured, known, gone)
         })
         .collect()
+}
+
+/// Removed servers by their service.
+pub(super) fn removed(core: &Core) -> HashMap<ServiceKey, Vec<&Retired>> {
+    let mut removed: HashMap<_, Vec<_>> = HashMap::new();
+    for server in core.director.retired() {
+        removed.entry(server.service).or_default().push(server);
+    }
+    removed
+}
+
+/// A service, with these removed servers last.
+pub(super) fn service(
+    core: &Core,
+    configured: &config::Service,
+    service: &Service<Scheduler>,
+    removed: Vec<&Retired>,
+) -> types::Service {
+    let statistics = &core.statistics;
+    let key = configured.key.name();
+    let sorry = configured.sorry_server.as_ref().map(|s| s.address);
+    let weights: HashMap<SocketAddr, u16> =
+        configured.pool().map(|s| (s.address, s.weight.0)).collect();
+    // In the order of addition: workers have the newest first.
+    let present = service.servers.iter().rev();
+    let mut servers: Vec<types::Server> = present
+        .map(|s| {
+            let mut shown = present_server(core, &configured.key, &key, s);
+            shown.configured_weight = weights.get(&shown.address).copied();
+            shown.sorry = Some(shown.address) == sorry;
+            shown
+        })
+        .collect();
+    servers.sort_by_key(|s| s.sorry);
+    let quorum = core.director.quorum(service.id);
+    servers.extend(removed.into_iter().map(|r| removed_server(core, r)));
+    let mut spec: types::ServiceSpec =
+        serde_json::from_value(service_to_json(configured)).unwrap_or_default();
+    spec.servers = None;
+    let (left, left_zero) = statistics.left(service.id);
+    let zeroed = servers.iter().any(|s| s.zero.is_some()) || left_zero != Totals::default();
+    let zeros = servers.iter().filter_map(|s| s.zero.as_ref());
+    let rates = servers.iter().map(|s| statistics.rates(ServerId(s.id)));
+    let (estimate, second) = rates.fold(<(Rates, Rates)>::default(), |sum, each| {
+        (sum.0.plus(each.0), sum.1.plus(each.1))
+    });
+    types::Service {
+        id: service.id.0,
+        key,
+        configuration: spec,
+        counters: servers
+            .iter()
+            .fold(counters(&left), |sum, server| add(sum, &server.counters)),
+        zero: zeroed.then(|| zeros.fold(counters(&left_zero), add)),
+        rates: rates_of(estimate),
+        last_second: rates_of(second),
+        live_sessions: service.limits.held.sessions().into(),
+        refused: service.limits.held.refused(),
+        live_weight: quorum.live,
+        quorum_lost: quorum.lost,
+        servers,
+    }
+}
+
+/// A server of a service that is there.
+fn present_server(core: &Core, service: &ServiceKey, name: &str, of: &RealServer) -> types::Server {
+    let (director, health, now) = (&core.director, &core.health, core.now());
+    let mut shown = server(core, name, of);
+    shown.slow_start = director
+        .slow_start_of(of.id)
+        .map(|slow| slow_start(slow, now));
+    shown.drain = director
+        .drain_of(of.id)
+        .map(|d| drain(director, service, of, d, now).into());
+    shown.health = health.of(of.id).map(|record| self::health(record).into());
+    shown.passive = passive(health.passive(), of.id, now).map(Box::new);
+    // Also one that its checks put aside: `on_failure` says how.
+    if shown.status == "removed" || director.is_failed(of.id) {
+        shown.status = "down".to_owned();
+    } else if shown.status == "up" && director.is_ejected(of.id) && of.weight.0 == 0 {
+        shown.status = "ejected".to_owned();
+    }
+    shown
 }
 
 /// Where each server stands: service, address, status, weight.
@@ -139,22 +162,20 @@ fn health(record: &Record) -> types::Health {
     }
 }
 
-/// Removed servers, each with its service.
-pub(super) fn retired(core: &Core) -> impl Iterator<Item = (ServiceKey, types::Server)> {
-    core.director.retired().map(move |retired| {
-        let mut shown = server(core, &retired.service, &retired.server);
-        shown.weight = retired.server.weight.0;
-        shown.removed_seconds = Some(core.seconds_since(retired.since.0));
-        (retired.service, shown)
-    })
+/// A removed server.
+pub(super) fn removed_server(core: &Core, retired: &Retired) -> types::Server {
+    let mut shown = server(core, &retired.service.name(), &retired.server);
+    shown.weight = retired.server.weight.0;
+    shown.removed_seconds = Some(core.seconds_since(retired.since.0));
+    shown
 }
 
-fn server(core: &Core, service: &ServiceKey, server: &RealServer) -> types::Server {
+fn server(core: &Core, service: &str, server: &RealServer) -> types::Server {
     let director = &core.director;
     let (estimate, second) = core.statistics.rates(server.id);
     types::Server {
         id: server.id.0,
-        service: service.name(),
+        service: service.to_owned(),
         address: SocketAddr::new(server.addr, server.port),
         mode: server.mode.name().to_owned(),
         weight: director.weight(server).0,

@@ -29,6 +29,7 @@ pub struct Status {
     /// Seconds since the start.
     pub uptime_seconds: u64,
     /// The configuration file; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
     /// Number of the snapshot in force.
     pub generation: u64,
@@ -279,6 +280,7 @@ pub struct Service {
     pub counters: Counters,
     /// What of `counters` was there when they were last set to zero (`POST /v1/zero`), for
     /// `ipvsadm`: they go on; absent if they never were.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub zero: Option<Counters>,
     /// As the kernel estimates them: a moving average, every two seconds a quarter of the way.
     pub rates: Rates,
@@ -311,11 +313,14 @@ pub struct Server {
     /// Weight as it is in force, rounded up where slow start makes it a part of the configured one.
     pub weight: u16,
     /// Weight as configured; absent of removed servers.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub configured_weight: Option<u16>,
     /// Its way to its whole weight; absent if it has that, or none at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<SlowStart>,
     /// Its drain.
-    pub drain: Option<Drain>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Box<Drain>>,
     /// Most sessions at a time; 0: no limit.
     pub upper_threshold: u32,
     /// Below this many sessions a full server is used again.
@@ -326,18 +331,23 @@ pub struct Server {
     /// Whether it is the sorry server.
     pub sorry: bool,
     /// What its checks found; absent where it is not checked.
-    pub health: Option<Health>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Box<Health>>,
     /// What its clients' handshakes say; absent where nobody looks.
-    pub passive: Option<Passive>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passive: Option<Box<Passive>>,
     /// Moving average of its handshakes, microseconds; absent where there was none within ten seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub handshake_us: Option<u32>,
     /// Whether it is full: it has reached its upper threshold and not yet fallen below the lower.
     pub overloaded: bool,
     /// Seconds since it was removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub removed_seconds: Option<u64>,
     /// What was counted since it was added.
     pub counters: Counters,
     /// As of a service.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub zero: Option<Counters>,
     /// As of a service.
     pub rates: Rates,
@@ -362,8 +372,10 @@ pub struct Health {
     /// Those of them that failed, by reason; reasons that never were are left out.
     pub failures: BTreeMap<String, u64>,
     /// Why the last check failed; absent if it succeeded, or there was none yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// How long the last attempt took, microseconds; absent before the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_us: Option<u64>,
 }
 
@@ -379,8 +391,10 @@ pub struct Passive {
     /// Established connections that it reset.
     pub reset: u32,
     /// Seconds for which it is ejected still; absent where it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ejected_seconds: Option<u64>,
     /// Why it is ejected.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
@@ -401,6 +415,7 @@ pub struct Sessions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
     /// What to give as `cursor` for the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
 
@@ -420,9 +435,11 @@ pub struct Session {
     #[schema(value_type = String)]
     pub vip: SocketAddr,
     /// Local address of FULLNAT.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub local: Option<SocketAddr>,
     /// Its server; absent if that is not known any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub server: Option<SocketAddr>,
     /// Id of its service.
@@ -430,6 +447,7 @@ pub struct Session {
     /// Id of its server.
     pub server_id: u32,
     /// TCP state as `ipvsadm -Lcn` names it; absent for UDP.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// Milliseconds since its last packet.
     pub idle_ms: u32,
@@ -453,6 +471,7 @@ pub struct Templates {
     /// A page of templates.
     pub templates: Vec<Template>,
     /// What to give as `cursor` for the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<u32>,
 }
 
@@ -467,6 +486,7 @@ pub struct Template {
     /// How many leading bits these are.
     pub prefix: u8,
     /// The server; absent if that is not known any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub server: Option<SocketAddr>,
     /// Live sessions that keep to it.
@@ -517,6 +537,7 @@ pub struct Port {
     /// MAC address.
     pub mac: String,
     /// Whether the link is up; absent where the device does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub link: Option<bool>,
     /// Receive queues.
     pub rx_queues: u16,
@@ -537,6 +558,7 @@ pub struct Interface {
     /// Name of the port.
     pub port: String,
     /// VLAN id; absent for untagged packets.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub vlan: Option<u16>,
     /// The interface in the kernel; empty where there is none.
     pub kernel: String,
@@ -558,6 +580,7 @@ pub struct Neighbour {
     #[schema(value_type = String)]
     pub address: IpAddr,
     /// Its MAC; absent while it is not resolved.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
 }
 
@@ -570,13 +593,16 @@ pub struct Route {
     /// Name of the port it leaves by.
     pub port: String,
     /// VLAN; absent for untagged packets.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub vlan: Option<u16>,
     /// The neighbour that it is handed to.
     #[schema(value_type = String)]
     pub neighbour: IpAddr,
     /// The neighbour's MAC; absent while it is not resolved.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
     /// Source address of packets that the director makes.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub source: Option<IpAddr>,
     /// Largest IP packet this way, bytes.

@@ -31,12 +31,14 @@ pub struct Drain {
     /// When it began, seconds since 1970.
     pub since: u64,
     /// Seconds until the deadline, 0 if it has passed; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_seconds: Option<u64>,
     /// What becomes of sessions that are left then: `finish`, `reset`, `reschedule`.
     pub then: String,
     /// Sessions when it began.
     pub sessions_before: u32,
     /// Sessions that were left when it ended; absent while it goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub sessions_left: Option<u32>,
     /// Sessions now.
     pub sessions: u32,
@@ -46,6 +48,7 @@ pub struct Drain {
     pub per_minute: u64,
     /// Seconds until the last session ends if they go on to end as in the last minute; absent if none
     /// ended, and when the drain has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub end_seconds: Option<u64>,
 }
 
