@@ -278,7 +278,7 @@ walk() {
 
 # Ten thousand random changes of the configuration while packets come as fast as they are forwarded.
 changes() {
-    local ours="net_memif0,role=server,id=0,socket=$work/memif.sock,socket-abstract=no" traffic edits
+    local ours="net_memif0,role=server,id=0,socket=$work/memif.sock,socket-abstract=no" traffic edits pauses
     local theirs="net_memif0,role=client,id=0,socket=$work/memif.sock,socket-abstract=no"
     director "$ours" busy
     generator "$theirs" fullnat --protocol udp --flows 10000 --window 200 --seconds "$edit_seconds" >"$work/report" &
@@ -294,10 +294,12 @@ changes() {
     edits=$(cat "$work/edits")
     figure changes.lost "packets lost while the configuration changed, FULLNAT, UDP, 10000 flows" packets 'r["lost"]' \
         "of {r['sent']}, {r['mpps_through_director']:.3f} Mpps; $(field "$edits" '{edits} changes, {edits_per_second:.0f} a second, {generations} snapshots, all acknowledged: {acknowledged}; dropped by the director: {drops}')"
+    stop
+    # What the machine takes of any thread on that core is in the iterations' time, too.
+    pauses=$(taskset -c "$core" bench/pauses.py $(field "$edits" '{seconds:.1f} {long_above_us}'))
     figure changes.iteration "longest iteration meanwhile, by the clock, rounded up to a power of two" us \
         "$(field "$edits" '{us_longest_below}')" \
-        "$(field "$edits" '99.99 % below {us_p99.99_below:.0f}, 99.9 % below {us_p99.9_below:.0f} of {busy_iterations}; what the machine took of the thread is in it')"
-    stop
+        "$(field "$edits" '99.99 % below {us_p99.99_below:.0f}, 99.9 % below {us_p99.9_below:.0f} of {busy_iterations}, {long} longer than {long_above_us:.0f}')$(field "$pauses" '; of a loop that does nothing, for as long on the same core, {count}, the longest {us_longest:.0f}')"
 }
 
 # Fields of an object of JSON in a format string. Braces of what is put in are doubled for `figure`.
