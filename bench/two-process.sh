@@ -296,6 +296,7 @@ changes() {
         "of {r['sent']}, {r['mpps_through_director']:.3f} Mpps; $(field "$edits" '{edits} changes, {edits_per_second:.0f} a second, {generations} snapshots, all acknowledged: {acknowledged}; dropped by the director: {drops}')"
     stop
     # What the machine takes of any thread on that core is in the iterations' time, too.
+    # shellcheck disable=SC2046 # words
     pauses=$(taskset -c "$core" bench/pauses.py $(field "$edits" '{seconds:.1f} {long_above_us}'))
     figure changes.iteration "longest iteration meanwhile, by the clock, rounded up to a power of two" us \
         "$(field "$edits" '{us_longest_below}')" \

@@ -141,7 +141,7 @@ impl Client {
         self.whole(response).await
     }
 
-    /// The text of an answer. Put together as it comes: a listing has a hundred megabytes.
+    /// The text of an answer. Put together as it comes: a listing may have a hundred megabytes.
     async fn whole(&self, response: Response<Incoming>) -> Result<String, Failure> {
         let mut body = Limited::new(response.into_body(), ANSWER);
         let mut text = Vec::new();

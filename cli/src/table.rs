@@ -3,14 +3,15 @@
 /// Between two columns.
 const GAP: usize = 2;
 
-/// A table without lines. `columns` are headings; one that begins with `>` is set right. Written here because
+/// A table without lines. `columns` are headings; one that begins with `>` is set right. A row has a cell for each. Written here because
 /// a list of a hundred thousand servers takes seconds otherwise.
 pub(crate) fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let headings = columns.iter().map(|c| c.trim_start_matches('>').to_owned());
     // All cells in one text: a million small ones that live at once take longer than all else.
     let (mut cells, mut ends) = (String::new(), Vec::new());
     let mut widths = vec![0; columns.len()];
-    for row in core::iter::once(headings.collect()).chain(rows) {
+    for row in core::iter::once(headings.collect::<Vec<_>>()).chain(rows) {
+        debug_assert_eq!(row.len(), columns.len(), "{row:?}");
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = cell.chars().count().max(*width);
             cells.push_str(&cell);

@@ -428,12 +428,12 @@ impl Director {
         self.state.retired.values()
     }
 
-    /// Counters of a server since it was added.
+    /// Counters of a server since it was added; none of one that is forgotten, whose slot may be another's.
     pub fn totals(&self, server: &RealServer) -> Totals {
         let now = self.load.totals(server.slot);
         let given = self.state.ids.given(&snapshot::key_of(server));
         let Some(was) = given.map(|given| given.baseline) else {
-            return now;
+            return Totals::default();
         };
         Totals {
             sessions: now.sessions.wrapping_sub(was.sessions),

@@ -104,10 +104,10 @@ fn is_of_sample(log: SessionLog, client: IpAddr, port: u16, vip_port: u16) -> bo
         }
     };
     // Ports that follow one another must not all be in the sample, or none: fold the product's upper half.
-    // One in so many of all hashes is below its share of them, which takes no division to see.
     let key = address ^ u64::from(port) << 32 ^ u64::from(vip_port) << 48;
     let product = u128::from(key) * 0x9e37_79b9_7f4a_7c15;
     let hash = (product >> 64) as u64 ^ product as u64;
+    // One in so many of all hashes is below its share of them, which takes no division to see.
     ((hash >> 32) * u64::from(log.one_in)) >> 32 == 0
 }
 

@@ -13,13 +13,13 @@ import time
 
 import net as network
 from check_health import CHECKS, _is, _nginx, _reload, _servers, _services, _wait
+from check_reload import tcp_timeouts
 from client import Background, Udp, udp_who
 from plan import IPV4, SERVERS, endpoint
 from report import equal, expect
 
 # Sessions that were closed are gone at once, or waiting for their end would take minutes.
-QUICK = {f"timeouts.tcp_{state}": "1s"
-         for state in ("fin_wait", "time_wait", "close", "close_wait", "last_ack")}
+QUICK = tcp_timeouts("1s")
 POLICIES = ("finish", "hold", "reschedule", "reset")
 RAMP = 8  # seconds
 CLIENT_GIVES_UP = 3  # seconds

@@ -10,7 +10,7 @@ import socket
 
 from capture import ICMP, IP, TCP, UDP, Ether, IPv6
 from check_accounts import accounted
-from check_reload import _reload
+from check_reload import _reload, tcp_timeouts
 from client import who
 from plan import CLIENT, CLIENT_HOST, FRONT
 from report import equal, expect
@@ -19,8 +19,7 @@ RANDOM_FRAMES = 1500
 ETH_P_ALL = 3
 # A SYN and a damaged one after it that reads as ACK make a session that nobody will ever close: it would
 # be in the way of the checks that follow.
-SOON_OVER = {f"timeouts.tcp_{state}": "1s" for state in (
-    "established", "syn_recv", "fin_wait", "close", "close_wait", "last_ack", "time_wait")}
+SOON_OVER = tcp_timeouts("1s", "established", "syn_recv")
 
 
 def check(ctx):

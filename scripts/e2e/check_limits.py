@@ -6,7 +6,7 @@ import socket
 import time
 
 import net as network
-from check_reload import _reload
+from check_reload import _reload, tcp_timeouts
 from plan import CLIENT, IPV4
 from report import equal, expect
 
@@ -14,8 +14,7 @@ MOST = 3
 BURST = 4
 OTHER_HOST = 11
 # Closed connections are soon over.
-SOON = {f"timeouts.tcp_{state}": "500ms" for state in (
-    "syn_recv", "fin_wait", "time_wait", "close", "close_wait", "last_ack")}
+SOON = tcp_timeouts("500ms", "syn_recv")
 
 
 def check(ctx):

@@ -11,6 +11,9 @@ from client import http_who
 from plan import SERVERS
 from report import equal, expect
 
+# States of TCP in which nothing more is to be said.
+CLOSING = ("fin_wait", "time_wait", "close", "close_wait", "last_ack")
+
 
 def check(ctx):
     director, report = ctx.director, ctx.report
@@ -49,6 +52,11 @@ def check(ctx):
         with report.check("reload: the usual configuration again"):
             _reload(director, usual)
             equal("servers", _servers(ctx, service), set(SERVERS))
+
+
+def tcp_timeouts(time, *more):
+    """Keys of services that have sessions in closing states, and `more` of them, expire after this time."""
+    return {f"timeouts.tcp_{state}": time for state in (*CLOSING, *more)}
 
 
 def _reload(director, toml):

@@ -2,7 +2,7 @@
 //! memory is held for all of it at once. What is listed are the services as they were when it was asked for;
 //! the numbers of each are those of the moment when its part is made.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
@@ -13,8 +13,8 @@ use serde::Serialize;
 use shunt_service::ServiceKey;
 
 use crate::config::Config;
-use crate::runtime::shared::{Core, Shared};
-use crate::snapshot::Services;
+use crate::runtime::shared::Shared;
+use crate::snapshot::{Retired, Services};
 
 use super::{show, types};
 
@@ -26,35 +26,39 @@ struct Listing<T> {
     core: Shared,
     config: Arc<Config>,
     services: Arc<Services>,
+    /// Removed servers of services that were not yet listed, or are gone.
+    removed: HashMap<ServiceKey, Vec<Retired>>,
     /// The service that comes next; `None` when the end was sent.
     next: Option<usize>,
     /// Whether something was listed.
     begun: bool,
     /// What is listed of a service.
     of: fn(types::Service) -> Vec<T>,
-    /// What is listed at the end, after these services.
-    rest: fn(&Core, &HashSet<ServiceKey>) -> Vec<T>,
+    /// What is listed at the end of a removed server whose service is gone.
+    left: fn(types::Server) -> Option<T>,
 }
 
-/// A JSON array of what `of` makes of every service, and of the `rest`.
+/// A JSON array of what `of` makes of every service, and then `left` of removed servers whose service is gone.
 pub(super) fn answer<T: Serialize + 'static>(
     core: Shared,
     of: fn(types::Service) -> Vec<T>,
-    rest: fn(&Core, &HashSet<ServiceKey>) -> Vec<T>,
+    left: fn(types::Server) -> Option<T>,
 ) -> Response {
-    let (config, services) = {
+    let (config, services, removed) = {
         let core = core.lock();
         let services = Arc::clone(&core.director.snapshot().services);
-        (Arc::clone(core.director.config()), services)
+        let config = Arc::clone(core.director.config());
+        (config, services, show::removed(&core))
     };
     let listing = Listing {
         core,
         config,
         services,
+        removed,
         next: Some(0),
         begun: false,
         of,
-        rest,
+        left,
     };
     let parts = unfold(listing, async |mut listing| {
         Some((listing.part()?, listing))
@@ -70,7 +74,6 @@ impl<T: Serialize> Listing<T> {
         let core = Arc::clone(&self.core);
         let core = core.lock();
         let mut text = Vec::with_capacity(PART + PART / 2);
-        let mut removed = show::removed(&core);
         while let Some(at) = self.next
             && text.len() < PART
         {
@@ -78,13 +81,15 @@ impl<T: Serialize> Listing<T> {
             let items = match place {
                 (Some(configured), Some(known)) => {
                     self.next = Some(at + 1);
-                    let gone = removed.remove(&configured.key).unwrap_or_default();
-                    (self.of)(show::service(&core, configured, known, gone))
+                    let gone = self.removed.remove(&configured.key).unwrap_or_default();
+                    (self.of)(show::service(&core, configured, known, &gone))
                 }
                 _ => {
                     self.next = None;
-                    let listed = self.config.services.iter().map(|s| s.key).collect();
-                    (self.rest)(&core, &listed)
+                    let mut gone: Vec<_> = self.removed.drain().flat_map(|(_, s)| s).collect();
+                    gone.sort_by_key(|retired| retired.server.id);
+                    let gone = gone.iter().map(|r| show::removed_server(&core, r));
+                    gone.filter_map(self.left).collect()
                 }
             };
             if let Err(error) = self.write(&items, &mut text) {

@@ -95,7 +95,7 @@ pub(super) fn service<'a>(
         .ok_or_else(|| no_service(name))
 }
 
-fn no_service(name: &str) -> Problem {
+pub(super) fn no_service(name: &str) -> Problem {
     Problem::missing("no-such-service", format!("there is no service {name}"))
 }
 

@@ -16,26 +16,16 @@ use super::request::{self, Body, Peer, agree};
 use super::{Api, listing, services, show, types};
 
 fn one(core: &Core, of: &ServiceKey, address: SocketAddr) -> Result<types::Server, Problem> {
-    services::one(core, of)?
-        .servers
-        .into_iter()
-        .find(|s| s.address == address && s.status != "removed")
-        .ok_or_else(|| Problem::missing("no-such-server", format!("there is no server {address}")))
+    let name = of.name();
+    let (service, server, real) = request::server(&core.director, &name, &address.to_string())?;
+    let weight = Some(server.weight);
+    Ok(show::present_server(core, service, &name, real, weight))
 }
 
 #[utoipa::path(get, path = "/v1/servers", responses((status = 200, body = Vec<types::Server>)))]
 /// The servers of all services; also removed ones whose service is gone.
 pub(super) async fn all(State(api): State<Api>) -> Response {
-    listing::answer(
-        api.core,
-        |service| service.servers,
-        |core, listed| {
-            let left = core.director.retired();
-            let left = left.filter(|retired| !listed.contains(&retired.service));
-            left.map(|retired| show::removed_server(core, retired))
-                .collect()
-        },
-    )
+    listing::answer(api.core, |service| service.servers, Some)
 }
 
 #[utoipa::path(

@@ -15,9 +15,12 @@ use super::{Api, listing, show, types};
 
 /// The service of a key as listed.
 pub(super) fn one(core: &Core, key: &ServiceKey) -> Result<types::Service, Problem> {
-    let (configured, service) = request::service(&core.director, &key.name())?;
+    let mut services = core.director.services();
+    let (configured, service) = services
+        .find(|(configured, _)| configured.key == *key)
+        .ok_or_else(|| request::no_service(&key.name()))?;
     let removed = core.director.retired().filter(|r| r.service == *key);
-    Ok(show::service(core, configured, service, removed.collect()))
+    Ok(show::service(core, configured, service, removed))
 }
 
 #[utoipa::path(
@@ -25,7 +28,7 @@ pub(super) fn one(core: &Core, key: &ServiceKey) -> Result<types::Service, Probl
 )]
 /// All services with their servers.
 pub(super) async fn list(State(api): State<Api>) -> Response {
-    listing::answer(api.core, |service| vec![service], |_, _| Vec::new())
+    listing::answer(api.core, |service| vec![service], |_| None)
 }
 
 #[utoipa::path(

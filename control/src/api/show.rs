@@ -8,7 +8,7 @@ use shunt_dataplane::counters::{DropReason, WorkerCounters};
 use shunt_service::load::Totals;
 use shunt_service::{
     AdjacencyId, Fib, PortId, RealServer, ServerId, Service, ServiceKey, Status, TcpState, Ticks,
-    WorkerId,
+    Weight, WorkerId,
 };
 
 use crate::config::{self, Config, policy_word, service_to_json};
@@ -25,45 +25,43 @@ use super::types;
 
 /// All services.
 pub(super) fn services(core: &Core) -> Vec<types::Service> {
-    let mut removed = removed(core);
+    let removed = removed(core);
     core.director
         .services()
         .map(|(configured, known)| {
-            let gone = removed.remove(&configured.key).unwrap_or_default();
+            let gone = removed.get(&configured.key).into_iter().flatten();
             service(core, configured, known, gone)
         })
         .collect()
 }
 
 /// Removed servers by their service.
-pub(super) fn removed(core: &Core) -> HashMap<ServiceKey, Vec<&Retired>> {
+pub(super) fn removed(core: &Core) -> HashMap<ServiceKey, Vec<Retired>> {
     let mut removed: HashMap<_, Vec<_>> = HashMap::new();
     for server in core.director.retired() {
-        removed.entry(server.service).or_default().push(server);
+        let of_service = removed.entry(server.service).or_default();
+        of_service.push(server.clone());
     }
     removed
 }
 
 /// A service, with these removed servers last.
-pub(super) fn service(
+pub(super) fn service<'a>(
     core: &Core,
     configured: &config::Service,
     service: &Service<Scheduler>,
-    removed: Vec<&Retired>,
+    removed: impl IntoIterator<Item = &'a Retired>,
 ) -> types::Service {
     let statistics = &core.statistics;
     let key = configured.key.name();
-    let sorry = configured.sorry_server.as_ref().map(|s| s.address);
-    let weights: HashMap<SocketAddr, u16> =
-        configured.pool().map(|s| (s.address, s.weight.0)).collect();
+    let weights: HashMap<SocketAddr, Weight> =
+        configured.pool().map(|s| (s.address, s.weight)).collect();
     // In the order of addition: workers have the newest first.
     let present = service.servers.iter().rev();
     let mut servers: Vec<types::Server> = present
         .map(|s| {
-            let mut shown = present_server(core, &configured.key, &key, s);
-            shown.configured_weight = weights.get(&shown.address).copied();
-            shown.sorry = Some(shown.address) == sorry;
-            shown
+            let weight = weights.get(&SocketAddr::new(s.addr, s.port));
+            present_server(core, configured, &key, s, weight.copied())
         })
         .collect();
     servers.sort_by_key(|s| s.sorry);
@@ -97,16 +95,25 @@ pub(super) fn service(
     }
 }
 
-/// A server of a service that is there.
-fn present_server(core: &Core, service: &ServiceKey, name: &str, of: &RealServer) -> types::Server {
+/// A server that a service of this `name` has, with its weight as configured.
+pub(super) fn present_server(
+    core: &Core,
+    service: &config::Service,
+    name: &str,
+    of: &RealServer,
+    weight: Option<Weight>,
+) -> types::Server {
     let (director, health, now) = (&core.director, &core.health, core.now());
+    let sorry = service.sorry_server.as_ref().map(|s| s.address);
     let mut shown = server(core, name, of);
+    shown.configured_weight = weight.map(|weight| weight.0);
+    shown.sorry = Some(shown.address) == sorry;
     shown.slow_start = director
         .slow_start_of(of.id)
         .map(|slow| slow_start(slow, now));
     shown.drain = director
         .drain_of(of.id)
-        .map(|d| drain(director, service, of, d, now).into());
+        .map(|d| drain(director, &service.key, of, d, now).into());
     shown.health = health.of(of.id).map(|record| self::health(record).into());
     shown.passive = passive(health.passive(), of.id, now).map(Box::new);
     // Also one that its checks put aside: `on_failure` says how.
