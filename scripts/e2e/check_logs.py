@@ -40,6 +40,7 @@ def _sessions(ctx):
     net, report, director = ctx.net, ctx.report, ctx.director
     file = net.dir / "sessions.json"
     of = {s.protocol + s.mode + str(s.family.version): s for s in ctx.services}
+    clients = {}
     with report.check("logs: sessions that begin are written down"):
         _reload(ctx, _logging(file))
         servers = {name: who(net, service).server for name, service in of.items()}
@@ -49,6 +50,7 @@ def _sessions(ctx):
                       "service": f"{service.protocol}:{service.endpoint}"}
             found = network.wait_for(lambda: _found(file, wanted), 5)
             expect(found, f"{name}: no line with {wanted}")
+            clients[name] = found["client"]
             address = service.server_address(servers[name])
             expect(found["server"].startswith((address, f"[{address}]")), f"{name}: {found}")
             equal(f"{name}: a local address is told", "local" in found, service.mode == "fullnat")
@@ -58,7 +60,9 @@ def _sessions(ctx):
                            "--timeout", "tcp_time_wait=1s", "--timeout", "tcp_close=1s",
                            "--timeout", "tcp_fin_wait=1s", "--timeout", "udp=1s")
         for name, service in of.items():
-            wanted = {"event": "closed", "service": f"{service.protocol}:{service.endpoint}"}
+            # Not one of an earlier check's that ends only now.
+            wanted = {"event": "closed", "service": f"{service.protocol}:{service.endpoint}",
+                      "client": clients[name]}
             found = network.wait_for(lambda: _found(file, wanted), 20)
             expect(found, f"{name}: no line with {wanted}")
             reasons = ("idle",) if service.protocol == "udp" or service.direct else ("closed", "idle")
