@@ -7,7 +7,9 @@ printed with a failure, and E2E_SEED replays it.
 import os
 import random
 import socket
+import time
 
+import net as network
 from capture import ICMP, IP, TCP, UDP, Ether, IPv6
 from check_accounts import accounted
 from check_reload import _reload, tcp_timeouts
@@ -17,8 +19,8 @@ from report import equal, expect
 
 RANDOM_FRAMES = 1500
 ETH_P_ALL = 3
-# A SYN and a damaged one after it that reads as ACK make a session that nobody will ever close, and a datagram
-# one that nobody answers: they would be in the way of the checks that follow.
+# A SYN and what reads as ACK after it make a session that nobody will ever close, and a datagram one that
+# nobody answers: they would be in the way of the checks that follow.
 SOON_OVER = {**tcp_timeouts("1s", "established", "syn_recv"), "timeouts.udp": "1s"}
 
 
@@ -30,6 +32,7 @@ def check(ctx):
     frames += [_damaged(chance, chance.choice(valid)) for _ in range(RANDOM_FRAMES)]
     name = f"{len(frames)} malformed frames (seed {seed})"
     _reload(ctx.director, ctx.director.toml(more=SOON_OVER))
+    begin = time.monotonic()
     with ctx.report.check(f"{name}: the director stays up"):
         _send(ctx, frames)
         expect(ctx.director.answers(), "the API does not answer")
@@ -39,7 +42,16 @@ def check(ctx):
     with ctx.report.check(f"{name}: services work as before"):
         for service in ctx.services:
             equal("answered by", who(ctx.net, service).answered_by, (service.vip, service.port))
+    # A session's end is looked at when it is due, by the timeouts of then: with the usual ones it would stay.
+    with ctx.report.check(f"{name}: what they made is soon over"):
+        expect(network.wait_for(lambda: not _since(ctx, begin), 30, 0.1), f"for good: {_since(ctx, begin)}")
     _reload(ctx.director, ctx.director.toml())
+
+
+def _since(ctx, begin):
+    """The sessions that began after this moment."""
+    most = (time.monotonic() - begin) * 1000
+    return [s for s in ctx.director.shunt("sessions")["sessions"] if s["age_ms"] < most]
 
 
 def _request(ctx, service, **l4):
@@ -48,7 +60,7 @@ def _request(ctx, service, **l4):
     layer = IPv6 if service.family.version == 6 else IP
     ip = layer(src=service.family.address(CLIENT, CLIENT_HOST), dst=service.vip)
     if service.protocol == "tcp":
-        return ether / ip / TCP(sport=7, dport=service.port, flags="S", **l4)
+        return ether / ip / TCP(sport=7, dport=service.port, **({"flags": "S"} | l4))
     return ether / ip / UDP(sport=7, dport=service.port, **l4) / b"garbage"
 
 
@@ -57,7 +69,7 @@ def _named(ctx, service):
     base = _request(ctx, service)
     four = service.family.version == 4
     layer = IP if four else IPv6
-    lies = []
+    lies, frames = [], []
 
     def lie(part, **fields):
         packet = base.copy()
@@ -93,11 +105,13 @@ def _named(ctx, service):
         lie(TCP, flags=0)
         lie(TCP, flags=0x3F)
         lie(TCP, sport=0)
+        # Not damaged, but of nobody: a handshake that seems whole.
+        frames = [bytes(_request(ctx, service, flags=flags)) for flags in "SA"]
     else:
         for length in 0, 7, 9, 1400, 65535:
             lie(UDP, len=length)
         lie(UDP, sport=0)
-    frames = [bytes(packet) for packet in lies]
+    frames += [bytes(packet) for packet in lies]
     whole = bytes(base)
     frames += [whole[:length] for length in range(14, len(whole))]
     if four:
