@@ -161,23 +161,38 @@ fn disturbance(
     new: &Service<Scheduler>,
     load: &Load,
 ) -> Option<Disturbance> {
+    let (old_servers, new_servers) = (old.servers.as_slice(), new.servers.as_slice());
     let (before, after) = (shares(old), shares(new));
-    let there: HashSet<SocketAddr> = new.servers.iter().map(at).collect();
-    let mut shares: Vec<Share> = new
-        .servers
-        .iter()
-        .chain(old.servers.iter().filter(|s| !there.contains(&at(s))))
-        .map(|server| Share {
+    let mut gone: HashMap<SocketAddr, usize> =
+        (0..).zip(old_servers).map(|(n, s)| (at(s), n)).collect();
+    // The place that each new server had in the list.
+    let was: Vec<Option<usize>> = new_servers.iter().map(|s| gone.remove(&at(s))).collect();
+    let share = |server: &RealServer, before: Option<&f64>, after: Option<&f64>| {
+        let (before, after) = (
+            before.copied().unwrap_or(0.0),
+            after.copied().unwrap_or(0.0),
+        );
+        (before != after).then(|| Share {
             server: at(server).to_string(),
-            before: before.get(&at(server)).copied().unwrap_or(0.0),
-            after: after.get(&at(server)).copied().unwrap_or(0.0),
+            before,
+            after,
         })
-        .filter(|share| share.before != share.after)
-        .collect();
+    };
+    let there = new_servers
+        .iter()
+        .zip(&was)
+        .zip(&after)
+        .filter_map(|((s, was), after)| share(s, was.and_then(|n| before.get(n)), Some(after)));
+    let not_there = old_servers
+        .iter()
+        .zip(&before)
+        .filter(|(s, _)| gone.contains_key(&at(s)))
+        .filter_map(|(s, before)| share(s, Some(before), None));
+    let mut shares: Vec<Share> = there.chain(not_there).collect();
     let change = |s: &Share| (s.after - s.before).abs();
     shares.sort_by(|a, b| change(b).total_cmp(&change(a)));
     let places = new.scheduler.places().map(|p| p.len() as u32);
-    let places_moved = places_moved(old, new);
+    let places_moved = places_moved(old, new, &was);
     let clients_moved = match (places, places_moved) {
         (Some(all), Some(moved)) => Some(f64::from(moved) / f64::from(all.max(1))),
         _ => clients_moved(old, new, load),
@@ -193,26 +208,27 @@ fn disturbance(
     })
 }
 
-/// Each place's server.
-fn dealt(service: &Service<Scheduler>) -> Option<impl Iterator<Item = Option<SocketAddr>>> {
-    let servers = service.servers.as_slice();
-    let places = service.scheduler.places()?;
-    Some(
-        places
-            .iter()
-            .map(|place| servers.get(*place as usize).map(at)),
-    )
-}
-
-/// Places of two tables of one kind and size that get another server.
-fn places_moved(old: &Service<Scheduler>, new: &Service<Scheduler>) -> Option<u32> {
+/// Places of two tables of one kind and size that get another server; `was` are the places in the old list that
+/// the new one's servers had.
+fn places_moved(
+    old: &Service<Scheduler>,
+    new: &Service<Scheduler>,
+    was: &[Option<usize>],
+) -> Option<u32> {
     if old.scheduler.name() != new.scheduler.name() {
         return None;
     }
     let (a, b) = (old.scheduler.places()?, new.scheduler.places()?);
     (a.len() == b.len()).then_some(())?;
-    let moved = dealt(old)?.zip(dealt(new)?).filter(|(a, b)| a != b);
-    Some(moved.count() as u32)
+    // (Nobody's places are beyond the lists.)
+    let there = old.servers.as_slice().len();
+    let before = |n: &u32| Some(*n as usize).filter(|n| *n < there);
+    // A server that is new has no place in the old list; nor has nobody, which is not the same.
+    let same = |(a, b): &(&u32, &u32)| match was.get(**b as usize) {
+        Some(was) => was.is_some() && *was == before(a),
+        None => before(a).is_none(),
+    };
+    Some(a.iter().zip(b).filter(|pair| !same(pair)).count() as u32)
 }
 
 /// Schedulers that keep a client to a server by a hash.
@@ -250,46 +266,50 @@ fn clients_moved(old: &Service<Scheduler>, new: &Service<Scheduler>, load: &Load
     Some(f64::from(moved) / f64::from(CLIENTS))
 }
 
-/// What part of the new sessions each server gets while all have as many as they shall.
-fn shares(service: &Service<Scheduler>) -> HashMap<SocketAddr, f64> {
-    let usable = |s: &&RealServer| s.status == Status::Up && s.weight != Weight::ZERO;
-    let mut parts: HashMap<SocketAddr, f64> = HashMap::new();
-    match (dealt(service), service.scheduler.name()) {
-        (Some(dealt), _) => {
-            for server in dealt.flatten() {
-                *parts.entry(server).or_default() += 1.0;
+/// What part of the new sessions each server, in the order of the list, gets while all have as many as they shall.
+fn shares(service: &Service<Scheduler>) -> Vec<f64> {
+    let servers = service.servers.as_slice();
+    let usable = |s: &RealServer| s.status == Status::Up && s.weight != Weight::ZERO;
+    let mut parts = vec![0.0; servers.len()];
+    let all = match (service.scheduler.places(), service.scheduler.name()) {
+        (Some(places), _) => {
+            for n in places {
+                if let Some(part) = parts.get_mut(*n as usize) {
+                    *part += 1.0;
+                }
             }
-            let serves: HashMap<SocketAddr, bool> = service
-                .servers
-                .iter()
-                .map(|s| (at(s), usable(&s)))
-                .collect();
-            parts.retain(|server, _| serves.get(server).copied().unwrap_or(false));
+            for (part, server) in parts.iter_mut().zip(servers) {
+                if !usable(server) {
+                    *part = 0.0;
+                }
+            }
+            // Places of nobody, and of servers without weight, are clients without a server.
+            places.len() as f64
         }
         (None, "fo" | "ovf") => {
             // The first of the heaviest.
-            let servers = service.servers.iter().filter(usable).rev();
-            if let Some(first) = servers.max_by_key(|s| s.weight) {
-                parts.insert(at(first), 1.0);
+            let them = parts
+                .iter_mut()
+                .zip(servers)
+                .filter(|(_, s)| usable(s))
+                .rev();
+            if let Some((part, _)) = them.max_by_key(|(_, s)| s.weight) {
+                *part = 1.0;
             }
+            1.0
         }
         (None, name) => {
             let weighted = !matches!(name, "rr" | "lc");
-            for server in service.servers.iter().filter(usable) {
-                let part = if weighted {
+            for (part, server) in parts.iter_mut().zip(servers).filter(|(_, s)| usable(s)) {
+                *part = if weighted {
                     f64::from(server.weight.0)
                 } else {
                     1.0
                 };
-                parts.insert(at(server), part);
             }
+            parts.iter().sum()
         }
-    }
-    let all: f64 = match service.scheduler.places() {
-        // Places of nobody, and of servers without weight, are clients without a server.
-        Some(places) => places.len() as f64,
-        None => parts.values().sum(),
     };
-    parts.values_mut().for_each(|part| *part /= all.max(1.0));
+    parts.iter_mut().for_each(|part| *part /= all.max(1.0));
     parts
 }
