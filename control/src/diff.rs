@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use shunt_service::ServiceKey;
 
 use crate::api::types::{Change, Setting};
-use crate::config::{Config, Server, Service, service_to_json};
+use crate::config::{Config, Server, Service, settings_to_json, timeouts_to_json};
 
 /// Everything that differs. `settings` are those of either text in its own words, without services; where
 /// they are not known, sections are named without what of them changed.
@@ -132,25 +132,12 @@ fn services(old: &Config, new: &Config, changes: &mut Vec<Change>) {
     }
 }
 
-fn words(service: &Service) -> Value {
-    let bare = Service {
-        servers: Vec::new(),
-        ..service.clone()
-    };
-    let mut words = service_to_json(&bare);
-    if let Value::Object(map) = &mut words {
-        map.remove("servers");
-    }
-    words
-}
-
 fn added(service: &Service, changes: &mut Vec<Change>) {
     let mut change = change("service", "added", service.key.name());
     // Those that say most of it; the file has them all.
-    if let Value::Object(words) = words(service) {
-        for key in ["scheduler", "mode"] {
-            settings(key, None, words.get(key), &mut change.settings);
-        }
+    let words = settings_to_json(service);
+    for key in ["scheduler", "mode"] {
+        settings(key, None, words.get(key), &mut change.settings);
     }
     changes.push(change);
     servers(&service.key, &[], &service.servers, changes);
@@ -162,21 +149,13 @@ fn changed(
     changes: &mut Vec<Change>,
 ) {
     let mut change = change("service", "changed", new.key.name());
-    let (mut before, mut after) = (words(old), words(new));
+    let (mut before, mut after) = (settings_to_json(old), settings_to_json(new));
     // A timeout that follows the global one is told there.
     if old_config.timeouts != new_config.timeouts {
-        let globally = |config: &Config| {
-            words(&Service {
-                timeouts: config.timeouts,
-                ..new.clone()
-            })
-        };
+        let globally = |config: &Config| timeouts_to_json(&config.timeouts);
         let (old_global, new_global) = (globally(old_config), globally(new_config));
-        let follows = |key: &str, value: &Value, global: &Value| {
-            global.get("timeouts").and_then(|t| t.get(key)) == Some(value)
-        };
-        let timeouts = |v: &mut Value| v.get_mut("timeouts").map(Value::take);
-        let (old, new) = (timeouts(&mut before), timeouts(&mut after));
+        let follows = |key: &str, value: &Value, global: &Value| global.get(key) == Some(value);
+        let (old, new) = (before.remove("timeouts"), after.remove("timeouts"));
         if let (Some(Value::Object(old)), Some(Value::Object(new))) = (old, new) {
             for (key, value) in &new {
                 let was = old.get(key);
@@ -193,7 +172,12 @@ fn changed(
             }
         }
     }
-    settings("", Some(&before), Some(&after), &mut change.settings);
+    settings(
+        "",
+        Some(&before.into()),
+        Some(&after.into()),
+        &mut change.settings,
+    );
     if !change.settings.is_empty() {
         changes.push(change);
     }

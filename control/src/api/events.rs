@@ -20,7 +20,7 @@ use serde_json::Value;
 use shunt_service::{ServerId, ServiceKey};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::config::service_to_json;
+use crate::config::{self, settings_to_json};
 use crate::runtime::shared::Core;
 use crate::snapshot::Services;
 
@@ -49,8 +49,8 @@ impl Default for Listeners {
 #[derive(Default)]
 struct View {
     services: Option<Arc<Services>>,
-    /// Each one's settings.
-    settings: HashMap<ServiceKey, Value>,
+    /// Each one as it is configured.
+    configured: HashMap<ServiceKey, Arc<config::Service>>,
     servers: HashMap<ServerId, Standing>,
 }
 
@@ -58,7 +58,7 @@ struct View {
 struct Standing {
     service: ServiceKey,
     server: SocketAddr,
-    status: String,
+    status: &'static str,
     weight: u16,
 }
 
@@ -69,7 +69,7 @@ struct Told {
     server: SocketAddr,
     change: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<String>,
+    status: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     weight: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,7 +78,7 @@ struct Told {
 
 #[derive(Serialize)]
 struct Was {
-    status: String,
+    status: &'static str,
     weight: u16,
 }
 
@@ -94,22 +94,17 @@ impl View {
             return Vec::new();
         }
         let mut told = Vec::new();
-        let mut settings = HashMap::new();
-        for (configured, _) in core.director.services() {
-            let mut now = service_to_json(configured);
-            if let Value::Object(map) = &mut now {
-                map.remove("servers");
-            }
-            let key = configured.key;
-            match self.settings.remove(&key) {
-                None => told.push(service(key, "added")),
-                Some(was) if was != now => told.push(service(key, "changed")),
+        let mut configured = HashMap::new();
+        for now in &core.director.config().services {
+            match self.configured.remove(&now.key) {
+                None => told.push(service(now.key, "added")),
+                Some(was) if !is_set_alike(&was, now) => told.push(service(now.key, "changed")),
                 Some(_) => {}
             }
-            settings.insert(key, now);
+            configured.insert(now.key, Arc::clone(now));
         }
-        told.extend(self.settings.keys().map(|key| service(*key, "removed")));
-        self.settings = settings;
+        told.extend(self.configured.keys().map(|key| service(*key, "removed")));
+        self.configured = configured;
         let mut servers = HashMap::new();
         for (id, now) in show::standings(core) {
             let now = Standing {
@@ -133,6 +128,11 @@ impl View {
     }
 }
 
+/// Whether two have the same settings; those of their servers may differ.
+fn is_set_alike(one: &Arc<config::Service>, other: &Arc<config::Service>) -> bool {
+    Arc::ptr_eq(one, other) || settings_to_json(one) == settings_to_json(other)
+}
+
 fn service(key: ServiceKey, change: &str) -> (&'static str, Value) {
     let told = serde_json::json!({ "service": key.name(), "change": change });
     ("service", told)
@@ -144,7 +144,7 @@ impl Standing {
             service: self.service.name(),
             server: self.server,
             change: if was.is_some() { "changed" } else { "added" },
-            status: Some(self.status.clone()),
+            status: Some(self.status),
             weight: Some(self.weight),
             was: was.map(|was| Was {
                 status: was.status,

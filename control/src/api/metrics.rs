@@ -107,8 +107,7 @@ fn families(core: &Core) -> Vec<MetricFamily> {
     for port in (core.ports)() {
         self::port(&mut list, &port);
     }
-    let services = show::services(core);
-    let servers: usize = services.iter().map(|s| s.servers.len()).sum();
+    let servers = show::standings(core).count();
     let each = servers <= SERVERS;
     list.gauge(
         "shunt_metrics_servers_left_out",
@@ -116,7 +115,7 @@ fn families(core: &Core) -> Vec<MetricFamily> {
         &[],
         if each { 0 } else { servers as u64 },
     );
-    for (service, (_, workers)) in services.iter().zip(core.director.services()) {
+    for (service, (_, workers)) in show::services(core).zip(core.director.services()) {
         let labels = [("service", service.key.as_str())];
         list.times(
             "shunt_service_handshake_seconds",

@@ -1,7 +1,7 @@
 //! From the director to the JSON of the API: services, servers, interfaces, counters.
 
 use core::net::{IpAddr, SocketAddr};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use shunt_dataplane::command::SessionRecord;
 use shunt_dataplane::counters::{DropReason, WorkerCounters};
@@ -11,7 +11,7 @@ use shunt_service::{
     Weight, WorkerId,
 };
 
-use crate::config::{self, Config, policy_word, service_to_json};
+use crate::config::{self, Config, policy_word, settings_to_json};
 use crate::director::Director;
 use crate::drain::{Drain, Outcome};
 use crate::health::Record;
@@ -23,16 +23,13 @@ use crate::statistics::Rates;
 
 use super::types;
 
-/// All services.
-pub(super) fn services(core: &Core) -> Vec<types::Service> {
+/// All services, each made when it is asked for.
+pub(super) fn services(core: &Core) -> impl Iterator<Item = types::Service> {
     let removed = removed(core);
-    core.director
-        .services()
-        .map(|(configured, known)| {
-            let gone = removed.get(&configured.key).into_iter().flatten();
-            service(core, configured, known, gone)
-        })
-        .collect()
+    core.director.services().map(move |(configured, known)| {
+        let gone = removed.get(&configured.key).into_iter().flatten();
+        service(core, configured, known, gone)
+    })
 }
 
 /// Removed servers by their service.
@@ -67,9 +64,8 @@ pub(super) fn service<'a>(
     servers.sort_by_key(|s| s.sorry);
     let quorum = core.director.quorum(service.id);
     servers.extend(removed.into_iter().map(|r| removed_server(core, r)));
-    let mut spec: types::ServiceSpec =
-        serde_json::from_value(service_to_json(configured)).unwrap_or_default();
-    spec.servers = None;
+    let spec: types::ServiceSpec =
+        serde_json::from_value(settings_to_json(configured).into()).unwrap_or_default();
     let (left, left_zero) = statistics.left(service.id);
     let zeroed = servers.iter().any(|s| s.zero.is_some()) || left_zero != Totals::default();
     let zeros = servers.iter().filter_map(|s| s.zero.as_ref());
@@ -116,24 +112,54 @@ pub(super) fn present_server(
         .map(|d| drain(director, &service.key, of, d, now).into());
     shown.health = health.of(of.id).map(|record| self::health(record).into());
     shown.passive = passive(health.passive(), of.id, now).map(Box::new);
-    // Also one that its checks put aside: `on_failure` says how.
-    if shown.status == "removed" || director.is_failed(of.id) {
-        shown.status = "down".to_owned();
-    } else if shown.status == "up" && director.is_ejected(of.id) && of.weight.0 == 0 {
-        shown.status = "ejected".to_owned();
-    }
+    present_status(director, of).clone_into(&mut shown.status);
     shown
 }
 
-/// Where each server stands: service, address, status, weight.
+/// How a server that a service has is.
+fn present_status(director: &Director, of: &RealServer) -> &'static str {
+    match of.status {
+        // Also one that its checks put aside: `on_failure` says how.
+        Status::Removed => "down",
+        _ if director.is_failed(of.id) => "down",
+        Status::Up if director.is_ejected(of.id) && of.weight.0 == 0 => "ejected",
+        status => status_word(status),
+    }
+}
+
+fn status_word(status: Status) -> &'static str {
+    match status {
+        Status::Up => "up",
+        Status::Down => "down",
+        Status::Ended(_) => "draining",
+        Status::Removed => "removed",
+    }
+}
+
+/// Where each server of a service stands, removed ones too: service, address, status, weight.
 pub(super) fn standings(
     core: &Core,
-) -> impl Iterator<Item = (ServerId, (ServiceKey, SocketAddr, String, u16))> {
-    let servers = services(core).into_iter().flat_map(|s| s.servers);
-    servers.filter_map(|s| {
-        let key = ServiceKey::from_name(&s.service)?;
-        Some((ServerId(s.id), (key, s.address, s.status, s.weight)))
-    })
+) -> impl Iterator<Item = (ServerId, (ServiceKey, SocketAddr, &'static str, u16))> {
+    let director = &core.director;
+    let of = |key, server: &RealServer, status, weight: Weight| {
+        let address = SocketAddr::new(server.addr, server.port);
+        (server.id, (key, address, status, weight.0))
+    };
+    let present = director.services().flat_map(move |(configured, known)| {
+        let servers = known.servers.iter();
+        servers.map(move |s| {
+            let status = present_status(director, s);
+            of(configured.key, s, status, director.weight(s))
+        })
+    });
+    let there: HashSet<ServiceKey> = director.services().map(|(s, _)| s.key).collect();
+    let removed = director
+        .retired()
+        .filter(move |r| there.contains(&r.service));
+    present.chain(removed.map(move |r| {
+        let status = status_word(r.server.status);
+        of(r.service, &r.server, status, r.server.weight)
+    }))
 }
 
 /// What its clients' handshakes say of a server.
@@ -191,13 +217,7 @@ fn server(core: &Core, service: &str, server: &RealServer) -> types::Server {
         drain: None,
         upper_threshold: server.upper,
         lower_threshold: server.lower,
-        status: match server.status {
-            Status::Up => "up",
-            Status::Down => "down",
-            Status::Ended(_) => "draining",
-            Status::Removed => "removed",
-        }
-        .to_owned(),
+        status: status_word(server.status).to_owned(),
         sorry: false,
         health: None,
         passive: None,

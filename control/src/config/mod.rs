@@ -50,6 +50,7 @@ pub use node::Place;
 pub use save::{CannotSave, replace_file};
 pub use session_log::SessionLogging;
 pub use words::milliseconds;
+pub(crate) use write::settings_to_json;
 pub use write::{server_to_json, service_to_json, timeouts_to_json};
 
 /// What a configuration is checked against besides itself.

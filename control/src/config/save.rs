@@ -18,7 +18,7 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, TableLike};
 
 use super::document::{Base, Document};
 use super::model::{Config, Server, Service};
-use super::{Machine, edit, server_to_json, service_to_json, timeouts_to_json};
+use super::{Machine, edit, server_to_json, settings_to_json, timeouts_to_json};
 
 /// Why there is no text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -244,9 +244,8 @@ fn words(service: &Service, config: &Config) -> Map<String, Value> {
             json!({ "set": name.as_str(), "match": all.collect::<Vec<_>>() })
         }
     };
-    let mut map = object(service_to_json(service));
-    map.remove("servers");
-    let default = edit::service(&key, config).map(|s| object(service_to_json(&s)));
+    let mut map = settings_to_json(service);
+    let default = edit::service(&key, config).map(|s| settings_to_json(&s));
     for (name, value) in default.unwrap_or_default() {
         let written = key.get(&name).is_some();
         match (map.get_mut(&name), value) {

@@ -13,6 +13,14 @@ use super::words::show_duration;
 
 /// A service in the form that [`super::edit::service`] reads, every setting written out.
 pub fn service_to_json(service: &Service) -> Value {
+    let mut map = settings_to_json(service);
+    let servers = service.servers.iter().map(server_to_json).collect();
+    map.insert("servers".to_owned(), servers);
+    Value::Object(map)
+}
+
+/// As [`service_to_json`], without the servers.
+pub(crate) fn settings_to_json(service: &Service) -> Map<String, Value> {
     let mut map = Map::new();
     let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
     match service.key {
@@ -70,11 +78,7 @@ pub fn service_to_json(service: &Service) -> Value {
     if let Some(passive) = &service.passive {
         put("passive", passive::to_json(passive));
     }
-    put(
-        "servers",
-        service.servers.iter().map(server_to_json).collect(),
-    );
-    Value::Object(map)
+    map
 }
 
 /// A server in the form that [`super::edit::server`] reads.
