@@ -300,7 +300,7 @@ fn refusals_say_why_and_what_would_be_right() {
 #[test]
 fn a_reload_tells_what_it_did_or_every_mistake() {
     let lab = Lab::start(FILE);
-    let file = lab.folder.path().join("shunt.toml");
+    let file = lab.folder().join("shunt.toml");
     std::fs::write(
         &file,
         FILE.replace("weight = 3", "weight = 70000\ncolour = 'red'"),
@@ -320,7 +320,7 @@ fn a_reload_tells_what_it_did_or_every_mistake() {
 #[test]
 fn a_dead_socket_and_a_forbidden_one_are_told_apart() {
     let lab = Lab::start(FILE);
-    let dead = lab.folder.path().join("dead.sock");
+    let dead = lab.folder().join("dead.sock");
     drop(std::os::unix::net::UnixListener::bind(&dead).expect("the folder is ours"));
     let output = Command::new(env!("CARGO_BIN_EXE_shunt"))
         .args(["status", "--socket"])

@@ -21,6 +21,8 @@ mod listings;
 mod replay;
 #[path = "golden_replay/rig.rs"]
 mod rig;
+#[path = "../../control/tests/api/running.rs"]
+mod running;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

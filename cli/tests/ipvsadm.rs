@@ -242,7 +242,7 @@ fn ipvsadm(lab: &Lab, arguments: &[&str]) -> (i32, String, String) {
 
 /// Gives rules to `ipvsadm -R`, called by that name.
 fn restore(lab: &Lab, rules: &str) -> (i32, String) {
-    let named = lab.folder.path().join("ipvsadm");
+    let named = lab.folder().join("ipvsadm");
     if !named.exists() {
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_shunt"), &named)
             .expect("the folder is ours");

@@ -80,7 +80,7 @@ fn json(line: &str, output: &Output) {
 #[test]
 fn every_command_speaks_json() {
     let lab = Lab::idle(FILE);
-    let folder = lab.folder.path().display().to_string();
+    let folder = lab.folder().display().to_string();
     for line in COMMANDS {
         let line = &line.replace("FOLDER", &folder);
         let output = lab.shunt(&format!("{line} --json"));

@@ -60,7 +60,7 @@ fn a_hundred_thousand_servers() {
             "read and start",
             begin.elapsed().as_secs_f64() * 1e3
         );
-        let folder = lab.folder.path();
+        let folder = lab.folder();
         let (one, many) = (folder.join("one.toml"), folder.join("many.toml"));
         std::fs::write(&one, file(services, scheduler, 1)).expect("ours");
         std::fs::write(&many, file(services, scheduler, SERVERS)).expect("ours");

@@ -41,7 +41,7 @@ address = '172.16.1.7:53'
 ";
 
 fn write(lab: &Lab, name: &str, text: &str) -> PathBuf {
-    let path = lab.folder.path().join(name);
+    let path = lab.folder().join(name);
     std::fs::write(&path, text).expect("it can be written");
     path
 }
@@ -50,7 +50,7 @@ fn code(lab: &Lab, arguments: &str) -> (i32, String) {
     let output = lab.shunt(arguments);
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8(text).expect("text");
-    let text = text.replace(&lab.folder.path().display().to_string(), "[FOLDER]");
+    let text = text.replace(&lab.folder().display().to_string(), "[FOLDER]");
     (output.status.code().expect("no signal"), text)
 }
 
@@ -265,8 +265,8 @@ fn nothing_is_emptied_by_mistake() {
 fn what_is_saved_keeps_the_comments_and_reads_as_what_is_in_force() {
     use std::os::unix::fs::PermissionsExt;
     let lab = Lab::start(FILE);
-    let own = lab.folder.path().join("shunt.toml");
-    let copy = lab.folder.path().join("copy.toml");
+    let own = lab.folder().join("shunt.toml");
+    let copy = lab.folder().join("copy.toml");
     let saved = || {
         lab.says(&format!("save {}", copy.display()));
         std::fs::read_to_string(&copy).expect("it is there")
@@ -295,7 +295,7 @@ fn what_is_saved_keeps_the_comments_and_reads_as_what_is_in_force() {
     assert!(exit == 1 && told.contains("somebody changed"), "{told}");
     lab.says("save --force");
     assert_eq!(std::fs::read_to_string(&own).expect("there"), text);
-    let left: Vec<_> = std::fs::read_dir(lab.folder.path())
+    let left: Vec<_> = std::fs::read_dir(lab.folder())
         .expect("there")
         .filter_map(|e| e.ok()?.file_name().into_string().ok())
         .filter(|name| name.ends_with(".new"))

@@ -5,29 +5,29 @@
     reason = "a module of several test binaries"
 )]
 
+#[path = "../../../control/tests/api/running.rs"]
+mod running;
+
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use shunt_control::api::{Socket, types};
-use shunt_control::config::{Document, Machine};
+use shunt_control::api::types;
 use shunt_control::director::Director;
-use shunt_control::health::saved::Known;
-use shunt_control::kernel;
-use shunt_control::runtime::{Control, WorkerHandle, mirror_specs, run, statics};
+use shunt_control::runtime::WorkerHandle;
 use shunt_dataplane::command::{self, Reply, SessionRecord, mailbox};
 use shunt_dataplane::counters::{DropReason, WorkerCounters};
-use shunt_service::{Mode, Protocol, ServerId, ServerSlot, ServiceId, TcpState, Ticks, WorkerId};
-use tokio::sync::oneshot;
+use shunt_service::{Mode, Protocol, ServerId, ServerSlot, ServiceId, TcpState, WorkerId};
+
+use running::{Made, Running};
 
 /// A running control without workers, and `shunt` that talks to it.
 pub struct Lab {
-    pub folder: tempfile::TempDir,
-    stop: Option<oneshot::Sender<()>>,
-    threads: Vec<JoinHandle<()>>,
+    control: Running,
+    worker: Option<JoinHandle<()>>,
 }
 
 impl Lab {
@@ -42,15 +42,9 @@ impl Lab {
     }
 
     fn new(text: &str, busy: bool) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("shunt.toml");
-        std::fs::write(&file, text).expect("it can be written");
-        let document = Document::load(&file, &Machine::default()).expect("it is good");
-        let base = Arc::new(document.into_base(None));
-        let config = Arc::clone(&base.config);
-        let (director, readers) = Director::new(config, Ticks(0)).expect("it fits");
+        let (made, mut readers) = Made::new(text);
         if busy {
-            occupy(&director);
+            occupy(&made.director);
         }
         let counters = Arc::new(WorkerCounters::default());
         counters.received.add(1_234_571);
@@ -62,51 +56,22 @@ impl Lab {
             counters,
             mailbox: peer,
         };
-        let socket = Socket::bind(&folder.path().join("shunt.sock")).expect("the folder is ours");
-        let (stop, stopped) = oneshot::channel();
-        let control = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
-            runtime.block_on(async move {
-                let config = director.config();
-                let (follower, fibs) =
-                    kernel::start(mirror_specs(config, &[[2, 0, 0, 0, 0, 1]]), statics(config))
-                        .expect("no kernel is needed");
-                let control = Control {
-                    director,
-                    workers: vec![handle],
-                    follower,
-                    fibs,
-                    file: Some(file),
-                    base: Some(base),
-                    machine: Machine::default(),
-                    local_addresses: Box::new(|_| {}),
-                    known: Known::new(),
-                    log: Box::new(()),
-                    templates: Box::new(|_, _| 0),
-                    mirror: Arc::default(),
-                    ports: Box::new(|| {
-                        vec![types::Port {
-                            name: "p0".into(),
-                            device: "net_null0".into(),
-                            driver: "net_null".into(),
-                            mac: "02:00:00:00:00:01".into(),
-                            link: Some(true),
-                            rx_queues: 1,
-                            tx_queues: 1,
-                            steering: "none".into(),
-                            counters: [("rx_packets".to_owned(), 7)].into(),
-                        }]
-                    }),
-                };
-                let stopped = async { drop(stopped.await) };
-                run(control, socket, None, stopped).await.expect("it runs");
+        let control = made.run(vec![handle], None, |control| {
+            control.ports = Box::new(|| {
+                vec![types::Port {
+                    name: "p0".into(),
+                    device: "net_null0".into(),
+                    driver: "net_null".into(),
+                    mac: "02:00:00:00:00:01".into(),
+                    link: Some(true),
+                    rx_queues: 1,
+                    tx_queues: 1,
+                    steering: "none".into(),
+                    counters: [("rx_packets".to_owned(), 7)].into(),
+                }]
             });
         });
         let worker = std::thread::spawn(move || {
-            let mut readers = readers;
             // The other end is dropped when control has ended.
             while !end.commands.is_abandoned() {
                 for reader in &mut readers {
@@ -124,14 +89,17 @@ impl Lab {
             }
         });
         Self {
-            folder,
-            stop: Some(stop),
-            threads: vec![control, worker],
+            control,
+            worker: Some(worker),
         }
     }
 
+    pub fn folder(&self) -> &Path {
+        self.control.folder.path()
+    }
+
     pub fn socket(&self) -> PathBuf {
-        self.folder.path().join("shunt.sock")
+        self.control.socket()
     }
 
     pub fn shunt(&self, arguments: &str) -> Output {
@@ -155,21 +123,19 @@ impl Lab {
     pub fn refuses(&self, arguments: &str) -> (i32, String) {
         let output = self.shunt(arguments);
         let told = String::from_utf8(output.stderr).expect("text");
-        let told = told.replace(&self.folder.path().display().to_string(), "[FOLDER]");
+        let told = told.replace(&self.folder().display().to_string(), "[FOLDER]");
         (output.status.code().expect("no signal"), told)
     }
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
-        for thread in self.threads.drain(..) {
-            let ended = thread.join();
+        self.control.stop();
+        if let Some(worker) = self.worker.take() {
+            let ended = worker.join();
             assert!(
                 std::thread::panicking() || ended.is_ok(),
-                "a thread ended badly"
+                "the worker ended badly"
             );
         }
     }

@@ -14,7 +14,8 @@ use super::flows::{Windows, client, flows, payload, pick, tcp_flags, vip};
 use super::found::{Done, Found, Result, Stop, What};
 use super::frames::{bytes, comparable, is_intact};
 use super::listings::{self, Sessions};
-use super::rig::{GATEWAY, MACS, Rig, server_mac};
+use super::rig::{GATEWAY, Rig, server_mac};
+use super::running::MACS;
 
 /// Settings that stand for sysctls of the recording, by key.
 type Settings = BTreeMap<&'static str, String>;

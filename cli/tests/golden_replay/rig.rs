@@ -5,14 +5,8 @@ use std::io::Read;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::thread::JoinHandle;
 
-use shunt_control::api::Socket;
-use shunt_control::config::{self, Machine};
-use shunt_control::director::Director;
-use shunt_control::health::saved::Known;
-use shunt_control::kernel;
-use shunt_control::runtime::{Control, WorkerHandle, mirror_specs, run, statics};
+use shunt_control::runtime::WorkerHandle;
 use shunt_dataplane::command::mailbox;
 use shunt_dataplane::counters::{DropReason, WorkerCounters};
 use shunt_dataplane::io::{MirrorPeer, mirror_queues};
@@ -21,10 +15,9 @@ use shunt_service::{Ticks, WorkerId};
 use shunt_session::templates::Templates;
 use shunt_session::{Arena, LocalPorts, Shards, Table, TableConfig};
 use shunt_sim::{PortSetup, SimBuf, SimPool, SimPort, SimWire, port};
-use tokio::sync::oneshot;
 
-/// MACs of the ports: the clients' side, the servers' side.
-pub(crate) const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 1, 1]];
+use super::running::{MACS, Made, Running};
+
 /// MAC of the clients' gateway.
 pub(crate) const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
 /// Real servers that there can be, from .11 on.
@@ -99,9 +92,7 @@ pub(crate) struct Exchange {
 
 /// The director.
 pub(crate) struct Rig {
-    folder: tempfile::TempDir,
-    stop: Option<oneshot::Sender<()>>,
-    control: Option<JoinHandle<()>>,
+    control: Running,
     worker: Worker<SimPort>,
     wires: Vec<SimWire>,
     mirror: MirrorPeer<SimBuf>,
@@ -114,14 +105,10 @@ pub(crate) struct Rig {
 impl Rig {
     /// Starts one; `top` are lines for the top of its configuration.
     pub(crate) fn start(top: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("shunt.toml");
-        std::fs::write(&file, configuration(top)).expect("it can be written");
-        let config = config::load(&file, &Machine::default()).unwrap_or_else(|e| panic!("{e:?}"));
-        let neighbours = config.neighbours.len();
-        let (director, mut readers) = Director::new(config, Ticks(0)).expect("it fits");
+        let (made, mut readers) = Made::new(&configuration(top));
+        let neighbours = made.director.config().neighbours.len();
         let mut reader = readers.remove(0);
-        let load = Arc::clone(director.load());
+        let load = Arc::clone(made.director.load());
         let counters = Arc::new(WorkerCounters::default());
         let (mailbox, peer) = mailbox(8, 64);
         let handle = WorkerHandle {
@@ -134,45 +121,18 @@ impl Rig {
         let now = Ticks::from_millis(1000);
         let clock = Arc::new(AtomicU64::new(now.0));
         let (listed, time) = (templates.clone(), Arc::clone(&clock));
-        let socket = Socket::bind(&folder.path().join("shunt.sock")).expect("the folder is ours");
-        let (stop, stopped) = oneshot::channel();
-        let control = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
-            runtime.block_on(async move {
-                let config = director.config();
-                let (follower, fibs) = kernel::start(mirror_specs(config, &MACS), statics(config))
-                    .expect("no kernel is needed");
-                let control = Control {
-                    director,
-                    workers: vec![handle],
-                    follower,
-                    fibs,
-                    file: Some(file),
-                    base: None,
-                    machine: Machine::default(),
-                    local_addresses: Box::new(|_| {}),
-                    known: Known::new(),
-                    log: Box::new(()),
-                    templates: Box::new(move |from, each| {
-                        let now_ms = Ticks(time.load(Relaxed)).0 / 1_000_000;
-                        listed.as_ref().map_or(0, |t| {
-                            t.sweep(from, TEMPLATES, now_ms as u32, |view| each(view))
-                        })
-                    }),
-                    mirror: Arc::default(),
-                    ports: Box::new(Vec::new),
-                };
-                let stopped = async { drop(stopped.await) };
-                run(control, socket, None, stopped).await.expect("it runs");
+        let control = made.run(vec![handle], None, move |control| {
+            control.templates = Box::new(move |from, each| {
+                let now_ms = Ticks(time.load(Relaxed)).0 / 1_000_000;
+                listed.as_ref().map_or(0, |t| {
+                    t.sweep(from, TEMPLATES, now_ms as u32, |view| each(view))
+                })
             });
         });
         // The static network comes by the follower.
         while reader.get().fib.neighbours.len() < neighbours {
             reader.refresh();
-            assert!(!control.is_finished(), "control ended");
+            assert!(control.goes_on(), "control ended");
             std::thread::yield_now();
         }
         let pool = SimPool::new(4096);
@@ -201,9 +161,7 @@ impl Rig {
             hand_over: hand_over_rings(1, 16).remove(0),
         });
         Self {
-            folder,
-            stop: Some(stop),
-            control: Some(control),
+            control,
             worker,
             wires,
             mirror,
@@ -284,7 +242,7 @@ impl Rig {
     ) -> (i64, String, String) {
         let mut child = Command::new(env!("CARGO_BIN_EXE_shunt"))
             .arg("--socket")
-            .arg(self.folder.path().join("shunt.sock"))
+            .arg(self.control.socket())
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -307,21 +265,5 @@ impl Rig {
         }
         self.settle();
         (status.code().unwrap_or(-1).into(), out, err)
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
-        if let Some(control) = self.control.take() {
-            // It waits for no worker.
-            let ended = control.join();
-            assert!(
-                std::thread::panicking() || ended.is_ok(),
-                "control panicked"
-            );
-        }
     }
 }

@@ -11,21 +11,17 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use shunt_control::api::{Listener, Socket, types};
-use shunt_control::config::{Document, Listen, Machine};
-use shunt_control::director::Director;
-use shunt_control::health::saved::Known;
-use shunt_control::kernel;
-use shunt_control::runtime::{Control, WorkerHandle, mirror_specs, run, statics};
+use shunt_control::api::{Listener, types};
+use shunt_control::config::Listen;
+use shunt_control::runtime::WorkerHandle;
 use shunt_control::snapshot::Snapshot;
 use shunt_dataplane::command::{Command, Mailbox, Reply, SessionRecord, mailbox};
 use shunt_dataplane::counters::{DropReason, WorkerCounters};
 use shunt_dataplane::io::Event;
 use shunt_service::publish::Reader;
-use shunt_service::{
-    InterfaceId, Load, Mode, PortId, Protocol, ServerId, ServiceId, TcpState, Ticks,
-};
-use tokio::sync::oneshot;
+use shunt_service::{InterfaceId, Load, Mode, PortId, Protocol, ServerId, ServiceId, TcpState};
+
+use crate::running::{Made, Running};
 
 pub(crate) const FILE: &str = "
 [workers]
@@ -60,7 +56,7 @@ pub(crate) const SERVICE: &str = "/v1/services/tcp:10.0.0.100:80";
 
 /// A running control with two workers.
 pub(crate) struct Lab {
-    pub(crate) folder: tempfile::TempDir,
+    pub(crate) control: Running,
     pub(crate) tcp: SocketAddr,
     pub(crate) load: Arc<Load>,
     pub(crate) counters: Vec<Arc<WorkerCounters>>,
@@ -68,8 +64,6 @@ pub(crate) struct Lab {
     pub(crate) answering: Arc<AtomicBool>,
     stop_workers: Arc<AtomicBool>,
     workers: Vec<JoinHandle<()>>,
-    stop: Option<oneshot::Sender<()>>,
-    control: Option<JoinHandle<()>>,
 }
 
 /// Sessions that worker `n` has: 150 of server 1 on worker 0, 30 of server 2 on worker 1.
@@ -133,14 +127,8 @@ fn worker(
 
 impl Lab {
     pub(crate) fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("shunt.toml");
-        std::fs::write(&file, FILE).expect("it can be written");
-        let document = Document::load(&file, &Machine::default()).expect("it is good");
-        let base = Arc::new(document.into_base(None));
-        let config = Arc::clone(&base.config);
-        let (director, readers) = Director::new(config, Ticks(0)).expect("it fits");
-        let load = Arc::clone(director.load());
+        let (made, readers) = Made::new(FILE);
+        let load = Arc::clone(made.director.load());
         let (answering, stop_workers) = (
             Arc::new(AtomicBool::new(true)),
             Arc::new(AtomicBool::new(false)),
@@ -162,8 +150,7 @@ impl Lab {
             }));
         }
         let counters = handles.iter().map(|h| Arc::clone(&h.counters)).collect();
-        let socket = Socket::bind(&folder.path().join("shunt.sock")).expect("the folder is ours");
-        let token_file = folder.path().join("token");
+        let token_file = made.folder.path().join("token");
         std::fs::write(&token_file, format!("{TOKEN}\n")).expect("it can be written");
         let mode = std::fs::Permissions::from_mode(0o600);
         std::fs::set_permissions(&token_file, mode).expect("it is ours");
@@ -174,53 +161,19 @@ impl Lab {
         };
         let listener = Listener::bind(&listen).expect("there is a port");
         let tcp = listener.address().expect("it is bound");
-        let (stop, stopped) = oneshot::channel();
-        let control = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
-            runtime.block_on(async move {
-                let config = director.config();
-                let (follower, fibs) =
-                    kernel::start(mirror_specs(config, &[[2, 0, 0, 0, 0, 1]]), statics(config))
-                        .expect("no kernel is needed");
-                let control = Control {
-                    director,
-                    workers: handles,
-                    follower,
-                    fibs,
-                    file: Some(file),
-                    base: Some(base),
-                    machine: Machine::default(),
-                    log: Box::new(()),
-                    templates: Box::new(|_, _| 0),
-                    mirror: Arc::default(),
-                    ports: Box::new(Vec::new),
-                    local_addresses: Box::new(|_| {}),
-                    known: Known::new(),
-                };
-                let stopped = async { drop(stopped.await) };
-                run(control, socket, Some(listener), stopped)
-                    .await
-                    .expect("it runs");
-            });
-        });
         Self {
-            folder,
+            control: made.run(handles, Some(listener), |_| {}),
             tcp,
             load,
             counters,
             answering,
             stop_workers,
             workers,
-            stop: Some(stop),
-            control: Some(control),
         }
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
-        self.folder.path().join("shunt.sock")
+        self.control.socket()
     }
 
     pub(crate) fn raw(&self, request: &str) -> (u16, String, String) {
@@ -284,16 +237,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
-        if let Some(control) = self.control.take() {
-            let ended = control.join();
-            assert!(
-                std::thread::panicking() || ended.is_ok(),
-                "control ended badly"
-            );
-        }
+        self.control.stop();
         self.stop_workers.store(true, Ordering::Relaxed);
         for worker in self.workers.drain(..) {
             let _ = worker.join();

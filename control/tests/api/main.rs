@@ -1,5 +1,6 @@
 //! The API as a program sees it: over a real socket, with workers that are threads of the test
-//! and no kernel side. `lab` starts it all; the tests are by subject.
+//! and no kernel side. `running` runs the control and `lab` its workers; the tests are by
+//! subject.
 
 mod access;
 mod drain;
@@ -8,6 +9,7 @@ mod lab;
 mod listings;
 mod reload;
 mod requests;
+mod running;
 mod servers;
 mod services;
 mod sessions;

@@ -8,7 +8,7 @@ use crate::lab::{FILE, Lab};
 #[test]
 fn a_reload_makes_the_director_equal_to_the_file_or_changes_nothing() {
     let lab = Lab::start();
-    let file = lab.folder.path().join("shunt.toml");
+    let file = lab.control.folder.path().join("shunt.toml");
     lab.ask("PUT", "/v1/services/tcp:10.0.0.101:80", Some(&json!({})));
     std::fs::write(
         &file,
