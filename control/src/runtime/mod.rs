@@ -37,7 +37,7 @@ use crate::mirror::MirrorCounters;
 
 use self::keeper::Keeper;
 use self::mailboxes::Mailboxes;
-use self::shared::{Core, Shared, Source};
+use self::shared::{Core, Parts, Shared};
 
 pub use self::shared::{
     HeldBack, ListTemplates, LocalAddresses, LogLevels, PortReport, mirror_specs, statics,
@@ -119,23 +119,20 @@ pub async fn run(
     let (health, mut reports) = Book::new(Arc::new(Prober::new()), known, rand::random());
     let mut keeper = Keeper::new(director.config().health.file.clone());
     let (counters, mailboxes) = workers.into_iter().map(|w| (w.counters, w.mailbox)).unzip();
-    let core = Core::new(
+    let core = Core::new(Parts {
         director,
         counters,
         follower,
         mirror,
         ports,
         local_addresses,
-        Source {
-            file,
-            read: None,
-            machine,
-        },
+        file,
         base,
+        machine,
         health,
         log,
         templates,
-    );
+    });
     let core: Shared = Arc::new(Mutex::new(core));
     let mut mailboxes = Mailboxes::new(mailboxes);
     core.lock().set_fib(fibs.borrow_and_update().clone());

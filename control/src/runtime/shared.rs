@@ -118,45 +118,52 @@ pub(super) struct Source {
     pub(super) machine: Machine,
 }
 
+/// What a core is made of: what the start made.
+pub(super) struct Parts {
+    pub(super) director: Director,
+    pub(super) counters: Vec<Arc<WorkerCounters>>,
+    pub(super) follower: kernel::Handle,
+    pub(super) mirror: Arc<MirrorCounters>,
+    pub(super) ports: PortReport,
+    pub(super) local_addresses: LocalAddresses,
+    /// The file that a reload reads.
+    pub(super) file: Option<PathBuf>,
+    /// The text that the configuration came from.
+    pub(super) base: Option<Arc<Base>>,
+    /// What a configuration is checked against.
+    pub(super) machine: Machine,
+    pub(super) health: Book,
+    pub(super) log: Box<dyn LogLevels>,
+    pub(super) templates: ListTemplates,
+}
+
 impl Core {
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "it is made once, of what the start made"
-    )]
-    pub(super) fn new(
-        director: Director,
-        counters: Vec<Arc<WorkerCounters>>,
-        follower: kernel::Handle,
-        mirror: Arc<MirrorCounters>,
-        ports: PortReport,
-        local_addresses: LocalAddresses,
-        source: Source,
-        base: Option<Arc<Base>>,
-        health: Book,
-        log: Box<dyn LogLevels>,
-        templates: ListTemplates,
-    ) -> Self {
+    pub(super) fn new(parts: Parts) -> Self {
+        let base = parts.base;
         let mut core = Self {
-            director,
-            counters,
-            mirror,
-            ports,
-            local_addresses,
+            director: parts.director,
+            counters: parts.counters,
+            mirror: parts.mirror,
+            ports: parts.ports,
+            local_addresses: parts.local_addresses,
             told: None,
-            source,
-            follower,
+            source: Source {
+                file: parts.file,
+                read: base.as_ref().map(|base| Arc::clone(&base.text)),
+                machine: parts.machine,
+            },
+            follower: parts.follower,
             started: Instant::now(),
             faults: BTreeMap::new(),
-            health,
+            health: parts.health,
             statistics: Statistics::default(),
             session_log: None,
-            log,
-            templates,
+            log: parts.log,
+            templates: parts.templates,
             held_back: 0,
             history: History::default(),
             pending: None,
         };
-        core.source.read = base.as_ref().map(|base| Arc::clone(&base.text));
         let file = core.file().map(|file| file.display().to_string().into());
         core.remember(Origin::Start, "the start".to_owned(), None, base, file);
         core.tell();

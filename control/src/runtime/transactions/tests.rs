@@ -15,7 +15,7 @@ use crate::director::Director;
 use crate::health::saved::Known;
 use crate::health::{Book, Prober};
 use crate::kernel;
-use crate::runtime::shared::Source;
+use crate::runtime::shared::Parts;
 use crate::snapshot::Snapshot;
 
 /// Weight of each server of each service.
@@ -74,23 +74,20 @@ fn core() -> (Core, Reader<Snapshot>) {
     let statics = statics(director.config());
     let (follower, _) = kernel::start(Vec::new(), statics).expect("no kernel is needed");
     let (health, _) = Book::new(Arc::new(Prober::new()), Known::new(), 1);
-    let core = Core::new(
+    let core = Core::new(Parts {
         director,
-        Vec::new(),
+        counters: Vec::new(),
         follower,
-        Arc::default(),
-        Box::new(Vec::new),
-        Box::new(|_| {}),
-        Source {
-            file: None,
-            read: None,
-            machine: Machine::default(),
-        },
-        Some(base),
+        mirror: Arc::default(),
+        ports: Box::new(Vec::new),
+        local_addresses: Box::new(|_| {}),
+        file: None,
+        base: Some(base),
+        machine: Machine::default(),
         health,
-        Box::new(()),
-        Box::new(|_, _| 0),
-    );
+        log: Box::new(()),
+        templates: Box::new(|_, _| 0),
+    });
     (core, readers.remove(0))
 }
 
