@@ -8,7 +8,7 @@ use shunt_service::{Destination, Protocol, ServiceKey, SetName, Vip, VipError};
 use super::mistake::Mistake;
 use super::node::{Node, Place};
 use super::read::{Mistakes, Table, Wrong};
-use super::service::PROTOCOLS;
+use super::service_words::PROTOCOLS;
 use super::words;
 
 /// Destinations of a match set, at most.

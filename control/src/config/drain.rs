@@ -12,7 +12,7 @@ use super::edit::Refused;
 use super::mistake::Mistake;
 use super::node::{self, Node};
 use super::read::{Mistakes, Table, Wrong};
-use super::service::{GONE, word_of};
+use super::service_words::{GONE, word_of};
 use super::words;
 
 /// What may become of sessions that are left at a deadline. They could be held as well; nobody would want

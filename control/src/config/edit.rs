@@ -15,7 +15,8 @@ use super::mistake::Mistake;
 use super::model::{Config, Server, Service};
 use super::node::{self, Place};
 use super::read::{Mistakes, Table};
-use super::service::{self, Behind, CHECK, Context, Of, Places};
+use super::server::{self, Behind, Of};
+use super::service::{self, CHECK, Context, Places};
 use super::{server_to_json, service_to_json};
 
 /// Why a change is refused: every mistake; never empty.
@@ -116,16 +117,9 @@ pub fn put_server(
         checked: checked.as_ref(),
         servers_key: "servers",
     };
-    let read = service::server(&node, context, &mistakes);
-    if let Some((server, place)) = &read {
-        let vip = of.destinations.first().map(|d| d.vip.address());
-        if let Some(address) = vip {
-            let behind = Behind {
-                address,
-                port: of.port(),
-            };
-            service::check_server(server, behind, place, &mistakes);
-        }
+    let read = server::read(&node, context, &mistakes);
+    if let (Some((server, place)), Some(behind)) = (&read, Behind::of(of)) {
+        server::check(server, behind, place, &mistakes);
     }
     let mut list = in_force(config);
     let mut new = true;

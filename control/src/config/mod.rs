@@ -25,7 +25,10 @@ mod passive;
 mod port;
 mod read;
 mod save;
+mod scheduler;
+mod server;
 mod service;
+mod service_words;
 mod session_log;
 mod warn;
 mod words;
@@ -131,7 +134,7 @@ fn read(
     mistakes: &Mistakes,
 ) -> Option<(Config, Vec<service::Places>)> {
     let mut table = Table::new(read::ROOT, root, mistakes)?;
-    let compat = table.get("compat", words::word(&service::COMPAT));
+    let compat = table.get("compat", words::word(&service_words::COMPAT));
     let compat = compat.unwrap_or_default();
     let mut section = |key, name| {
         table

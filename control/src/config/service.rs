@@ -1,19 +1,16 @@
-//! `[[service]]` and `[[service.server]]`, out of the file or out of an API body. What concerns a
-//! service alone is checked here; what concerns it among others is in [`super::check`].
+//! `[[service]]`, out of the file or out of an API body; its servers are read in [`super::server`]. What
+//! concerns a service alone is checked here; what concerns it among others is in [`super::check`].
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::IpAddr;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use shunt_scheduler::{FlagError, Flags};
 use shunt_service::{
-    Destination, Mode, NoServer, OnRemoved, Persistence, Protocol, Servers, TemplateWeight0,
-    Timeouts, TtlPolicy, Unknown, Weight,
+    Mode, NoServer, OnDown, OnRemoved, Persistence, Protocol, TemplateWeight0, Timeouts, TtlPolicy,
+    Unknown,
 };
 
-use crate::health::Check;
-
-use super::destination::{self, Aim};
+use super::destination;
 use super::drain;
 use super::file::timeouts;
 use super::health::{self, About};
@@ -22,54 +19,14 @@ use super::mistake::Mistake;
 use super::model::{Announce, Compat, Server, Service, only_port};
 use super::node::{self, Node, Place};
 use super::passive;
-use super::read::{Mistakes, Table, Wrong};
+use super::read::{Mistakes, Table};
+use super::scheduler;
+use super::server::{self, Behind, Of};
+use super::service_words::{ANNOUNCE, GONE, MODES, NO_SERVER, TTL, UNKNOWN, WEIGHT0};
 use super::words;
 
-pub(super) const PROTOCOLS: [(&str, Protocol); 2] =
-    [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
-pub(super) const MODES: [(&str, Mode); 4] = [
-    ("nat", Mode::Nat),
-    ("dr", Mode::Dr),
-    ("tun", Mode::Tun),
-    ("fullnat", Mode::FullNat),
-];
-pub(super) const ANNOUNCE: [(&str, Announce); 2] =
-    [("kernel", Announce::Kernel), ("worker", Announce::Worker)];
-pub(super) const UNKNOWN: [(&str, Unknown); 3] = [
-    ("reset", Unknown::Reset),
-    ("drop", Unknown::Drop),
-    ("schedule", Unknown::Schedule),
-];
-pub(super) const NO_SERVER: [(&str, NoServer); 3] = [
-    ("reset", NoServer::Reset),
-    ("icmp", NoServer::Icmp),
-    ("drop", NoServer::Drop),
-];
-pub(super) const GONE: [(&str, OnRemoved); 4] = [
-    ("finish", OnRemoved::Finish),
-    ("hold", OnRemoved::Hold),
-    ("reschedule", OnRemoved::Reschedule),
-    ("reset", OnRemoved::Reset),
-];
-pub(super) const WEIGHT0: [(&str, TemplateWeight0); 2] = [
-    ("ignore", TemplateWeight0::Ignore),
-    ("follow", TemplateWeight0::Follow),
-];
-pub(super) const COMPAT: [(&str, Compat); 2] = [("shunt", Compat::Shunt), ("ipvs", Compat::Ipvs)];
-pub(super) const TTL: [(&str, TtlPolicy); 2] = [
-    ("decrement", TtlPolicy::Decrement),
-    ("keep", TtlPolicy::Keep),
-];
-
-/// The word of a value in one of the lists above.
-pub(super) fn word_of<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> &'static str {
-    words
-        .iter()
-        .find(|(_, v)| v == value)
-        .map_or("", |(word, _)| word)
-}
-
-/// Where the parts of a service stand, for mistakes that show only among other services.
+/// Where the parts of a service stand, for mistakes that show only beside other parts or among other
+/// services.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places {
     /// Of what identifies it.
@@ -82,6 +39,7 @@ pub(super) struct Places {
     pub(super) locals: Vec<Place>,
     pub(super) servers: Vec<Place>,
     pub(super) sorry: Place,
+    one_packet: Place,
 }
 
 impl Places {
@@ -110,23 +68,6 @@ pub(super) struct Context<'a> {
     pub(super) files: bool,
 }
 
-/// What reading a server depends on.
-#[derive(Clone, Copy)]
-pub(super) struct Of<'a> {
-    /// What its check depends on.
-    pub(super) about: About,
-    /// Mode of a server that names none.
-    pub(super) mode: Mode,
-    /// Port of a server that names none.
-    pub(super) port: Option<u16>,
-    /// The service's check as it was given.
-    pub(super) check: Option<&'a Node>,
-    /// The same, read.
-    pub(super) checked: Option<&'a Arc<Check>>,
-    /// As in [`Context`].
-    pub(super) servers_key: &'static str,
-}
-
 /// Name of a service's check in messages.
 pub(super) const CHECK: &str = "[service.check]";
 
@@ -138,7 +79,7 @@ pub(super) fn service(
 ) -> Option<(Service, Places)> {
     let mut table = Table::new("[[service]]", node, mistakes)?;
     let aim = destination::read(&mut table, mistakes);
-    let (scheduler, scheduler_flags) = scheduler(&mut table);
+    let (scheduler, scheduler_flags) = scheduler::read(&mut table);
     let mode = table.get("mode", words::word(&MODES)).unwrap_or(Mode::Nat);
     let locals = table
         .list("local_addresses", words::address)
@@ -146,68 +87,29 @@ pub(super) fn service(
     let announce = table
         .get("announce", words::word(&ANNOUNCE))
         .unwrap_or(Announce::Kernel);
-    let udp = aim.udp;
-    if udp {
-        for key in ["unknown", "toa"] {
-            if table.has(key) {
-                let what = format!("`{key}` is about TCP segments; a UDP service has none");
-                let mistake = Mistake::new(table.place_of(key), what).help("leave it out");
-                mistakes.add(mistake);
-            }
-        }
+    if aim.udp {
+        refuse_tcp_keys(&table);
     }
-    let unknown = table
-        .get("unknown", words::word(&UNKNOWN))
-        .unwrap_or(Unknown::Reset);
-    let no_server =
-        table
-            .get("no_server", words::word(&NO_SERVER))
-            .unwrap_or(match context.compat {
-                Compat::Shunt => NoServer::Reset,
-                Compat::Ipvs => NoServer::Icmp,
-            });
-    // SEMANTICS, decisions: TCP finishes on a removed server and is reset on a dead one; UDP
-    // moves on at once.
-    let default = |tcp| match context.compat {
-        Compat::Shunt if udp => OnRemoved::Reschedule,
-        Compat::Shunt => tcp,
-        Compat::Ipvs => OnRemoved::Hold,
-    };
-    let gone = words::word(&GONE);
-    let on_removed = table
-        .get("on_removed", &gone)
-        .unwrap_or(default(OnRemoved::Finish));
-    let on_down = table
-        .get("on_down", &gone)
-        .unwrap_or(default(OnRemoved::Reset));
+    let (unknown, no_server) = without_session(&mut table, context.compat);
+    let (on_removed, on_down) = without_server(&mut table, aim.udp, context.compat);
     let ttl = table
         .get("ttl", words::word(&TTL))
         .unwrap_or(TtlPolicy::Decrement);
     let toa = table.get("toa", words::boolean).unwrap_or(true);
     let persistence = persistence(&mut table, aim.ipv6(), context.compat);
     let (max_sessions, source) = limits::read(&mut table, aim.ipv6());
-    let one_packet = table.placed("one_packet", words::boolean);
+    let one_packet = table.get("one_packet", words::boolean).unwrap_or(false);
     let slow_start = drain::slow_start(&mut table, scheduler);
     let own = table.node("timeouts");
     let own = own.and_then(|node| Table::new("[service.timeouts]", node, mistakes));
     let timeouts = timeouts(own, context.timeouts);
-    let quorum = table
-        .get("quorum", words::integer(1..=u32::MAX))
-        .unwrap_or(1);
-    let hysteresis = table
-        .get("hysteresis", words::integer(0..=u32::MAX))
-        .unwrap_or(0);
-    if hysteresis >= quorum {
-        let what = format!("`hysteresis` {hysteresis} is not below `quorum` {quorum}");
-        let help = "the quorum is lost below quorum - hysteresis, which would be never";
-        mistakes.add(Mistake::new(table.place_of("hysteresis"), what).help(help));
-    }
+    let (quorum, hysteresis) = quorum(&mut table);
     let sorry = table.placed("sorry_server", words::endpoint);
     let check = table.node("check");
     let passive = table.node("passive");
     let server_nodes = table.tables(context.servers_key, "[[service.server]]");
-    let announce_place = table.place_of("announce").clone();
-    let mode_place = table.place_of("mode").clone();
+    let [mode_at, announce_at, one_packet_at] =
+        ["mode", "announce", "one_packet"].map(|key| table.place_of(key));
     // Then its own mistakes tell why there is none.
     let locals_wrong = locals.is_empty() && table.has_items("local_addresses");
     table.finish();
@@ -228,76 +130,21 @@ pub(super) fn service(
         checked: checked.as_ref(),
         servers_key: context.servers_key,
     };
-    let servers: Vec<(Server, Place)> = server_nodes
-        .into_iter()
-        .filter_map(|node| server(node, of, mistakes))
-        .collect();
-    let (key, key_place) = aim.key?;
-    let behind = Behind {
-        address: aim.address()?,
-        port,
-    };
-    for (server, place) in &servers {
-        check_server(server, behind, place, mistakes);
-    }
-    let one_packet = one_packet.filter(|(on, _)| *on);
-    if let Some((_, place)) = one_packet {
-        check_one_packet(&aim, &servers, place, mistakes);
-    }
-    let sorry = sorry.map(|((ip, own), place)| {
-        let server = Server {
-            address: SocketAddr::new(ip, own.or(port).unwrap_or(0)),
-            weight: Weight::ZERO,
-            mode,
-            upper: 0,
-            lower: 0,
-            check: None,
-            own_check: None,
-        };
-        check_server(&server, behind, place, mistakes);
-        check_sorry(scheduler, &scheduler_flags, place, mistakes);
-        (server, place.clone())
-    });
-    if let Some(most) = shunt_scheduler::most_servers(scheduler, &scheduler_flags)
-        && let Some((_, place)) =
-            servers.get((most as usize).saturating_sub(usize::from(sorry.is_some())))
-    {
-        let what = format!(
-            "scheduler `{scheduler}` serves {most} servers at most, one for each place of its \
-             table, not {}",
-            servers.len() + usize::from(sorry.is_some())
-        );
-        let help = match scheduler {
-            "mh" => "a larger table: scheduler_flags = [\"mh-size=131071\"]",
-            _ => "scheduler = \"mh\", which has a larger table",
-        };
-        mistakes.add(Mistake::new(place, what).help(help));
-    }
-    check_locals(&aim.destinations, &locals, mistakes);
-    let places = Places {
-        key: key_place.clone(),
-        destinations: aim
-            .destinations
-            .iter()
-            .map(|(_, place)| (*place).clone())
-            .collect(),
-        mode: mode_place,
-        announce: announce_place,
-        locals_wrong,
-        locals: locals.iter().map(|(_, place)| (*place).clone()).collect(),
-        servers: servers.iter().map(|(_, place)| place.clone()).collect(),
-        sorry: sorry
-            .as_ref()
-            .map(|(_, place)| place.clone())
-            .unwrap_or_default(),
-    };
+    let servers = server_nodes.into_iter();
+    let servers = servers.filter_map(|node| server::read(node, of, mistakes));
+    let (servers, servers_at): (Vec<_>, Vec<_>) = servers.unzip();
+    let (key, key_at) = aim.key?;
+    let (destinations, destinations_at) = apart(aim.destinations);
+    let (local_addresses, locals_at) = apart(locals);
+    let sorry = sorry.map(|(endpoint, at)| (server::sorry(endpoint, mode, port), at.clone()));
+    let (sorry_server, sorry_at) = sorry.unzip();
     let service = Service {
         key,
-        destinations: aim.destinations.into_iter().map(|(d, _)| d).collect(),
+        destinations,
         scheduler,
         scheduler_flags,
         mode,
-        local_addresses: locals.into_iter().map(|(address, _)| address).collect(),
+        local_addresses,
         announce,
         unknown,
         no_server,
@@ -306,19 +153,80 @@ pub(super) fn service(
         ttl,
         toa,
         persistence,
-        one_packet: one_packet.is_some(),
+        one_packet,
         slow_start,
         max_sessions,
         source,
         timeouts,
         quorum,
         hysteresis,
-        sorry_server: sorry.map(|(server, _)| server),
+        sorry_server,
         check: check.map(node::to_json),
         passive,
-        servers: servers.into_iter().map(|(server, _)| server).collect(),
+        servers,
     };
+    let places = Places {
+        key: key_at.clone(),
+        destinations: destinations_at,
+        mode: mode_at.clone(),
+        announce: announce_at.clone(),
+        locals_wrong,
+        locals: locals_at,
+        servers: servers_at,
+        sorry: sorry_at.unwrap_or_default(),
+        one_packet: one_packet_at.clone(),
+    };
+    check_alone(&service, &places, Behind::of(&service)?, mistakes);
     Some((service, places))
+}
+
+/// Values and their places.
+fn apart<T>(placed: Vec<(T, &Place)>) -> (Vec<T>, Vec<Place>) {
+    let own = |(value, place): (T, &Place)| (value, place.clone());
+    placed.into_iter().map(own).unzip()
+}
+
+/// What is about TCP is a mistake of a service for UDP.
+fn refuse_tcp_keys(table: &Table<'_>) {
+    for key in ["unknown", "toa"] {
+        if table.has(key) {
+            let what = format!("`{key}` is about TCP segments; a UDP service has none");
+            let mistake = Mistake::new(table.place_of(key), what).help("leave it out");
+            table.mistakes().add(mistake);
+        }
+    }
+}
+
+/// Answers to packets that no session has: to unknown segments, and when no server is available.
+fn without_session(table: &mut Table<'_>, compat: Compat) -> (Unknown, NoServer) {
+    let unknown = table.get("unknown", words::word(&UNKNOWN));
+    let no_server = table.get("no_server", words::word(&NO_SERVER));
+    let default = match compat {
+        Compat::Shunt => NoServer::Reset,
+        Compat::Ipvs => NoServer::Icmp,
+    };
+    (
+        unknown.unwrap_or(Unknown::Reset),
+        no_server.unwrap_or(default),
+    )
+}
+
+/// What becomes of the sessions of a server that is removed, and of one that is down.
+fn without_server(table: &mut Table<'_>, udp: bool, compat: Compat) -> (OnRemoved, OnDown) {
+    // SEMANTICS, decisions: TCP finishes on a removed server and is reset on a dead one; UDP
+    // moves on at once.
+    let default = |tcp| match compat {
+        Compat::Shunt if udp => OnRemoved::Reschedule,
+        Compat::Shunt => tcp,
+        Compat::Ipvs => OnRemoved::Hold,
+    };
+    let gone = words::word(&GONE);
+    let on_removed = table.get("on_removed", &gone);
+    let on_down = table.get("on_down", &gone);
+    (
+        on_removed.unwrap_or(default(OnRemoved::Finish)),
+        on_down.unwrap_or(default(OnRemoved::Reset)),
+    )
 }
 
 /// Persistence; what is about it without it is a mistake.
@@ -348,59 +256,87 @@ fn persistence(table: &mut Table<'_>, ipv6: bool, compat: Compat) -> Option<Pers
     })
 }
 
-/// Name and flags of the scheduler; what is wrong with them stands as the default.
-fn scheduler(table: &mut Table<'_>) -> (&'static str, Flags) {
-    let name = table.get("scheduler", scheduler_name);
-    // As ipvsadm.
-    let name = name.unwrap_or("wlc");
-    let flags = table.list("scheduler_flags", |node| scheduler_flag(node, name));
-    let mut all = Flags::default();
-    for (flag, _) in flags.unwrap_or_default() {
-        // A word that came this far is a flag.
-        let _ = all.set(&flag);
+/// Quorum and hysteresis.
+fn quorum(table: &mut Table<'_>) -> (u32, u32) {
+    let quorum = table
+        .get("quorum", words::integer(1..=u32::MAX))
+        .unwrap_or(1);
+    let hysteresis = table
+        .get("hysteresis", words::integer(0..=u32::MAX))
+        .unwrap_or(0);
+    if hysteresis >= quorum {
+        let what = format!("`hysteresis` {hysteresis} is not below `quorum` {quorum}");
+        let help = "the quorum is lost below quorum - hysteresis, which would be never";
+        let place = table.place_of("hysteresis");
+        table.mistakes().add(Mistake::new(place, what).help(help));
     }
-    (name, all)
+    (quorum, hysteresis)
 }
 
-fn scheduler_name(node: &Node) -> Result<&'static str, Wrong> {
-    let typed = words::text(node)?;
-    if let Some(name) = shunt_scheduler::names().find(|name| *name == typed) {
-        return Ok(name);
+/// What the parts of a service must be for each other.
+fn check_alone(service: &Service, places: &Places, behind: Behind, mistakes: &Mistakes) {
+    for (server, place) in service.servers.iter().zip(&places.servers) {
+        server::check(server, behind, place, mistakes);
     }
-    let known: Vec<&str> = shunt_scheduler::names().collect();
-    Err(words::unknown_word(typed, &known))
+    if service.one_packet {
+        check_one_packet(service, places, mistakes);
+    }
+    if let Some(server) = &service.sorry_server {
+        server::check(server, behind, &places.sorry, mistakes);
+        scheduler::check_sorry(service, &places.sorry, mistakes);
+    }
+    scheduler::check_most(service, &places.servers, mistakes);
+    check_locals(service, places, mistakes);
 }
 
-fn scheduler_flag(node: &Node, name: &str) -> Result<String, Wrong> {
-    let typed = words::text(node)?;
-    let mut flags = Flags::default();
-    match flags.set(typed) {
-        Ok(()) => {}
-        Err(FlagError::Unknown { .. }) => return Err(words::unknown_word(typed, &Flags::WORDS)),
-        Err(FlagError::Value {
-            flag,
-            given,
-            wanted,
-        }) => return Err(Wrong::new(format!("{flag} is {given}"), wanted)),
+/// What a service must be whose packets are sessions of their own.
+fn check_one_packet(service: &Service, places: &Places, mistakes: &Mistakes) {
+    let place = &places.one_packet;
+    if service.serves(Protocol::Tcp) {
+        let what = "`one_packet` is about UDP; a TCP connection is more than a packet";
+        mistakes.add(Mistake::new(place, what).help("leave it out"));
+        return;
     }
-    match shunt_scheduler::build(name, &flags, &Servers::default(), None) {
-        Ok(_) => Ok(typed.to_owned()),
-        Err(error) => Err(Wrong::new(
-            error.to_string(),
-            "leave it out, or choose its scheduler",
-        )),
+    let servers = || service.servers.iter().zip(&places.servers);
+    let nat = servers().find(|(s, _)| s.mode == Mode::Nat);
+    let [only] = service.destinations[..] else {
+        return refuse_replies(nat, "several destinations", mistakes);
+    };
+    for (server, server_place) in servers() {
+        if server.mode == Mode::FullNat {
+            let what = "mode fullnat needs a session, which `one_packet` does without";
+            let help = "mode nat, dr or tun";
+            mistakes.add(
+                Mistake::new(server_place, what)
+                    .other(place, "without")
+                    .help(help),
+            );
+        }
+    }
+    if only.vip.only_address().is_none() {
+        refuse_replies(nat, "a prefix of VIPs", mistakes);
+    } else if only.vip.ports().only().is_none() {
+        let translated = |(s, _): &(&Server, _)| s.mode == Mode::Nat && s.address.port() != 0;
+        refuse_replies(servers().find(translated), "several ports", mistakes);
     }
 }
 
-fn check_locals(
-    destinations: &[(Destination, &Place)],
-    locals: &[(IpAddr, &Place)],
-    mistakes: &Mistakes,
-) {
-    let vips = || destinations.iter().map(|(d, _)| d.vip);
+fn refuse_replies(server: Option<(&Server, &Place)>, of: &str, mistakes: &Mistakes) {
+    if let Some((_, place)) = server {
+        let what = format!(
+            "of the replies of a NAT server nobody could tell what they answer: the service has \
+             `one_packet` and {of}"
+        );
+        let help = "mode dr or tun, or a service for each address and port";
+        mistakes.add(Mistake::new(place, what).help(help));
+    }
+}
+
+fn check_locals(service: &Service, places: &Places, mistakes: &Mistakes) {
+    let vips = || service.destinations.iter().map(|d| d.vip);
     let ipv4 = vips().any(|vip| vip.address().is_ipv4());
     let mut seen: HashMap<IpAddr, &Place> = HashMap::new();
-    for (address, place) in locals {
+    for (address, place) in service.local_addresses.iter().zip(&places.locals) {
         if address.is_ipv4() != ipv4 {
             let what = format!("local address {address} is not of the servers' family");
             let help = if ipv4 {
@@ -420,181 +356,5 @@ fn check_locals(
                 .help("leave one of the two out");
             mistakes.add(mistake);
         }
-    }
-}
-
-/// Reads a server.
-pub(super) fn server(node: &Node, of: Of<'_>, mistakes: &Mistakes) -> Option<(Server, Place)> {
-    let name = if of.servers_key == "server" {
-        "[[service.server]]"
-    } else {
-        "the server"
-    };
-    let mut table = Table::new(name, node, mistakes)?;
-    let address = table.need("address", "\"172.16.1.5:80\"", words::endpoint);
-    let weight = table.get("weight", weight).unwrap_or(Weight(1));
-    let mode = table.get("mode", words::word(&MODES)).unwrap_or(of.mode);
-    let threshold = words::integer(0..=u32::MAX);
-    let upper = table.get("upper_threshold", &threshold).unwrap_or(0);
-    let lower = table.get("lower_threshold", &threshold).unwrap_or(0);
-    if lower > upper {
-        let place = table.place_of("lower_threshold");
-        let what = if upper == 0 {
-            "`lower_threshold` without `upper_threshold`".to_owned()
-        } else {
-            format!("`lower_threshold` {lower} is above `upper_threshold` {upper}")
-        };
-        let help = "a full server is used again below the lower threshold: give an \
-                    upper_threshold that is at least as high";
-        mistakes.add(Mistake::new(place, what).help(help));
-    }
-    let own_check = table.node("check");
-    table.finish();
-    let check = match own_check {
-        Some(own) => {
-            let found = Mistakes::default();
-            let whole = health::over(of.check, own);
-            let check = health::check(&whole, "[service.server.check]", of.about, &found);
-            // What is wrong with the service's has been told.
-            mistakes.add_new(found);
-            check.map(Arc::new)
-        }
-        None => of.checked.cloned(),
-    };
-    let ((ip, port), place) = address?;
-    let port = port.or(of.port).unwrap_or(0);
-    if let Some(check) = check.as_ref().filter(|_| port == 0) {
-        health::needs_port(check, place, mistakes);
-    }
-    let server = Server {
-        address: SocketAddr::new(ip, port),
-        weight,
-        mode,
-        upper,
-        lower,
-        check,
-        own_check: own_check.map(node::to_json),
-    };
-    Some((server, place.clone()))
-}
-
-fn weight(node: &Node) -> Result<Weight, Wrong> {
-    words::integer(0..=u16::MAX)(node)
-        .map(Weight)
-        .map_err(|wrong| Wrong {
-            help: wrong
-                .help
-                .map(|range| format!("{range}; 0 means no new sessions")),
-            ..wrong
-        })
-}
-
-/// A scheduler that deals places of a table to servers without weight, too, leaves the clients of
-/// these places without a server: those of the sorry server now, all others' when the quorum is lost.
-fn check_sorry(scheduler: &str, flags: &Flags, place: &Place, mistakes: &Mistakes) {
-    let fallback = match scheduler {
-        "sh" => "sh-fallback",
-        "mh" => "mh-fallback",
-        "dh" => "",
-        _ => return,
-    };
-    if flags.words().any(|word| word == fallback) {
-        return;
-    }
-    let what =
-        format!("`sorry_server` with scheduler `{scheduler}`, which would send clients to nobody");
-    let help = match fallback {
-        "" => "another scheduler".to_owned(),
-        fallback => format!("scheduler_flags = [\"{fallback}\"], or another scheduler"),
-    };
-    mistakes.add(Mistake::new(place, what).help(help));
-}
-
-/// A service as its servers must fit to it.
-#[derive(Clone, Copy)]
-pub(super) struct Behind {
-    /// One of its VIPs: they are of one family.
-    pub(super) address: IpAddr,
-    /// Its port, if it has one.
-    pub(super) port: Option<u16>,
-}
-
-/// What a server must be for its service.
-pub(super) fn check_server(server: &Server, behind: Behind, place: &Place, mistakes: &Mistakes) {
-    let Server { address, mode, .. } = server;
-    let vip = behind.address;
-    if address.is_ipv4() != vip.is_ipv4() {
-        let what = format!("server {address} is not of the family of the VIP {vip}");
-        let help = if vip.is_ipv4() {
-            "an IPv4 address: translation between IPv4 and IPv6 is not built yet"
-        } else {
-            "an IPv6 address: translation between IPv6 and IPv4 is not built yet"
-        };
-        mistakes.add(Mistake::new(place, what).help(help));
-    }
-    // 0 has the client's.
-    let port = behind.port.unwrap_or(0);
-    if address.port() == port {
-        return;
-    }
-    let right = SocketAddr::new(address.ip(), port);
-    if matches!(mode, Mode::Dr | Mode::Tun) {
-        let what = format!(
-            "mode {mode} cannot translate port {port} to {}",
-            address.port()
-        );
-        let help = format!("\"{right}\", the VIP's port; or mode nat or fullnat");
-        mistakes.add(Mistake::new(place, what).help(help));
-    } else if address.port() == 0 {
-        let what = "port 0 stands for the client's destination port, of any-port services only";
-        mistakes.add(Mistake::new(place, what).help(format!("the server's port: \"{right}\"")));
-    }
-}
-
-/// What a service must be whose packets are sessions of their own.
-fn check_one_packet(
-    aim: &Aim<'_>,
-    servers: &[(Server, Place)],
-    place: &Place,
-    mistakes: &Mistakes,
-) {
-    if !aim.udp {
-        let what = "`one_packet` is about UDP; a TCP connection is more than a packet";
-        mistakes.add(Mistake::new(place, what).help("leave it out"));
-        return;
-    }
-    let [(only, _)] = aim.destinations[..] else {
-        let nat = servers.iter().find(|(s, _)| s.mode == Mode::Nat);
-        return refuse_replies(nat, "several destinations", mistakes);
-    };
-    let vip = only.vip;
-    for (server, server_place) in servers {
-        if server.mode == Mode::FullNat {
-            let what = "mode fullnat needs a session, which `one_packet` does without";
-            let help = "mode nat, dr or tun";
-            mistakes.add(
-                Mistake::new(server_place, what)
-                    .other(place, "without")
-                    .help(help),
-            );
-        }
-    }
-    let nat = servers.iter().find(|(s, _)| s.mode == Mode::Nat);
-    if vip.only_address().is_none() {
-        refuse_replies(nat, "a prefix of VIPs", mistakes);
-    } else if vip.ports().only().is_none() {
-        let translated = |(s, _): &&(Server, Place)| s.mode == Mode::Nat && s.address.port() != 0;
-        refuse_replies(servers.iter().find(translated), "several ports", mistakes);
-    }
-}
-
-fn refuse_replies(server: Option<&(Server, Place)>, of: &str, mistakes: &Mistakes) {
-    if let Some((_, place)) = server {
-        let what = format!(
-            "of the replies of a NAT server nobody could tell what they answer: the service has \
-             `one_packet` and {of}"
-        );
-        let help = "mode dr or tun, or a service for each address and port";
-        mistakes.add(Mistake::new(place, what).help(help));
     }
 }

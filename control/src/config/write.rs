@@ -8,7 +8,7 @@ use super::file::TCP_KEYS;
 use super::limits::ON_FULL;
 use super::model::{Server, Service};
 use super::passive;
-use super::service::{ANNOUNCE, GONE, NO_SERVER, TTL, UNKNOWN, WEIGHT0, word_of};
+use super::service_words::{ANNOUNCE, GONE, NO_SERVER, TTL, UNKNOWN, WEIGHT0, word_of};
 use super::words::show_duration;
 
 /// A service in the form that [`super::edit::service`] reads, every setting written out.
