@@ -1,14 +1,15 @@
 """Passive health checks: nobody asks the servers, and one that refuses its clients or does not answer them
 is ejected, comes back after its time, and is ejected again if it still does. All that fail at once stay
-within the share."""
+within the share. All services at a time: most of it is waiting."""
 
+import concurrent.futures
 import socket
 import time
 
 import net as network
 from check_reload import _reload
 from client import Background
-from plan import IPV4, SERVERS, endpoint
+from plan import CLIENT, CLIENT_HOST, IPV4, SERVERS, endpoint
 from report import equal, expect
 
 PASSIVE = {"failures": 50, "sample": 5, "window": "3s", "answer": "500ms", "min": "2s", "max": "4s",
@@ -22,26 +23,38 @@ def check(ctx):
     usual = director.toml()
     services = [s for s in ctx.services if s.protocol == "tcp" and s.family is IPV4]
     try:
-        for service in services:
-            _reload(director, _toml(director, service))
-            for what, verdict in ("refuses", REFUSES), ("does not answer", "drop"):
-                with report.check(f"{service.name}: passive: a server that {what} is ejected, and comes back"):
-                    _fails(ctx, service, what, verdict)
-            with report.check(f"{service.name}: passive: when all fail no more than the share is ejected"):
-                _all_fail(ctx, service)
+        _reload(director, _toml(director, services))
+        for what, verdict in ("refuses", REFUSES), ("does not answer", "drop"):
+            _at_once(ctx, services, f"passive: a server that {what} is ejected, and comes back",
+                     lambda service: _fails(ctx, service, what, verdict))
+        _at_once(ctx, services, "passive: when all fail no more than the share is ejected",
+                 lambda service: _all_fail(ctx, service))
     finally:
-        for server in SERVERS:
-            _well(ctx, server)
+        for service in services:
+            for server in SERVERS:
+                _well(ctx, server, service)
         with report.check("passive: the usual configuration again"):
             _reload(director, usual)
 
 
-def _toml(director, service):
-    """The usual configuration with passive checks of one service."""
-    head = f'vip = "{service.endpoint}"'
-    first, second = director.toml().split(head)
+def _toml(director, services):
+    """The usual configuration with passive checks of these services."""
+    text = director.toml()
     keys = ", ".join(f'{k} = {v!r}'.replace("'", '"') for k, v in PASSIVE.items())
-    return f"{first}{head}\npassive = {{ {keys} }}{second}"
+    for service in services:
+        first, head, second = text.partition(f'protocol = "tcp"\nvip = "{service.endpoint}"\n')
+        expect(head, f"no {service.name} in\n{text}")
+        text = f"{first}{head}passive = {{ {keys} }}\n{second}"
+    return text
+
+
+def _at_once(ctx, services, what, work):
+    """A check of each service, with the others' beside it."""
+    with concurrent.futures.ThreadPoolExecutor(len(services)) as pool:
+        outcomes = [(service, pool.submit(work, service)) for service in services]
+    for service, outcome in outcomes:
+        with ctx.report.check(f"{service.name}: {what}"):
+            outcome.result()
 
 
 def _fails(ctx, service, what, verdict):
@@ -61,7 +74,7 @@ def _fails(ctx, service, what, verdict):
         _wait(ctx, f"{server} is ejected again", lambda: _status(ctx, service)[server] == "ejected")
         left = _listed(ctx, service)[server]["passive"]["ejected_seconds"]
         expect(left > 2, f"the second time is no longer than the first: {left} s left")
-        _well(ctx, server)
+        _well(ctx, server, service)
         _wait(ctx, f"{server} serves again", lambda: server in clients.recent())
         ctx.report.tell(f"{service.name}: a server {what}: ejected after {1000 * took:.0f} ms")
         _wait(ctx, "all are up", lambda: set(_status(ctx, service).values()) == {"up"})
@@ -83,7 +96,7 @@ def _all_fail(ctx, service):
         if not service.direct:
             equal("servers ejected at a time", most, 2)
         for server in SERVERS:
-            _well(ctx, server)
+            _well(ctx, server, service)
         _wait(ctx, "all serve again", lambda: clients.recent() >= set(SERVERS))
 
 
@@ -124,17 +137,21 @@ class _Clients(Background):
 def _ill(ctx, server, service, verdict):
     """The server's kernel refuses new connections of the service, or lets their SYNs lie."""
     address = service.vip if service.direct else service.server_address(server)
+    # NAT and FULLNAT have the same address and port there.
+    foreign = "!=" if service.mode == "fullnat" else "=="
+    client = f"ip saddr {foreign} {IPV4.address(CLIENT, CLIENT_HOST)}"
     ctx.net.run(server, "nft", f"""
-        table ip ill {{
+        table ip ill-{service.mode} {{
             chain in {{
                 type filter hook input priority 0
-                ip daddr {address} tcp dport {service.server_port} tcp flags & (syn|ack) == syn {verdict}
+                {client} ip daddr {address} tcp dport {service.server_port} tcp flags & (syn|ack) == syn {verdict}
             }}
         }}""")
 
 
-def _well(ctx, server):
-    ctx.net.run(server, "nft", "table ip ill { }; delete table ip ill")
+def _well(ctx, server, service):
+    table = f"table ip ill-{service.mode}"
+    ctx.net.run(server, "nft", f"{table} {{ }}; delete {table}")
 
 
 def _listed(ctx, service):
