@@ -34,6 +34,8 @@ for program in shuntd shunt shunt-pktgen; do
     }
 done
 
+# This script and what it calls leave the worker's core alone.
+taskset -cp "$main_core" $$ >/dev/null
 work=$(mktemp -d /tmp/shunt-two-process.XXXXXX)
 pid=
 cleanup() {
@@ -107,7 +109,7 @@ END
             port=$((port + 1))
         done
     } >"$work/shunt.toml"
-    "$bin/shuntd" --config "$work/shunt.toml" --log warn 2>"$work/shuntd.log" &
+    taskset -c "$main_core,$core" "$bin/shuntd" --config "$work/shunt.toml" --log warn 2>"$work/shuntd.log" &
     pid=$!
     for _ in $(seq 300); do
         "$bin/shunt" --socket "$work/shunt.sock" status >/dev/null 2>&1 && return
@@ -148,7 +150,7 @@ generator() {
         nat) port=82 ;;
         fullnat) port=83 ;;
     esac
-    "$bin/shunt-pktgen" --core "$main_core" --main-core "$core" --device "$device" --vip "$vip:$port" \
+    taskset -c "$main_core,$core" "$bin/shunt-pktgen" --core "$main_core" --main-core "$core" --device "$device" --vip "$vip:$port" \
         --server 192.168.1.11 --server 192.168.1.12 --server 192.168.1.13 --server 192.168.1.14 \
         --address 192.168.1.254 --mac $generator_mac "${gateway[@]}" --json "$@"
 }
@@ -276,9 +278,17 @@ walk() {
     stop
 }
 
+# How often the kernel took the worker off its core, and for how many nanoseconds in all.
+taken() {
+    local task
+    task=$(dirname "$(grep -lx worker-0 "/proc/$pid/task/"*/comm)")
+    awk '/^nonvoluntary_ctxt_switches/ { print $2 }' "$task/status"
+    awk '{ print $2 }' "$task/schedstat"
+}
+
 # Ten thousand random changes of the configuration while packets come as fast as they are forwarded.
 changes() {
-    local ours="net_memif0,role=server,id=0,socket=$work/memif.sock,socket-abstract=no" traffic edits pauses
+    local ours="net_memif0,role=server,id=0,socket=$work/memif.sock,socket-abstract=no" traffic edits pauses before after
     local theirs="net_memif0,role=client,id=0,socket=$work/memif.sock,socket-abstract=no"
     director "$ours" busy
     generator "$theirs" fullnat --protocol udp --flows 10000 --window 200 --seconds "$edit_seconds" >"$work/report" &
@@ -287,7 +297,9 @@ changes() {
         kill -0 $traffic || return 1
         sleep 0.2
     done
+    mapfile -t before < <(taken)
     taskset -c "$main_core" bench/edits.py "$work/shunt.sock" "$vip:83" "$edit_number" >"$work/edits"
+    mapfile -t after < <(taken)
     # Else some of the changes had no packets to lose.
     kill -0 $traffic || { echo "the changes took longer than the traffic: --edit-seconds N" >&2; return 1; }
     wait $traffic
@@ -295,12 +307,12 @@ changes() {
     figure changes.lost "packets lost while the configuration changed, FULLNAT, UDP, 10000 flows" packets 'r["lost"]' \
         "of {r['sent']}, {r['mpps_through_director']:.3f} Mpps; $(field "$edits" '{edits} changes, {edits_per_second:.0f} a second, {generations} snapshots, all acknowledged: {acknowledged}; dropped by the director: {drops}')"
     stop
-    # What the machine takes of any thread on that core is in the iterations' time, too.
+    # What the kernel and the machine take of any thread on that core is in the iterations' time, too.
     # shellcheck disable=SC2046 # words
     pauses=$(taskset -c "$core" bench/pauses.py $(field "$edits" '{seconds:.1f} {long_above_us}'))
     figure changes.iteration "longest iteration meanwhile, by the clock, rounded up to a power of two" us \
         "$(field "$edits" '{us_longest_below}')" \
-        "$(field "$edits" '99.99 % below {us_p99.99_below:.0f}, 99.9 % below {us_p99.9_below:.0f} of {busy_iterations}, {long} longer than {long_above_us:.0f}')$(field "$pauses" '; of a loop that does nothing, for as long on the same core, {count}, the longest {us_longest:.0f}')"
+        "$(field "$edits" '99.99 % below {us_p99.99_below:.0f}, 99.9 % below {us_p99.9_below:.0f} of {busy_iterations}, {long} longer than {long_above_us:.0f}'); the kernel took the worker off its core $((after[0] - before[0])) times, for $(((after[1] - before[1]) / 1000)) us in all$(field "$pauses" '; of a loop that does nothing, for as long on the same core, {count}, the longest {us_longest:.0f}')"
 }
 
 # Fields of an object of JSON in a format string. Braces of what is put in are doubled for `figure`.

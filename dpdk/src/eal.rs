@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::thread::{CpuSet, sched_setaffinity};
+
 use crate::error::Reason;
 use crate::mempool::RawPool;
 use crate::{
@@ -110,6 +112,12 @@ impl Eal {
             return Err(EalError::AlreadyInitialised);
         }
         let level = log::redirect(config.log_level, log);
+        // EAL's own threads (interrupts, alarms, what drivers start) go to the CPUs that this thread may run on
+        // and no lcore has, where there are any: without this to those of the workers.
+        let own = &mut CpuSet::new();
+        cpus.iter().for_each(|&cpu| own.set(cpu));
+        // (Should it fail, EAL cannot bind the thread either, and says so.)
+        let _ = sched_setaffinity(None, own);
 
         // EAL reorders the array of pointers, so that it gets one of its own.
         let mut argv: Vec<*mut c_char> = args.iter().map(|a| a.as_ptr().cast_mut()).collect();

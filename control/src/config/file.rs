@@ -117,7 +117,10 @@ fn unknown_core(core: u16, place: &Place, machine: &Machine, mistakes: &Mistakes
     let Some(cores) = &machine.cores else { return };
     if !cores.contains(&core) {
         let what = format!("this process cannot run on core {core}");
-        let help = format!("cores it can run on: {}", ranges(cores));
+        let help = format!(
+            "cores it can run on: {}; `taskset -c` or systemd's `CPUAffinity` allow it others, such as those of `isolcpus`",
+            ranges(cores)
+        );
         mistakes.add(Mistake::new(place, what).help(help));
     }
 }
