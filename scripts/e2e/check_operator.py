@@ -50,7 +50,7 @@ def check(ctx):
             shunt("service", "remove", name)
             equal("services", len(shunt("services")), before)
             try:
-                view = http_who(ctx.net, service)
+                view = http_who(ctx.net, service, patience=1)
             except subprocess.CalledProcessError:
                 view = None
             expect(view is None, f"it was answered: {view}")

@@ -46,10 +46,10 @@ class Background:
             thread.join()
 
 
-def http_who(net, service):
-    """One request over a connection of its own."""
+def http_who(net, service, patience=5):
+    """One request over a connection of its own; an error after so many seconds without an answer."""
     out = net.run(
-        "c", "curl", "-sS", "-g", "--max-time", "5", "--noproxy", "*",
+        "c", "curl", "-sS", "-g", "--max-time", str(patience), "--noproxy", "*",
         "--local-port", str(next(_ports)), "-w", "%{remote_ip} %{remote_port} %{local_port}",
         f"http://{service.endpoint}/who")
     body, _, line = out.rpartition("\n")
