@@ -98,7 +98,7 @@ fn a_hundred_thousand_servers() {
         timed("one weight by the API, again", || {
             lab.says(&format!("{server} 11"))
         });
-        timed("show one server", || {
+        timed("services NAME --json", || {
             lab.says("--json services tcp:10.0.0.1:80")
         });
         timed("save", || {
