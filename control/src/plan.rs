@@ -313,3 +313,6 @@ fn shares(service: &Service<Scheduler>) -> Vec<f64> {
     parts.iter_mut().for_each(|part| *part /= all.max(1.0));
     parts
 }
+
+#[cfg(test)]
+mod tests;
